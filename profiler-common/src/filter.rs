@@ -1,0 +1,82 @@
+//! The in-kernel filter: which tasks a probe looks at, decided before any stack is walked.
+//!
+//! User space writes one [`FilterConfig`] into a read-only global before load, so that the verifier removes the code of
+//! every part that is off.
+
+use crate::{COMM_LEN, Comm};
+
+/// What is compared for each event. All parts that are on must match.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct FilterConfig {
+    /// 1: the task's process id must be in the `TARGETS` map.
+    pub by_process: u32,
+    /// 1: processes forked by a target become targets.
+    pub follow_children: u32,
+    /// Not 0: the task's cgroup (v2) or one of its ancestors must have this id.
+    pub cgroup_id: u64,
+    /// The level of that cgroup below the root, for `bpf_get_current_ancestor_cgroup_id`.
+    pub cgroup_level: u32,
+    /// Bytes of `comm` that are compared; 0: any command.
+    pub comm_len: u32,
+    /// The command name, compared with the task's own (a thread's name) as a whole, NUL-padded.
+    pub comm: Comm,
+    /// A process that is never sampled: the profiler itself, if `--exclude-self`. 0: none.
+    pub exclude_pid: u32,
+    /// 1: only samples that hit user mode. 2: only samples that hit kernel mode. 0: both.
+    pub mode: u32,
+}
+
+/// [`FilterConfig::mode`]: sample user mode only.
+pub const MODE_USER: u32 = 1;
+/// [`FilterConfig::mode`]: sample kernel mode only.
+pub const MODE_KERNEL: u32 = 2;
+
+const _: () = assert!(size_of::<FilterConfig>() == 4 + 4 + 8 + 4 + 4 + COMM_LEN + 4 + 4);
+
+impl FilterConfig {
+    /// Matches everything.
+    pub const ALL: Self = Self {
+        by_process: 0,
+        follow_children: 0,
+        cgroup_id: 0,
+        cgroup_level: 0,
+        comm_len: 0,
+        comm: [0; COMM_LEN],
+        exclude_pid: 0,
+        mode: 0,
+    };
+}
+
+/// Offsets of `task_struct` members that the programs read, from the running kernel's BTF; patched in before load.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct TaskOffsets {
+    /// 1: the offsets below are known.
+    pub known: u32,
+    /// `task_struct.tgid`, bytes.
+    pub tgid: u32,
+    /// `task_struct.pid`, bytes.
+    pub pid: u32,
+    /// `task_struct.group_leader`, bytes.
+    pub group_leader: u32,
+    /// `task_struct.start_boottime` (`real_start_time` before 5.5), bytes.
+    pub start_boottime: u32,
+    /// `task_struct.self_exec_id`, bytes. The low 32 bits are read: it was u32 before 5.7.
+    pub self_exec_id: u32,
+}
+
+const _: () = assert!(size_of::<TaskOffsets>() == 24);
+
+impl TaskOffsets {
+    /// Nothing known: incarnations are 0 and children cannot be followed.
+    pub const UNKNOWN: Self =
+        Self { known: 0, tgid: 0, pid: 0, group_leader: 0, start_boottime: 0, self_exec_id: 0 };
+}
+
+#[cfg(feature = "user")]
+// SAFETY: repr(C), integers only, no padding (size asserted above); every bit pattern is valid.
+unsafe impl aya::Pod for FilterConfig {}
+#[cfg(feature = "user")]
+// SAFETY: as above.
+unsafe impl aya::Pod for TaskOffsets {}

@@ -1,0 +1,62 @@
+//! Loss counters: one slot of a per-CPU array for every way the kernel side can lose or shorten something.
+//!
+//! The slots are monotonic and never reset. A new slot is added here once; its name and meaning then appear in every
+//! report by themselves.
+
+/// A way to lose data in the kernel, the index of its counter.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Loss {
+    /// A sample was dropped: the counts map of this generation was full.
+    CountsFull = 0,
+    /// A sample kept its count but lost a stack: the stacks map of this generation was full.
+    StacksFull = 1,
+    /// A sample was dropped: no per-CPU scratch or no current generation (cannot happen unless a map is missing).
+    NoScratch = 2,
+    /// A user stack could not be read (`bpf_get_stack` failed).
+    UserStackFailed = 3,
+    /// A kernel stack could not be read (`bpf_get_stack` failed).
+    KernelStackFailed = 4,
+    /// A user stack was cut at `MAX_FRAMES`.
+    UserStackTruncated = 5,
+    /// A kernel stack was cut at `MAX_FRAMES`.
+    KernelStackTruncated = 6,
+    /// A child of a target was not followed: the map of followed processes was full.
+    TargetsFull = 7,
+}
+
+impl Loss {
+    /// All slots, in index order.
+    pub const ALL: [Self; 8] = [
+        Self::CountsFull,
+        Self::StacksFull,
+        Self::NoScratch,
+        Self::UserStackFailed,
+        Self::KernelStackFailed,
+        Self::UserStackTruncated,
+        Self::KernelStackTruncated,
+        Self::TargetsFull,
+    ];
+
+    /// The key of this loss in reports (snake_case, stable).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CountsFull => "counts_map_full",
+            Self::StacksFull => "stacks_map_full",
+            Self::NoScratch => "no_scratch",
+            Self::UserStackFailed => "user_stack_failed",
+            Self::KernelStackFailed => "kernel_stack_failed",
+            Self::UserStackTruncated => "user_stack_truncated",
+            Self::KernelStackTruncated => "kernel_stack_truncated",
+            Self::TargetsFull => "targets_map_full",
+        }
+    }
+}
+
+const _: () = {
+    let mut i = 0;
+    while i < Loss::ALL.len() {
+        assert!(Loss::ALL[i] as usize == i);
+        i += 1;
+    }
+};

@@ -1,0 +1,3 @@
+//! profiler
+pub mod model;
+pub mod render;
