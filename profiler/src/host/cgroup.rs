@@ -160,8 +160,7 @@ fn is_below_v1(dir: &Path, mounts: &[Mount]) -> bool {
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
 
 fn is_cgroup2(dir: &Path) -> bool {
-    // The field's type differs between machines; its value is a 32-bit magic number.
-    rustix::fs::statfs(dir).is_ok_and(|stat| stat.f_type as i64 == CGROUP2_MAGIC) && dir.is_dir()
+    rustix::fs::statfs(dir).is_ok_and(|stat| stat.f_type == CGROUP2_MAGIC) && dir.is_dir()
 }
 
 /// Where an absolute path without links lies in the unified hierarchy, by the innermost mount above it.
