@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::{Rejected, Version, object::OBJECT_TARGET, search};
+use crate::{Rejected, Version, Why, object::OBJECT_TARGET, search};
 
 /// The oldest compiler that will do: `profiler-common` is shared with user space and has its minimum (`rust-version` in
 /// Cargo.toml). aya-ebpf 0.2.1 alone would be content with 1.87.
@@ -57,13 +57,12 @@ impl Compiler {
     /// # Errors
     /// The reason why it cannot be used.
     pub fn inspect(rustc: &Path) -> Result<Self, Rejected> {
-        let reject = |why: String| Rejected(format!("{}: {why}", rustc.display()));
+        let rejected = |why| Rejected { program: rustc.to_owned(), why };
+        let reject = |why: String| rejected(Why::Other(why));
         let verbose = ask(rustc, &["-vV"]).map_err(reject)?;
         let sysroot = PathBuf::from(ask(rustc, &["--print", "sysroot"]).map_err(reject)?.trim());
         let (version, nightly, llvm_major) = identify(&verbose).map_err(reject)?;
-        let core = find_core(&sysroot).ok_or_else(|| {
-            reject(format!("rustc {version} has neither rust-src nor a built core for {OBJECT_TARGET}"))
-        })?;
+        let core = find_core(&sysroot).ok_or_else(|| rejected(Why::NoCore))?;
         Ok(Self { rustc: rustc.to_owned(), version, nightly, llvm_major, core })
     }
 

@@ -12,7 +12,7 @@ mod object;
 mod search;
 mod version;
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 pub use compiler::{Compiler, Core, MIN_RUSTC};
 pub use linker::{Linker, MIN_LINKER};
@@ -35,12 +35,33 @@ impl fmt::Display for Toolchain {
     }
 }
 
-/// A program that was looked at and cannot be used, and why.
+/// A program that was looked at and cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejected(
-    /// `path: cause`.
-    pub String,
-);
+pub struct Rejected {
+    /// The program.
+    pub program: PathBuf,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why a program cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The compiler would do, but has no `core` for the eBPF target and no sources of it.
+    NoCore,
+    /// Anything else, in words.
+    Other(String),
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.program.display())?;
+        match &self.why {
+            Why::NoCore => write!(f, "has neither rust-src nor a built core for {OBJECT_TARGET}"),
+            Why::Other(why) => f.write_str(why),
+        }
+    }
+}
 
 /// Everything that was found on this machine, usable and not.
 #[derive(Clone, Debug, Default)]
@@ -113,7 +134,7 @@ impl fmt::Display for Missing {
         }
         compilers.iter().try_for_each(|c| writeln!(f, "  found: {c}"))?;
         linkers.iter().try_for_each(|l| writeln!(f, "  found: {l}"))?;
-        rejected.iter().try_for_each(|Rejected(why)| writeln!(f, "  not usable: {why}"))?;
+        rejected.iter().try_for_each(|r| writeln!(f, "  not usable: {r}"))?;
         write!(f, "Run `cargo xtask setup`: it installs what is missing, or says what it cannot install.")
     }
 }
@@ -167,7 +188,8 @@ mod tests {
 
     #[test]
     fn nothing_at_all_names_both_pieces_and_the_command() {
-        let rejected = vec![Rejected("/usr/bin/rustc: rustc 1.63.0 is older than 1.95.0".into())];
+        let why = Why::Other("rustc 1.63.0 is older than 1.95.0".into());
+        let rejected = vec![Rejected { program: "/usr/bin/rustc".into(), why }];
         let text = Missing(Survey { rejected, ..Survey::default() }).to_string();
         for part in ["missing: rustc 1.95.0", "missing: bpf-linker", "1.63.0 is older", "cargo xtask setup"] {
             assert!(text.contains(part), "{part} is not in:\n{text}");

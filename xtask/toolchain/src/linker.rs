@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::{Rejected, Version, search};
+use crate::{Rejected, Version, Why, search};
 
 /// The oldest `bpf-linker` that will do: the first that this project was tested with, and the one that set-up installs.
 pub const MIN_LINKER: Version = Version::new(0, 13, 0);
@@ -39,7 +39,7 @@ impl Linker {
     /// # Errors
     /// The reason why it cannot be used.
     pub fn inspect(path: &Path) -> Result<Self, Rejected> {
-        let reject = |why: String| Rejected(format!("{}: {why}", path.display()));
+        let reject = |why: String| Rejected { program: path.to_owned(), why: Why::Other(why) };
         let output = Command::new(path)
             .arg("--version")
             .env_remove("LD_LIBRARY_PATH")

@@ -127,12 +127,15 @@ impl Crate {
             "-Clink-arg=--btf".into(),
             concat("-Clinker=", &toolchain.linker.path, ""),
         ];
-        // BTF carries the paths of source files: neither the builder's home nor the place of the sources belongs into
-        // the object, which is then also the same wherever it is built.
+        // BTF and DWARF carry the paths of source files: neither the builder's home nor the place of the sources belongs into
+        // the object, which is then also the same wherever it is built. The last prefix that matches is used.
         let workspace = self.directory.parent().unwrap_or(&self.directory);
         flags.push(concat("--remap-path-prefix=", workspace, "=."));
         if let Some(home) = search::cargo_bin().as_deref().and_then(Path::parent) {
             flags.push(concat("--remap-path-prefix=", home, "=cargo"));
+        }
+        if let Some(sysroot) = toolchain.compiler.rustc.ancestors().nth(2) {
+            flags.push(concat("--remap-path-prefix=", &sysroot.join("lib/rustlib/src"), "=rustlib"));
         }
         if action != Action::Build {
             flags.push("-Dwarnings".into());
