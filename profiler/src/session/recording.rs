@@ -1,8 +1,8 @@
 //! The recording loop: windows, process events, and the reasons to stop.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
-use profiler_common::loss::Loss;
+use profiler_common::{loss::Loss, stack::MAX_FRAMES};
 use tokio::{
     io::unix::AsyncFd,
     time::{Instant, MissedTickBehavior, interval_at, sleep_until},
@@ -17,11 +17,11 @@ use super::{
 };
 use crate::{
     bpf::{load::Kernel, load::LoadOptions, stats::RunTime, targets::Targets},
-    host::limits,
+    host::limits::Limits,
     model::{Cost, Losses, SampleType},
     perf::{record::ProcessEvent, sideband::Sideband},
     probe::cpu::{self, CpuProbe, Sizing},
-    symbolize::Symbolizer,
+    symbolize::{Symbolizer, Watch},
 };
 
 /// Process events are read at most this often: an exec storm costs 200 wake-ups a second, not one per event.
@@ -84,7 +84,7 @@ impl<'a> Recording<'a> {
         let mut kernel = Kernel::load(&LoadOptions {
             filter: options.filter,
             offsets: options.offsets,
-            stack_limit: limits::stack_limit(),
+            stack_limit: stack_limit(),
             log: options.log,
         })?;
         let (run_time, note) = RunTime::enable();
@@ -100,6 +100,8 @@ impl<'a> Recording<'a> {
         }
         probe.enable()?;
         let start_ns = monotonic_ns();
+        // A filter by process names who is looked at; the others can match any process, also one that starts later.
+        let watch = if options.filter.by_process != 0 { Watch::Known } else { Watch::All };
         let cost = Cost { start_ns: start_ns.saturating_sub(begun_ns), ..Cost::default() };
         Ok(Self {
             options,
@@ -107,7 +109,7 @@ impl<'a> Recording<'a> {
             targets,
             probe,
             sideband: AsyncFd::new(SidebandFd(sideband)).map_err(SessionError::Sideband)?,
-            symbolizer: Symbolizer::new(),
+            symbolizer: Symbolizer::new(watch),
             collector: Collector::new(sizing.window_ns),
             run_time,
             sizing,
@@ -130,8 +132,10 @@ impl<'a> Recording<'a> {
     }
 
     /// Reads the mappings of the processes that exist already and may be sampled.
-    pub fn scan_existing(&mut self, wanted: impl Fn(u32) -> bool) {
-        self.symbolizer.scan_existing(wanted);
+    pub fn scan_existing(&mut self, wanted: impl Fn(u32) -> bool) -> Result<(), SessionError> {
+        self.symbolizer
+            .scan_existing(wanted)
+            .map_err(|source| SessionError::Host { path: PathBuf::from("/proc"), source })
     }
 
     /// Records until something ends it: the duration, `ended` (a signal, the command's end), or the targets' end.
@@ -191,6 +195,7 @@ impl<'a> Recording<'a> {
         // Events first: they tell which images the window's samples belong to.
         self.read_events();
         self.collector.add(&window, self.window_start_ns, &mut self.symbolizer);
+        self.symbolizer.drained(end_ns);
         self.window_start_ns = end_ns.saturating_sub(self.start_ns);
         self.kernel.flush_log();
         Ok(())
@@ -257,6 +262,12 @@ impl<'a> Recording<'a> {
             ..self.cost
         }
     }
+}
+
+/// Frames that the kernel's walker gives at most here.
+fn stack_limit() -> u32 {
+    let limit = Limits::read().perf_event_max_stack.and_then(|limit| u32::try_from(limit).ok());
+    limit.unwrap_or(u32::MAX).min(MAX_FRAMES as u32)
 }
 
 fn build_options(options: &RecordOptions) -> BuildOptions {
