@@ -6,7 +6,7 @@ use clap::Parser as _;
 use profiler::cli::{
     args::{Cli, Command},
     doctor,
-    error::Exit,
+    error::{Exit, Failure},
     generate, record, report,
 };
 
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Record(args) => record::run(&args, cli.log_level, begun_ns),
         Command::Report(args) => report::run(&args).map(|()| Exit::Success.code()),
-        Command::Doctor(args) => doctor::run(&args).map(Exit::code),
+        Command::Doctor(options) => run_doctor(&options),
         Command::Generate { table } => generate::run(table).map(|()| Exit::Success.code()),
     };
     match result {
@@ -27,6 +27,13 @@ fn main() -> ExitCode {
             _ = writeln!(std::io::stderr(), "{failure}");
             ExitCode::from(failure.exit.code())
         }
+    }
+}
+
+fn run_doctor(options: &doctor::Options) -> Result<u8, Failure> {
+    match doctor::run(options, &mut std::io::stdout().lock()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Exit::Success.code()),
+        result => result.map_err(|error| Failure::new(Exit::Failure, format!("stdout: {error}"))),
     }
 }
 

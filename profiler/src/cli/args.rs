@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{doctor::DoctorArgs, report::ReportArgs};
+use super::{doctor, report::ReportArgs};
 use crate::probe::PROBES;
 
 /// Explains where the time of a Linux host and of its processes goes, with eBPF: nothing is loaded into the target,
@@ -52,7 +52,7 @@ pub enum Command {
     /// Show a recording as text, flamegraph, folded stacks or JSON.
     Report(ReportArgs),
     /// Tell what works on this machine and, if something does not, why and what mends it.
-    Doctor(DoctorArgs),
+    Doctor(doctor::Options),
     /// Print a table of the documentation from the code that it describes.
     #[command(hide = true)]
     Generate {

@@ -2,25 +2,31 @@
 //! `doctor` explains it.
 
 use super::{
-    doctor::{Operation, explain_errno},
+    doctor::{Op, explain_errno},
     error::{Exit, Failure},
 };
-use crate::{probe::cpu::CpuError, session::SessionError, target::TargetError};
+use crate::{bpf::BpfError, probe::cpu::CpuError, session::SessionError, target::TargetError};
 
 /// A recording that could not start or go on.
 pub fn session(error: &SessionError) -> Failure {
-    let (operation, errno) = match error {
-        SessionError::Bpf(bpf) | SessionError::Cpu(CpuError::Bpf(bpf)) => (Operation::Bpf, bpf.errno()),
+    let (op, errno) = match error {
+        SessionError::Bpf(bpf) | SessionError::Cpu(CpuError::Bpf(bpf)) => (operation(bpf), bpf.errno()),
         SessionError::Cpu(CpuError::Perf { source, .. }) | SessionError::Sideband(source) => {
-            (Operation::PerfEventOpen, source.raw_os_error())
+            (Op::PerfEventOpen, source.raw_os_error())
         }
         SessionError::Host { .. } => return Failure::new(Exit::Failure, error),
     };
-    let hint = errno.map(|errno| explain_errno(operation, errno));
     let failure = Failure::new(Exit::Unsupported, error);
-    match hint {
-        Some(hint) => failure.mend(hint),
+    match errno {
+        Some(errno) => failure.mend(explain_errno(op, errno)),
         None => failure.mend("see `profiler doctor`"),
+    }
+}
+
+const fn operation(error: &BpfError) -> Op {
+    match error {
+        BpfError::Program { .. } => Op::ProgramLoad,
+        BpfError::Object(_) | BpfError::Missing(_) | BpfError::Map { .. } | BpfError::Call { .. } => Op::MapCreate,
     }
 }
 

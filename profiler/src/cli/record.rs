@@ -10,7 +10,7 @@ use std::{
 
 use profiler_common::filter::{FilterConfig, MODE_KERNEL, MODE_USER, TaskOffsets};
 use tokio::{
-    io::unix::AsyncFd,
+    io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
 };
 
@@ -24,8 +24,9 @@ use crate::{
     model::name,
     probe::{self, PROBES},
     render::{
-        RenderOptions,
+        FORMATS, Format, RenderOptions, format_by_name,
         output::{OutputSet, Written},
+        text,
     },
     session::{FREQUENCY_HZ, Outcome, Progress, RecordOptions, Recording, Stop},
     target::{Choice, Target, command::RunningCommand},
@@ -42,7 +43,7 @@ pub fn run(args: &RecordArgs, log_level: LogLevel, begun_ns: u64) -> Result<u8, 
     check_frequency(args.frequency)?;
     check_events(&args.event)?;
     // Outputs first: an hour's recording must not end in "permission denied".
-    let mut outputs = open_outputs(args)?;
+    let outputs = open_outputs(args)?;
     let mut target = resolve_target(args)?;
     let options = record_options(args, log_level, &target)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -50,12 +51,13 @@ pub fn run(args: &RecordArgs, log_level: LogLevel, begun_ns: u64) -> Result<u8, 
         .build()
         .map_err(|error| Failure::new(Exit::Failure, format!("cannot start the event loop: {error}")))?;
     let (outcome, command) = runtime.block_on(record(&options, &mut target, begun_ns))?;
-    let written = outputs.write(&outcome.profile, &render_options(args));
+    let status = command.map_or(Ok(None), |command| end_command(command, outcome.stop));
+    let written = outputs.write(&outcome.profile, &render_options(args), &mut io::stdout().lock());
     report_end(args, &outcome, &written);
-    let status = command.map_or(Ok(None), |command| end_command(command, outcome.stop))?;
-    if let Some(failed) = written.into_iter().find_map(|written| written.result.err()) {
-        return Err(Failure::new(Exit::Failure, failed));
+    if let Some(error) = written.errors.first() {
+        return Err(Failure::new(Exit::Failure, error));
     }
+    let status = status?;
     Ok(status.map_or(Exit::Success.code(), exit_code))
 }
 
@@ -77,7 +79,7 @@ async fn record(
     };
     let filter = options.filter;
     let (pids, followed) = (target.pids.clone(), filter.by_process != 0);
-    recording.scan_existing(|pid| !followed || pids.contains(&pid));
+    recording.scan_existing(|pid| !followed || pids.contains(&pid)).map_err(|e| explain::session(&e))?;
     let ended = async {
         tokio::select! {
             () = ended_by_signal => Stop::Signal,
@@ -125,7 +127,14 @@ fn open_outputs(args: &RecordArgs) -> Result<OutputSet, Failure> {
     if paths.is_empty() {
         paths.push(PathBuf::from(DEFAULT_OUTPUT));
     }
-    OutputSet::open(&paths, args.format.as_deref()).map_err(|error| Failure::new(Exit::Usage, error))
+    let unknown = |name: &str| {
+        let known: Vec<&str> = FORMATS.iter().map(|format| format.name).collect();
+        Failure::new(Exit::Usage, format!("--format {name}: no such format")).mend(format!("formats: {}", known.join(", ")))
+    };
+    let by_name = |name: &str| format_by_name(name).ok_or_else(|| unknown(name));
+    let stdout = by_name("text")?;
+    let format: Option<&Format> = args.format.as_deref().map(by_name).transpose()?;
+    OutputSet::open(&paths, format, stdout).map_err(|error| Failure::new(Exit::Usage, error))
 }
 
 fn resolve_target(args: &RecordArgs) -> Result<Target, Failure> {
@@ -177,7 +186,7 @@ fn narrow(args: &RecordArgs, target: &mut Target) -> Result<(), Failure> {
 }
 
 fn record_options(args: &RecordArgs, log_level: LogLevel, target: &Target) -> Result<RecordOptions, Failure> {
-    let path = args.btf.as_deref().unwrap_or(std::path::Path::new(btf::KERNEL));
+    let path = args.btf.as_deref().unwrap_or(std::path::Path::new(btf::VMLINUX));
     let mut notes = Vec::new();
     let offsets = match btf::task_offsets(path) {
         Ok(offsets) => offsets,
@@ -231,11 +240,14 @@ fn abort_on_second_signal() {
 
 /// Completes when the command has ended; never without a command.
 async fn command_end(command: Option<&RunningCommand>) {
-    if let Some(fd) = command.and_then(|command| command.pidfd().ok())
-        && let Ok(fd) = AsyncFd::new(fd)
-        && fd.readable().await.is_ok()
-    {
-        return;
+    if let Some(fd) = command.and_then(|command| command.pidfd().ok()) {
+        // SAFETY: an OwnedFd keeps its one descriptor open until it is dropped.
+        let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+        if let Ok(fd) = fd
+            && fd.readable().await.is_ok()
+        {
+            return;
+        }
     }
     std::future::pending().await
 }
@@ -266,23 +278,22 @@ fn exit_code(status: ExitStatus) -> u8 {
 }
 
 /// What is said at the end: the summary on stdout if nothing else was asked for, and where the outputs went.
-fn report_end(args: &RecordArgs, outcome: &Outcome, written: &[Written]) {
+fn report_end(args: &RecordArgs, outcome: &Outcome, written: &Written) {
     let profile = &outcome.profile;
     if args.output.is_empty() {
-        let mut text = Vec::new();
-        let mut stdout = io::stdout().lock();
-        if crate::render::text::summary(profile, &render_options(args), &mut text).is_ok() {
-            // A closed pipe is the reader's choice.
-            _ = stdout.write_all(&text).and_then(|()| stdout.flush());
-        }
+        // A closed pipe is the reader's choice, and there is nobody to tell of another failure.
+        _ = text::write_summary(profile, &render_options(args), &mut io::stdout().lock());
     }
     let mut stderr = io::stderr().lock();
     if outcome.stop == Stop::TargetsGone {
         _ = writeln!(stderr, "profiler: all target processes have ended");
     }
-    for output in written.iter().filter(|output| output.result.is_ok() && !output.is_stdout()) {
+    for path in &written.files {
         let (samples, lost) = (profile.total(0), profile.losses.lost_samples());
-        _ = writeln!(stderr, "profiler: wrote {}: {samples} samples, {lost} lost", output.name());
+        _ = writeln!(stderr, "profiler: wrote {}: {samples} samples, {lost} lost", path.display());
+    }
+    for error in written.errors.iter().skip(1) {
+        _ = writeln!(stderr, "profiler: {error}");
     }
 }
 

@@ -9,7 +9,6 @@ pub mod collect;
 mod cost;
 mod facts;
 mod recording;
-mod targets;
 
 use std::{path::PathBuf, time::Duration};
 

@@ -1,10 +1,14 @@
 //! The recording loop: windows, process events, and the reasons to stop.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    os::fd::{AsRawFd, RawFd},
+    path::PathBuf,
+    time::Duration,
+};
 
 use profiler_common::{loss::Loss, stack::MAX_FRAMES};
 use tokio::{
-    io::unix::AsyncFd,
+    io::{Interest, unix::AsyncFd},
     time::{Instant, MissedTickBehavior, interval_at, sleep_until},
 };
 
@@ -72,8 +76,8 @@ pub struct Recording<'a> {
 /// Lets tokio wait on the side band's readiness.
 struct SidebandFd(Sideband);
 
-impl std::os::fd::AsRawFd for SidebandFd {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+impl AsRawFd for SidebandFd {
+    fn as_raw_fd(&self) -> RawFd {
         self.0.ready().as_raw_fd()
     }
 }
@@ -108,7 +112,7 @@ impl<'a> Recording<'a> {
             kernel,
             targets,
             probe,
-            sideband: AsyncFd::new(SidebandFd(sideband)).map_err(SessionError::Sideband)?,
+            sideband: watch_events(sideband)?,
             symbolizer: Symbolizer::new(watch),
             collector: Collector::new(sizing.window_ns),
             run_time,
@@ -262,6 +266,12 @@ impl<'a> Recording<'a> {
             ..self.cost
         }
     }
+}
+
+fn watch_events(sideband: Sideband) -> Result<AsyncFd<SidebandFd>, SessionError> {
+    // SAFETY: the side band owns the descriptor it gives, gives the same one each time, and keeps it open until dropped.
+    unsafe { AsyncFd::register_with_interest(SidebandFd(sideband), Interest::READABLE) }
+        .map_err(|error| SessionError::Sideband(error.into()))
 }
 
 /// Frames that the kernel's walker gives at most here.
