@@ -157,22 +157,26 @@ pub(super) fn grant(missing: &[Cap], host: &Host) -> Vec<String> {
         commands.push(format!("sudo setcap {}+ep {}", all.join(","), quoted(&executable)));
     }
     if bounded_out || host.namespaces.initial_pid == Some(false) {
-        commands.extend(
-            match host.namespaces.container {
-                Some("docker") => Some("docker run --privileged --pid=host ..."),
-                Some("podman") => Some("sudo podman run --privileged --pid=host ..."),
-                Some("kubernetes") => {
-                    Some("hostPID: true, securityContext: {privileged: true}  # pod specification")
-                }
-                _ => None,
-            }
-            .map(str::to_owned),
-        );
+        commands.extend(container_start(
+            host,
+            "--privileged --pid=host",
+            "hostPID: true, securityContext: {privileged: true}",
+        ));
     }
     if commands.is_empty() {
         commands.push(format!("capsh --print  # the bounding set must hold {}", all.join(",")));
     }
     commands
+}
+
+/// How to start this container with other options: for engines with a command line, and for a pod's specification.
+pub(super) fn container_start(host: &Host, options: &str, pod: &str) -> Option<String> {
+    match host.namespaces.container? {
+        "docker" => Some(format!("docker run {options} ...")),
+        "podman" => Some(format!("sudo podman run {options} ...")),
+        "kubernetes" => Some(format!("{pod}  # in the pod's specification")),
+        _ => None,
+    }
 }
 
 fn quoted(path: &str) -> String {
@@ -219,8 +223,8 @@ fn perf_buffer(host: &Host) -> String {
     let kb = shown(host.limits.perf_event_mlock_kb);
     let memlock = bytes(host.locked_memory.soft);
     format!(
-        "more buffer memory than kernel.perf_event_mlock_kb = {kb} per CPU and RLIMIT_MEMLOCK = {memlock} allow; \
-         `sudo sysctl kernel.perf_event_mlock_kb=2048`"
+        "more buffer memory than kernel.perf_event_mlock_kb = {kb} per CPU and RLIMIT_MEMLOCK = {memlock} allow \
+         without CAP_IPC_LOCK; `sudo sysctl kernel.perf_event_mlock_kb=2048`"
     )
 }
 

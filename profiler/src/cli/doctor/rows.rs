@@ -150,6 +150,11 @@ fn capabilities(facts: &Facts) -> Check {
     let missing: Vec<(Cap, &str)> = WANTED.into_iter().filter(|&(cap, _)| !has(cap)).collect();
     let current = WANTED.map(|(cap, _)| format!("{cap} = {}", yes_no(has(cap)))).join(", ");
     let check = works("capabilities", "capabilities", "all that are of use are there").now(current);
+    if facts.host.namespaces.initial_user == Some(false) {
+        return check
+            .not(Unavailable, "held in a user namespace, where they do not count for tracing")
+            .mend(["run the profiler on the host itself, as root".to_owned()]);
+    }
     if missing.is_empty() {
         return check;
     }

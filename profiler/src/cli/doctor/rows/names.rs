@@ -3,7 +3,7 @@
 use super::{
     super::{
         Check,
-        explain::{errno_words, grant, shown},
+        explain::{container_start, errno_words, grant, shown},
         facts::Facts,
     },
     Degraded, Unavailable, words, works, yes_no,
@@ -132,7 +132,7 @@ pub(super) fn cgroup(facts: &Facts) -> Check {
     match facts.cgroup {
         _ if facts.host.namespaces.initial_cgroup == Some(false) => check
             .not(Unavailable, "inside a cgroup namespace the host's hierarchy is not visible")
-            .mend(["docker run --cgroupns=host ...".to_owned()]),
+            .mend([on_the_host(facts, "--cgroupns=host", "privileged: true")]),
         Version::V2 | Version::Hybrid if facts.tried.cgroup_program.is_err() => check.not(
             Unavailable,
             if facts.tried.perf_program.is_err() {
@@ -149,6 +149,11 @@ pub(super) fn cgroup(facts: &Facts) -> Check {
     }
 }
 
+fn on_the_host(facts: &Facts, options: &str, pod: &str) -> String {
+    container_start(&facts.host, options, pod)
+        .unwrap_or_else(|| "run the profiler on the host itself".to_owned())
+}
+
 pub(super) fn pid_namespace(facts: &Facts) -> Check {
     let container = facts.host.namespaces.container.unwrap_or("none found");
     let check = works("pid-namespace", "choosing processes (-p)", "process ids are the host's")
@@ -160,7 +165,7 @@ pub(super) fn pid_namespace(facts: &Facts) -> Check {
                 Unavailable,
                 "in a pid namespace, whose ids are not the kernel's: -p and -- COMMAND would mean other processes",
             )
-            .mend(["docker run --pid=host ...".to_owned()]),
+            .mend([on_the_host(facts, "--pid=host", "hostPID: true")]),
         None => check.not(Degraded, "not known: /proc/self/ns/pid cannot be read"),
     }
 }
