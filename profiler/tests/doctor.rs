@@ -94,6 +94,8 @@ fn the_documented_capabilities_are_the_smallest_that_work() {
     for caps in cannot {
         assert_eq!(judge(&mut with_capabilities(caps)).0, 3, "{caps:?}");
     }
+    assert_eq!(judge(&mut with_capabilities(&["bpf"])).1["kernel-log"], "works");
+    assert_eq!(judge(&mut with_capabilities(&["perfmon"])).1["process-events"], "works");
     let essential = ["bpf", "perfmon"];
     let line = |extra: &[&str], id: &str| {
         let (code, lines, _) = judge(&mut with_capabilities(&[&essential, extra].concat()));
