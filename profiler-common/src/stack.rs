@@ -32,7 +32,7 @@ const _: () = assert!(size_of::<RawStack>() == 8 + 8 * MAX_FRAMES);
 /// The kernel's own frame-pointer walk (`bpf_get_stack`) does not say why it stopped, only how far it came: `Ended`
 /// means "no further frame", which user space tells apart into complete and broken by the outermost frame's name.
 #[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WalkEnd {
     /// The walk found no further frame.
     Ended = 0,

@@ -11,7 +11,8 @@ pub struct CountKey {
     /// Thread id in the initial pid namespace; 0 is a CPU's idle task.
     pub tid: u32,
     /// Tells processes apart that had the same id, and images that the same process executed: start time (ns since
-    /// boot) + number of `execve`s. 0 where the kernel has no BTF.
+    /// boot) + number of `execve`s. 0 where the kernel has no BTF. For an idle task: its CPU, so that no two CPUs ever
+    /// write the same key.
     pub incarnation: u64,
     /// Name of the kernel stack, `EMPTY_STACK` for a sample that hit user mode.
     pub kernel_stack: u64,

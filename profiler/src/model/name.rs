@@ -12,7 +12,11 @@ pub fn clean(raw: &[u8]) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         let before = out.len();
-        if is_unprintable(c) { out.extend(escape(c)) } else { out.push(c) }
+        if is_unprintable(c) {
+            out.extend(escape(c))
+        } else {
+            out.push(c)
+        }
         if out.len() > MAX_NAME_BYTES {
             out.truncate(before);
             out.push_str("...");

@@ -5,3 +5,6 @@
 //! (Linux 5.12), and is ordered by the same clock as the samples (`CLOCK_MONOTONIC`).
 
 pub mod record;
+pub mod ring;
+pub mod sampler;
+pub mod sideband;

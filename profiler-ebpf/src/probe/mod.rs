@@ -1,0 +1,4 @@
+//! One module per probe, under the name that the probe has in user space.
+
+pub mod cpu;
+pub mod process;

@@ -1,0 +1,126 @@
+//! Loading the embedded object with the maps sized for this run and its read-only globals filled in.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{PerfEvent, ProgramError, RawTracePoint},
+};
+use aya_log::EbpfLogger;
+use profiler_common::filter::{FilterConfig, TaskOffsets};
+
+use super::{
+    BpfError,
+    stats::map_memory,
+    targets::{MAX_TARGETS, Targets},
+};
+
+/// The eBPF object, built by build.rs from `profiler-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler.bpf.o"));
+
+/// Smallest size of a ring buffer: one page (4 KiB, or 64 KiB on some arm64 kernels: aya rounds up).
+const SMALLEST_RING: u32 = 4096;
+
+/// Size of the log's ring buffer while it is used.
+const LOG_RING: u32 = 128 * 1024;
+
+/// What a run sets before load.
+#[derive(Clone, Copy)]
+pub struct LoadOptions {
+    /// The in-kernel filter.
+    pub filter: FilterConfig,
+    /// Offsets from the kernel's BTF.
+    pub offsets: TaskOffsets,
+    /// Frames a stack can have here (`kernel.perf_event_max_stack`, at most `MAX_FRAMES`).
+    pub stack_limit: u32,
+    /// Compile the kernel side's diagnostics in (`--log-level debug`).
+    pub log: bool,
+}
+
+/// The loaded object.
+pub struct Kernel {
+    /// aya's handle; probes take their maps out of it.
+    pub ebpf: Ebpf,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
+}
+
+impl Kernel {
+    /// Creates the maps and relocates the programs; loads none of them yet.
+    pub fn load(options: &LoadOptions) -> Result<Self, BpfError> {
+        let log_level = u8::from(options.log) * log::Level::Debug as u8;
+        let targets = if options.filter.by_process != 0 { MAX_TARGETS } else { 1 };
+        let mut ebpf = EbpfLoader::new()
+            .override_global("FILTER", &options.filter, true)
+            .override_global("TASK_OFFSETS", &options.offsets, true)
+            .override_global("STACK_LIMIT", &options.stack_limit, true)
+            .override_global("AYA_LOG_LEVEL", &log_level, true)
+            .map_max_entries("TARGETS", targets)
+            .map_max_entries("AYA_LOGS", if options.log { LOG_RING } else { SMALLEST_RING })
+            .load(OBJECT)
+            .map_err(|source| BpfError::Object(Box::new(source)))?;
+        let logger = if options.log { EbpfLogger::init(&mut ebpf).ok() } else { None };
+        Ok(Self { ebpf, logger })
+    }
+
+    /// Loads and attaches the programs that keep the set of targets (`profiler-ebpf/src/probe/process.rs`).
+    pub fn follow_children(&mut self) -> Result<(), BpfError> {
+        for (program, tracepoint) in
+            [("follow_fork", "sched_process_fork"), ("follow_free", "sched_process_free")]
+        {
+            let failed = |source: ProgramError| BpfError::Program { program, source: Box::new(source) };
+            let raw: &mut RawTracePoint = self
+                .ebpf
+                .program_mut(program)
+                .ok_or(BpfError::Missing(program))?
+                .try_into()
+                .map_err(failed)?;
+            raw.load().map_err(failed)?;
+            raw.attach(tracepoint).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Loads a perf_event program, to be attached to events by the caller; gives its file descriptor.
+    pub fn load_perf_event(&mut self, program: &'static str) -> Result<OwnedFd, BpfError> {
+        let failed = |source: ProgramError| BpfError::Program { program, source: Box::new(source) };
+        let perf: &mut PerfEvent =
+            self.ebpf.program_mut(program).ok_or(BpfError::Missing(program))?.try_into().map_err(failed)?;
+        perf.load().map_err(failed)?;
+        let fd = perf.fd().map_err(failed)?;
+        fd.as_fd().try_clone_to_owned().map_err(|source| BpfError::Call {
+            command: "dup",
+            map: program,
+            source,
+        })
+    }
+
+    /// The set of target processes.
+    pub fn targets(&mut self) -> Result<Targets, BpfError> {
+        Targets::new(&mut self.ebpf)
+    }
+
+    /// Prints what the kernel side logged since the last call.
+    pub fn flush_log(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+
+    /// Kernel memory of the maps that are still in the object, bytes.
+    pub fn map_memory(&self) -> u64 {
+        self.ebpf.maps().filter_map(|(_, map)| map_fd(map)).map(map_memory).sum()
+    }
+}
+
+fn map_fd(map: &aya::maps::Map) -> Option<BorrowedFd<'_>> {
+    use aya::maps::Map;
+    let data = match map {
+        Map::Array(data)
+        | Map::ArrayOfMaps(data)
+        | Map::HashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data) => data,
+        _ => return None,
+    };
+    Some(data.fd().as_fd())
+}

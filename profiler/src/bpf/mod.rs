@@ -1,0 +1,67 @@
+//! The kernel side, as user space handles it: load the object, size its maps, swap and drain generations, read counters.
+//!
+//! Knows maps and programs by name, not what a probe means by them: that is `probe`.
+
+pub mod batch;
+pub mod generation;
+pub mod load;
+pub mod stats;
+pub mod targets;
+
+use std::io;
+
+/// A failure between user space and the kernel's eBPF side.
+#[derive(Debug, thiserror::Error)]
+pub enum BpfError {
+    /// The object was refused as a whole: a map could not be made, BTF could not be loaded.
+    #[error("cannot load the eBPF object: {0}")]
+    Object(#[source] Box<aya::EbpfError>),
+    /// A program was refused or could not be attached.
+    #[error("cannot load or attach eBPF program {program}: {source}")]
+    Program {
+        /// Name of the program.
+        program: &'static str,
+        /// Cause.
+        #[source]
+        source: Box<aya::programs::ProgramError>,
+    },
+    /// The object lacks a map or program that this binary expects: it was built wrongly.
+    #[error("the embedded eBPF object has no {0}")]
+    Missing(&'static str),
+    /// A map operation failed.
+    #[error("cannot {operation} eBPF map {map}: {source}")]
+    Map {
+        /// What was tried.
+        operation: &'static str,
+        /// Name of the map.
+        map: &'static str,
+        /// Cause.
+        #[source]
+        source: Box<aya::maps::MapError>,
+    },
+    /// A `bpf(2)` call that aya does not wrap failed.
+    #[error("bpf({command}) on {map} failed: {source}")]
+    Call {
+        /// The command.
+        command: &'static str,
+        /// Name of the map.
+        map: &'static str,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl BpfError {
+    /// The operating system's error number at the root of the failure, for `doctor`'s explanation.
+    pub fn errno(&self) -> Option<i32> {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if let Some(io) = error.downcast_ref::<io::Error>() {
+                return io.raw_os_error();
+            }
+            cause = error.source();
+        }
+        None
+    }
+}

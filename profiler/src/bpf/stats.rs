@@ -1,0 +1,80 @@
+//! Counters and the kernel side's own cost: per-CPU arrays, program run time, map memory.
+
+use std::{
+    fs,
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+};
+
+use aya::{
+    Ebpf,
+    maps::{MapData, PerCpuArray},
+    sys::{Stats, enable_stats},
+};
+
+use super::BpfError;
+
+/// A per-CPU array of monotonic counters, read as sums over all CPUs.
+pub struct Counters {
+    name: &'static str,
+    array: PerCpuArray<MapData, u64>,
+}
+
+impl Counters {
+    /// Takes the array of that name out of the object.
+    pub fn new(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, BpfError> {
+        let map = ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
+        let array = map.try_into().map_err(|source| BpfError::Map {
+            operation: "open",
+            map: name,
+            source: Box::new(source),
+        })?;
+        Ok(Self { name, array })
+    }
+
+    /// The sum of one counter over all CPUs.
+    pub fn sum(&self, index: u32) -> Result<u64, BpfError> {
+        let values = self.array.get(&index, 0).map_err(|source| BpfError::Map {
+            operation: "read",
+            map: self.name,
+            source: Box::new(source),
+        })?;
+        Ok(values.iter().sum())
+    }
+}
+
+/// Run time and runs of all loaded programs, while this exists (`BPF_ENABLE_STATS`, Linux 5.8).
+pub struct RunTime {
+    _enabled: Option<OwnedFd>,
+}
+
+impl RunTime {
+    /// Switches the accounting on. Without the permission to, the cost is reported as 0 and the second value says why.
+    pub fn enable() -> (Self, Option<String>) {
+        match enable_stats(Stats::RunTime) {
+            Ok(fd) => (Self { _enabled: Some(fd) }, None),
+            Err(error) => (
+                Self { _enabled: None },
+                Some(format!("eBPF run time is not measured: {}: {}", error.call, error.io_error)),
+            ),
+        }
+    }
+
+    /// Sum over the object's programs: (run time in ns, runs).
+    pub fn read(&self, ebpf: &Ebpf) -> (u64, u64) {
+        ebpf.programs()
+            .filter_map(|(_, program)| program.info().ok())
+            .map(|info| (info.run_time().as_nanos() as u64, info.run_count()))
+            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+}
+
+/// Kernel memory of one map in bytes (`memlock` of its fdinfo, bpf_map_show_fdinfo in kernel/bpf/syscall.c); 0 if the
+/// kernel does not say.
+pub fn map_memory(map: BorrowedFd<'_>) -> u64 {
+    let path = format!("/proc/self/fdinfo/{}", map.as_raw_fd());
+    let Ok(text) = fs::read_to_string(path) else { return 0 };
+    text.lines()
+        .find_map(|line| line.strip_prefix("memlock:"))
+        .and_then(|value| value.trim().parse().ok())
+        .unwrap_or(0)
+}

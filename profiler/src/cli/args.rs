@@ -1,0 +1,151 @@
+//! The command line: one definition drives parsing, `--help` and the man page.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::{doctor, report::ReportArgs};
+use crate::probe::PROBES;
+
+/// Explains where the time of a Linux host and of its processes goes, with eBPF: nothing is loaded into the target,
+/// nothing is restarted.
+#[derive(Debug, Parser)]
+#[command(name = "profiler", version, max_term_width = 110, subcommand_required = true)]
+pub struct Cli {
+    /// What the profiler says about its own work, on stderr. From `debug` on, the kernel side's diagnostics too.
+    #[arg(long, global = true, value_enum, default_value_t = LogLevel::Warn)]
+    pub log_level: LogLevel,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Verbosity of diagnostics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum LogLevel {
+    /// Errors only.
+    Error,
+    /// Warnings too.
+    Warn,
+    /// What is going on.
+    Info,
+    /// Details, the eBPF programs' included.
+    Debug,
+}
+
+impl LogLevel {
+    /// As the `log` crate names it.
+    pub const fn filter(self) -> log::LevelFilter {
+        match self {
+            Self::Error => log::LevelFilter::Error,
+            Self::Warn => log::LevelFilter::Warn,
+            Self::Info => log::LevelFilter::Info,
+            Self::Debug => log::LevelFilter::Debug,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Record a profile of the whole machine, of processes, or of a command.
+    Record(RecordArgs),
+    /// Show a recording as text, flamegraph, folded stacks or JSON.
+    Report(ReportArgs),
+    /// Tell what works on this machine and, if something does not, why and what mends it.
+    Doctor(doctor::Options),
+    /// Print a table of the documentation from the code that it describes.
+    #[command(hide = true)]
+    Generate {
+        /// Which table.
+        #[arg(value_enum)]
+        table: super::generate::Table,
+    },
+}
+
+/// Arguments of `record`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Without a target, all processes are recorded. Without -o, the recording goes to profile.pb.gz and \
+    a summary to stdout.\n\nExamples:\n  profiler record -d 10                      the whole machine for 10 s\n  \
+    profiler record -o flame.svg -- make -j4   a command, as a flamegraph\n  profiler record -p 4711 -F 999 -d 30 \
+    -o -        a process and its children, text on stdout"
+)]
+pub struct RecordArgs {
+    /// Samples per second and CPU.
+    #[arg(short = 'F', long, value_name = "HZ", default_value_t = 99)]
+    pub frequency: u64,
+
+    /// Stop after this many seconds (default: at Ctrl-C or at the command's end).
+    #[arg(short, long, value_name = "SECS", value_parser = parse_seconds)]
+    pub duration: Option<std::time::Duration>,
+
+    /// Record all processes, also where a command is given (which then only sets the duration).
+    #[arg(short, long, conflicts_with = "pid")]
+    pub all: bool,
+
+    /// Record these processes, with their threads and children.
+    #[arg(short, long, value_name = "PID", value_delimiter = ',')]
+    pub pid: Vec<u32>,
+
+    /// Leave out children of the processes given by -p or of the command.
+    #[arg(long)]
+    pub no_children: bool,
+
+    /// Record only tasks of this control group (v2) and of those below it.
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<PathBuf>,
+
+    /// Record only threads of exactly this name (`comm`, at most 15 bytes).
+    #[arg(long, value_name = "NAME")]
+    pub comm: Option<String>,
+
+    /// What to record.
+    #[arg(short, long, value_name = "EVENT", value_delimiter = ',', default_value = "cpu", help = event_help())]
+    pub event: Vec<String>,
+
+    /// Record only samples that hit kernel mode.
+    #[arg(long, visible_alias = "kernel", conflicts_with = "user_only")]
+    pub kernel_only: bool,
+
+    /// Record only samples that hit user mode.
+    #[arg(long)]
+    pub user_only: bool,
+
+    /// Show threads apart in the summary and in folded and SVG output (recordings always keep them).
+    #[arg(long)]
+    pub per_thread: bool,
+
+    /// Also record samples of idle CPUs, as process `[idle]`.
+    #[arg(long)]
+    pub idle: bool,
+
+    /// Write to this file, repeatable. The extension tells the format; `-` is stdout.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Vec<PathBuf>,
+
+    /// Format of outputs whose name does not tell (`-o -`).
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+
+    /// Read the kernel's BTF from this file.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub btf: Option<PathBuf>,
+
+    /// Start this command, stopped until the probes are attached, and record it until it ends.
+    #[arg(last = true, value_name = "COMMAND", conflicts_with = "pid")]
+    pub command: Vec<OsString>,
+}
+
+fn event_help() -> String {
+    let events: Vec<String> = PROBES.iter().map(|probe| format!("{} ({})", probe.name, probe.summary)).collect();
+    format!("What to record: {}", events.join(", "))
+}
+
+fn parse_seconds(text: &str) -> Result<std::time::Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is not a number of seconds"))?;
+    // A year: beyond it the number is a mistake.
+    if !(0.001..=366.0 * 86400.0).contains(&seconds) {
+        return Err("must be between 0.001 and 31622400 seconds".to_owned());
+    }
+    Ok(std::time::Duration::from_secs_f64(seconds))
+}

@@ -1,0 +1,45 @@
+//! Failures in the user's words: what it was, what the current state is, which command mends it, which line of
+//! `doctor` explains it.
+
+use super::{
+    doctor::{Op, explain_errno},
+    error::{Exit, Failure},
+};
+use crate::{bpf::BpfError, probe::cpu::CpuError, session::SessionError, target::TargetError};
+
+/// A recording that could not start or go on.
+pub fn session(error: &SessionError) -> Failure {
+    let (op, errno) = match error {
+        SessionError::Bpf(bpf) | SessionError::Cpu(CpuError::Bpf(bpf)) => (operation(bpf), bpf.errno()),
+        SessionError::Cpu(CpuError::Perf { source, .. }) | SessionError::Sideband(source) => {
+            (Op::PerfEventOpen, source.raw_os_error())
+        }
+        SessionError::Host { .. } => return Failure::new(Exit::Failure, error),
+    };
+    let failure = Failure::new(Exit::Unsupported, error);
+    match errno {
+        Some(errno) => failure.mend(explain_errno(op, errno)),
+        None => failure.mend("see `profiler doctor`"),
+    }
+}
+
+const fn operation(error: &BpfError) -> Op {
+    match error {
+        BpfError::Program { .. } => Op::ProgramLoad,
+        BpfError::Object(_) | BpfError::Missing(_) | BpfError::Map { .. } | BpfError::Call { .. } => Op::MapCreate,
+    }
+}
+
+/// A target that is not there.
+pub fn target(error: &TargetError) -> Failure {
+    let exit = match error {
+        TargetError::Process(_) => Exit::NoTarget,
+        TargetError::PidNamespace | TargetError::Cgroup(_) => Exit::Unsupported,
+        TargetError::NoPids
+        | TargetError::TooManyPids { .. }
+        | TargetError::BadComm
+        | TargetError::NoCommand => Exit::Usage,
+        TargetError::Spawn { .. } => Exit::Failure,
+    };
+    Failure::new(exit, error)
+}

@@ -1,0 +1,9 @@
+//! The command line: arguments, commands, errors with their exit codes.
+
+pub mod args;
+pub mod doctor;
+pub mod error;
+pub mod explain;
+pub mod generate;
+pub mod record;
+pub mod report;

@@ -1,0 +1,102 @@
+//! The side band: process events of all CPUs, in the order of their time.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+};
+
+use perf_event_open_sys::{
+    bindings::{PERF_COUNT_SW_DUMMY, PERF_SAMPLE_TID, PERF_SAMPLE_TIME, PERF_TYPE_SOFTWARE, perf_event_attr},
+    ioctls,
+};
+use rustix::event::epoll;
+
+use super::{
+    record::{ProcessEvent, parse},
+    ring::Ring,
+    sampler::{attr, check, open},
+};
+
+/// Data bytes of each CPU's ring: about 1,000 records, some 150 program starts between two reads.
+const RING_BYTES: usize = 128 * 1024;
+
+/// One CPU's stream.
+struct Stream {
+    event: OwnedFd,
+    ring: Ring,
+}
+
+/// The process events of the whole machine.
+pub struct Sideband {
+    streams: Vec<Stream>,
+    batch: Vec<ProcessEvent>,
+    ready: OwnedFd,
+}
+
+impl Sideband {
+    /// Opens and starts the stream on every CPU.
+    pub fn open(cpus: &[u32]) -> io::Result<Self> {
+        let mut streams = Vec::with_capacity(cpus.len());
+        for &cpu in cpus {
+            let event = match open(&mut dummy(true), cpu) {
+                // Before 5.12 the kernel does not know the build id bit.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::E2BIG)) => {
+                    open(&mut dummy(false), cpu)?
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
+                other => other?,
+            };
+            let ring = Ring::map(&event, RING_BYTES)?;
+            streams.push(Stream { event, ring });
+        }
+        let ready = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for stream in &streams {
+            epoll::add(&ready, &stream.event, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+            // SAFETY: an open perf event; the argument is a flag word.
+            check(unsafe { ioctls::ENABLE(stream.event.as_raw_fd(), 0) })?;
+        }
+        Ok(Self { streams, batch: Vec::new(), ready })
+    }
+
+    /// A descriptor that becomes readable when some CPU has new records. Reading the records makes it quiet again.
+    pub fn ready(&self) -> BorrowedFd<'_> {
+        self.ready.as_fd()
+    }
+
+    /// Hands all new events to `each`, sorted by time.
+    pub fn read(&mut self, mut each: impl FnMut(&ProcessEvent)) {
+        self.batch.clear();
+        // Takes the readiness; which streams are ready does not matter, all are read.
+        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 64];
+        _ = epoll::wait(&self.ready, &mut events[..], Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }));
+        for stream in &mut self.streams {
+            stream.ring.read(|record| self.batch.extend(parse(record)));
+        }
+        self.batch.sort_by_key(ProcessEvent::time_ns);
+        for event in &self.batch {
+            each(event);
+        }
+    }
+}
+
+fn dummy(build_id: bool) -> perf_event_attr {
+    let mut attr = attr();
+    attr.type_ = PERF_TYPE_SOFTWARE;
+    attr.config = u64::from(PERF_COUNT_SW_DUMMY);
+    attr.sample_type = u64::from(PERF_SAMPLE_TID) | u64::from(PERF_SAMPLE_TIME);
+    attr.set_sample_id_all(1);
+    attr.set_use_clockid(1);
+    attr.clockid = libc::CLOCK_MONOTONIC;
+    // mmap without mmap_data: executable mappings only.
+    attr.set_mmap(1);
+    attr.set_mmap2(1);
+    attr.set_comm(1);
+    attr.set_comm_exec(1);
+    attr.set_task(1);
+    attr.set_ksymbol(1);
+    attr.set_build_id(u64::from(build_id));
+    // A short-lived process's files must be opened while it lives: wake for every record, the reader paces itself.
+    attr.set_watermark(1);
+    attr.__bindgen_anon_2.wakeup_watermark = 1;
+    attr
+}

@@ -1,0 +1,147 @@
+//! From what was collected to a [`Profile`] with names: the end of a recording.
+
+use std::collections::{BTreeMap, HashMap};
+
+use profiler_common::stack::WalkEnd;
+
+use super::collect::{Collector, KeptStack, SampledThread};
+use crate::{
+    model::{
+        LocationId, Profile, Reason, Sample, SampleType, Stack, StackEnd, StackId, Thread, ThreadId, name,
+    },
+    symbolize::{Names, Symbolizer, is_idle},
+};
+
+/// Name of the process that stands for idle CPUs.
+pub const IDLE: &str = "[idle]";
+
+/// What the caller decides about the profile.
+#[derive(Clone, Debug)]
+pub struct BuildOptions {
+    /// What a sample's values are: a count, and a multiple of it.
+    pub sample_types: Vec<SampleType>,
+    /// Value of one sample in each of them.
+    pub values: Vec<i64>,
+    /// Keep samples of idle CPUs.
+    pub idle: bool,
+}
+
+/// The profile, and how many samples hit an idle CPU.
+pub struct Built {
+    /// Samples and names; meta, losses (but for unresolved frames) and cost are the caller's.
+    pub profile: Profile,
+    /// Samples of idle CPUs, kept or not.
+    pub idle_samples: u64,
+}
+
+/// Resolves all names and builds the profile.
+pub fn build(collector: &Collector, symbolizer: Symbolizer, options: &BuildOptions) -> Built {
+    let mut profile = Profile { sample_types: options.sample_types.clone(), ..Profile::default() };
+    let names = symbolizer.resolve(&mut profile);
+    let mut builder = Builder {
+        profile,
+        kept: collector.stacks(),
+        names: &names,
+        stacks: HashMap::new(),
+        threads: HashMap::new(),
+        unresolved: BTreeMap::new(),
+        idle_samples: 0,
+    };
+    for (key, count) in collector.samples() {
+        let thread = &collector.threads()[key.thread as usize];
+        let window_start_ns = u64::from(key.window) * collector.window_ns();
+        builder.sample(thread, (key.kernel, key.user), window_start_ns, count, options);
+    }
+    let mut profile = builder.profile;
+    profile.losses.unresolved = builder.unresolved;
+    Built { profile, idle_samples: builder.idle_samples }
+}
+
+struct Builder<'a> {
+    profile: Profile,
+    kept: &'a [KeptStack],
+    names: &'a Names,
+    stacks: HashMap<(u32, u32), StackId>,
+    threads: HashMap<Thread, ThreadId>,
+    unresolved: BTreeMap<Reason, u64>,
+    idle_samples: u64,
+}
+
+impl Builder<'_> {
+    fn sample(
+        &mut self,
+        thread: &SampledThread,
+        sides: (u32, u32),
+        window_start_ns: u64,
+        count: u64,
+        options: &BuildOptions,
+    ) {
+        let idle_task = thread.key.tid == 0;
+        let stack = self.stack(sides, idle_task);
+        let idle = idle_task && is_idle(&self.profile, &self.profile.stacks[stack.index()].locations);
+        if idle {
+            self.idle_samples += count;
+            if !options.idle {
+                return;
+            }
+        }
+        for frame in self.profile.frames(stack) {
+            if let Some(reason) = frame.function.unresolved {
+                *self.unresolved.entry(reason).or_default() += count;
+            }
+        }
+        let thread = self.thread(thread, idle);
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let values = options.values.iter().map(|value| value.saturating_mul(count)).collect();
+        self.profile.samples.push(Sample { thread, stack, window_start_ns, values });
+    }
+
+    fn stack(&mut self, sides: (u32, u32), idle_task: bool) -> StackId {
+        if let Some(&id) = self.stacks.get(&sides) {
+            return id;
+        }
+        let [kernel, user] = [sides.0, sides.1].map(|side| &self.kept[side as usize]);
+        let (locations, end) = self.joined(kernel, user, idle_task);
+        let id = StackId(self.profile.stacks.len() as u32);
+        self.profile.stacks.push(Stack { locations, end });
+        self.stacks.insert(sides, id);
+        id
+    }
+
+    /// The kernel part before the user part that entered it, and how far the whole reaches.
+    fn joined(&self, kernel: &KeptStack, user: &KeptStack, idle_task: bool) -> (Vec<LocationId>, StackEnd) {
+        let user_walk = user.end.unwrap_or(WalkEnd::Ended);
+        let (real, user_end) = self.names.user_end(&user.frames, user_walk);
+        let frames = kernel.frames.iter().chain(&user.frames[..real]);
+        let locations = frames.map(|&frame| self.names.location(frame)).collect();
+        let end = match (kernel.end, user.end) {
+            (None, _) | (_, None) => StackEnd::Lost,
+            (Some(WalkEnd::Truncated), _) => StackEnd::Truncated,
+            _ if !user.frames.is_empty() => user_end,
+            // A kernel thread, or the idle task: no user part by nature.
+            _ if idle_task || !kernel.frames.is_empty() => StackEnd::Complete,
+            _ => StackEnd::Lost,
+        };
+        (locations, end)
+    }
+
+    fn thread(&mut self, thread: &SampledThread, idle: bool) -> ThreadId {
+        let name = name::clean_c(&thread.comm);
+        let process = match &thread.process {
+            _ if idle => IDLE.to_owned(),
+            Some(process) => name::clean_c(process),
+            None if thread.key.tid == 0 => "swapper".to_owned(),
+            None => name.clone(),
+        };
+        let key = thread.key;
+        let thread = Thread { pid: key.pid, tid: key.tid, process, name, incarnation: key.incarnation };
+        if let Some(&id) = self.threads.get(&thread) {
+            return id;
+        }
+        let id = ThreadId(self.profile.threads.len() as u32);
+        self.profile.threads.push(thread.clone());
+        self.threads.insert(thread, id);
+        id
+    }
+}
+

@@ -1,0 +1,235 @@
+//! What a recording accumulates in user space: samples keyed by small numbers, over interned stacks.
+//!
+//! Raw addresses live only until the end of the window they were drained in: user stacks become module offsets at once
+//! (their process may be gone a moment later), kernel stacks are kept as addresses. Memory therefore grows with the
+//! number of *distinct* stacks, threads and windows, not with the number of samples.
+
+use std::{collections::HashMap, hash::Hash};
+
+use profiler_common::{
+    Comm,
+    probe::cpu::{CountKey, CountValue},
+    stack::{EMPTY_STACK, WalkEnd},
+};
+
+use crate::{
+    probe::cpu::Window,
+    symbolize::{FrameId, Owner, Symbolizer},
+};
+
+/// Most windows kept apart; beyond it the time resolution is halved.
+const MAX_WINDOWS: u64 = 1024;
+
+/// Most entries of the look-up cache of user stacks; it is emptied beyond (only speed is lost).
+const MAX_CACHED: usize = 64 * 1024;
+
+/// A thread as the kernel side identifies it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ThreadKey {
+    /// Process id.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// `CountKey::incarnation`.
+    pub incarnation: u64,
+}
+
+/// What is known of a sampled thread.
+#[derive(Clone, Debug)]
+pub struct SampledThread {
+    /// Who.
+    pub key: ThreadKey,
+    /// Its name at its first sample.
+    pub comm: Comm,
+    /// Name of its process at that time, if known.
+    pub process: Option<Comm>,
+}
+
+/// One side of a captured stack, kept for naming.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KeptStack {
+    /// Leaf first; empty if there was none.
+    pub frames: Box<[FrameId]>,
+    /// How the walk ended; `None`: there was a stack, but it could not be kept.
+    pub end: Option<WalkEnd>,
+}
+
+/// Who, where (kernel and user stack) and when, as indices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SampleKey {
+    /// Index into [`Collector::threads`].
+    pub thread: u32,
+    /// Index into [`Collector::stacks`].
+    pub kernel: u32,
+    /// Index into [`Collector::stacks`].
+    pub user: u32,
+    /// Number of the window: its start divided by [`Collector::window_ns`].
+    pub window: u32,
+}
+
+/// Numbers distinct values in the order of their first appearance.
+#[derive(Debug)]
+struct Interner<T> {
+    values: Vec<T>,
+    index: HashMap<T, u32>,
+}
+
+impl<T: Clone + Eq + Hash> Interner<T> {
+    fn new() -> Self {
+        Self { values: Vec::new(), index: HashMap::new() }
+    }
+
+    fn intern(&mut self, value: T) -> u32 {
+        if let Some(&id) = self.index.get(&value) {
+            return id;
+        }
+        let id = self.values.len() as u32;
+        self.values.push(value.clone());
+        self.index.insert(value, id);
+        id
+    }
+}
+
+const fn owner(key: &CountKey, value: &CountValue) -> Owner {
+    Owner { pid: key.pid, incarnation: key.incarnation, first_ns: value.first_ns }
+}
+
+/// The accumulated recording.
+#[derive(Debug)]
+pub struct Collector {
+    threads: Vec<SampledThread>,
+    thread_index: HashMap<ThreadKey, u32>,
+    stacks: Interner<KeptStack>,
+    user_cache: HashMap<(u32, u64, u64), u32>,
+    kernel_cache: HashMap<u64, u32>,
+    samples: HashMap<SampleKey, u64>,
+    window_ns: u64,
+}
+
+impl Collector {
+    /// An empty recording whose time resolution is at first `window_ns`.
+    pub fn new(window_ns: u64) -> Self {
+        Self {
+            threads: Vec::new(),
+            thread_index: HashMap::new(),
+            stacks: Interner::new(),
+            user_cache: HashMap::new(),
+            kernel_cache: HashMap::new(),
+            samples: HashMap::new(),
+            window_ns,
+        }
+    }
+
+    /// Adds a drained window that started `start_ns` after the recording did.
+    pub fn add(&mut self, window: &Window, start_ns: u64, symbolizer: &mut Symbolizer) {
+        while start_ns / self.window_ns >= MAX_WINDOWS {
+            self.halve_resolution();
+        }
+        let number = (start_ns / self.window_ns) as u32;
+        for (key, value) in &window.counts {
+            let thread = self.thread(key, value, symbolizer);
+            let kernel = self.kernel_stack(key, value, window, symbolizer);
+            let user = self.user_stack(key, value, window, symbolizer);
+            *self.samples.entry(SampleKey { thread, kernel, user, window: number }).or_default() += value.count;
+        }
+        // Kernel text can change too (modules, BPF programs); it is looked up anew in every window.
+        self.kernel_cache.clear();
+        if self.user_cache.len() > MAX_CACHED {
+            self.user_cache.clear();
+        }
+    }
+
+    fn thread(&mut self, key: &CountKey, value: &CountValue, symbolizer: &mut Symbolizer) -> u32 {
+        let thread = ThreadKey { pid: key.pid, tid: key.tid, incarnation: key.incarnation };
+        if let Some(&id) = self.thread_index.get(&thread) {
+            return id;
+        }
+        let id = self.threads.len() as u32;
+        let process = if key.tid == 0 { None } else { symbolizer.process_comm(owner(key, value)) };
+        self.threads.push(SampledThread { key: thread, comm: value.comm, process });
+        self.thread_index.insert(thread, id);
+        id
+    }
+
+    fn kernel_stack(
+        &mut self,
+        key: &CountKey,
+        value: &CountValue,
+        window: &Window,
+        symbolizer: &mut Symbolizer,
+    ) -> u32 {
+        if let Some(&id) = self.kernel_cache.get(&key.kernel_stack) {
+            return id;
+        }
+        let Some(stack) = window.stack(key.kernel_stack) else {
+            return self.no_stack(window.is_lost(key.kernel_stack));
+        };
+        let mut frames = Vec::with_capacity(stack.frames.len());
+        symbolizer.kernel_stack(value.first_ns, &stack.frames, &mut frames);
+        let id = self.stacks.intern(KeptStack { frames: frames.into(), end: Some(stack.end) });
+        self.kernel_cache.insert(key.kernel_stack, id);
+        id
+    }
+
+    fn user_stack(
+        &mut self,
+        key: &CountKey,
+        value: &CountValue,
+        window: &Window,
+        symbolizer: &mut Symbolizer,
+    ) -> u32 {
+        if key.user_stack == EMPTY_STACK {
+            return self.no_stack(false);
+        }
+        let cached = (key.pid, key.incarnation, key.user_stack);
+        if let Some(&id) = self.user_cache.get(&cached) {
+            return id;
+        }
+        let Some(stack) = window.stack(key.user_stack) else { return self.no_stack(true) };
+        let mut frames = Vec::with_capacity(stack.frames.len());
+        symbolizer.user_stack(owner(key, value), &stack.frames, &mut frames);
+        let id = self.stacks.intern(KeptStack { frames: frames.into(), end: Some(stack.end) });
+        self.user_cache.insert(cached, id);
+        id
+    }
+
+    fn no_stack(&mut self, lost: bool) -> u32 {
+        let end = if lost { None } else { Some(WalkEnd::Ended) };
+        self.stacks.intern(KeptStack { frames: Box::default(), end })
+    }
+
+    fn halve_resolution(&mut self) {
+        self.window_ns *= 2;
+        for (key, count) in std::mem::take(&mut self.samples) {
+            let merged = SampleKey { window: key.window / 2, ..key };
+            *self.samples.entry(merged).or_default() += count;
+        }
+    }
+
+    /// The threads that were sampled.
+    pub fn threads(&self) -> &[SampledThread] {
+        &self.threads
+    }
+
+    /// The distinct stacks, of both sides.
+    pub fn stacks(&self) -> &[KeptStack] {
+        &self.stacks.values
+    }
+
+    /// The samples with their counts, in a fixed order.
+    pub fn samples(&self) -> Vec<(SampleKey, u64)> {
+        let mut samples: Vec<_> = self.samples.iter().map(|(key, count)| (*key, *count)).collect();
+        samples.sort_unstable_by_key(|(key, _)| (key.window, key.thread, key.kernel, key.user));
+        samples
+    }
+
+    /// Samples so far.
+    pub fn total(&self) -> u64 {
+        self.samples.values().sum()
+    }
+
+    /// The time resolution now.
+    pub const fn window_ns(&self) -> u64 {
+        self.window_ns
+    }
+}
