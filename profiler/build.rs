@@ -20,18 +20,13 @@ fn main() -> ExitCode {
     match build() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            for line in e.to_string().lines() {
-                println!("cargo::error={line}");
-            }
+            eprintln!("{e}");
             ExitCode::FAILURE
         }
     }
 }
 
 fn build() -> Result<(), Box<dyn Error>> {
-    for name in ["PROFILER_EBPF_RUSTC", "PROFILER_BPF_LINKER", SHARED_DIRECTORY] {
-        println!("cargo::rerun-if-env-changed={name}");
-    }
     let out = PathBuf::from(variable("OUT_DIR")?);
     let package = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let workspace = package.parent().ok_or("the package is not inside the workspace")?;
@@ -49,7 +44,8 @@ fn build() -> Result<(), Box<dyn Error>> {
 
     let object = fs::read(ebpf.object())?;
     fs::write(out.join("profiler.bpf.o"), object)?;
-    // After the build: only then is there a Cargo.lock on every machine, and a missing file would mean "changed".
+    // Last: a script that fails runs again in any case and need not say when; and only after the build there is a
+    // Cargo.lock on every machine, whereas a missing file would count as changed.
     let common = workspace.join("profiler-common");
     for input in ["src", "Cargo.toml", "Cargo.lock"] {
         rerun_if_changed(&ebpf.directory.join(input));
@@ -58,6 +54,9 @@ fn build() -> Result<(), Box<dyn Error>> {
     rerun_if_changed(&common.join("Cargo.toml"));
     rerun_if_changed(&toolchain.compiler.rustc);
     rerun_if_changed(&toolchain.linker.path);
+    for name in ["PROFILER_EBPF_RUSTC", "PROFILER_BPF_LINKER", SHARED_DIRECTORY] {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
     Ok(())
 }
 

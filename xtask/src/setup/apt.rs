@@ -27,7 +27,7 @@ impl Apt {
 
     /// The version that would be installed, of fresh package lists. `None`: there is no such package.
     pub fn candidate(&mut self, package: &str) -> Result<Option<String>, Failure> {
-        self.update()?;
+        self.update();
         let policy = capture(Command::new("apt-cache").env("LC_ALL", "C").args(["policy", package]))?;
         Ok(parse_candidate(&policy))
     }
@@ -41,30 +41,32 @@ impl Apt {
             return Ok(());
         }
         let names = missing.join(" ");
-        let by_hand = format!("by hand: sudo apt-get install --no-install-recommends {names}");
+        let by_hand =
+            format!("by hand: sudo apt-get update && sudo apt-get install --no-install-recommends {names}");
         if !Self::available() {
             return Err(Failure::new(format!(
                 "missing for {why}: {names}, and there is no apt-get to install it"
             )));
         }
-        self.update()?;
+        self.update();
         say(format!("installing for {why}: {names}"));
         let mut command = apt_get().map_err(|e| Failure::new(format!("{e}; {by_hand}")))?;
         command.args(["install", "--yes", "--no-install-recommends", "--no-remove"]).args(&missing);
         run(&mut command).map_err(|e| Failure::new(format!("{e}; {by_hand}")))
     }
 
-    fn update(&mut self) -> Result<(), Failure> {
-        if !self.updated {
-            say("updating the package lists");
-            let by_hand = |e| Failure::new(format!("{e}; by hand: sudo apt-get update"));
-            // A source that cannot be reached does not matter if the others have the packages.
-            if !succeeds(apt_get().map_err(by_hand)?.args(["--quiet", "update"])) {
-                say("some package lists could not be updated; going on with what there is");
-            }
-            self.updated = true;
+    /// A source that cannot be reached does not matter if the others have the packages; neither does it who may not
+    /// update, if somebody did before.
+    fn update(&mut self) {
+        if self.updated {
+            return;
         }
-        Ok(())
+        self.updated = true;
+        let Ok(mut command) = apt_get() else { return };
+        say("updating the package lists");
+        if !succeeds(command.args(["--quiet", "update"])) {
+            say("some package lists could not be updated; going on with what there is");
+        }
     }
 }
 

@@ -57,8 +57,12 @@ pub fn install_packages(_: &Survey, apt: &mut Apt) -> Result<bool, Failure> {
 }
 
 /// A nightly with `rust-src` by rustup.
-pub fn install_nightly(_: &Survey, _: &mut Apt) -> Result<bool, Failure> {
+pub fn install_nightly(survey: &Survey, _: &mut Apt) -> Result<bool, Failure> {
     const BY_HAND: &str = "rustup toolchain install nightly --profile minimal --component rust-src";
+    // With a compiler, only the linker is missing, which another compiler does not bring.
+    if !survey.compilers.is_empty() {
+        return Ok(false);
+    }
     let Some(mut command) = rustup() else {
         return Err(Failure::new(format!("there is no rustup (https://rustup.rs); with it: {BY_HAND}")));
     };
