@@ -1,3 +1,4 @@
 //! profiler
+pub mod cli;
 pub mod model;
 pub mod render;

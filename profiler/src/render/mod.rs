@@ -4,7 +4,7 @@
 //! scaling of units happens here and nowhere before.
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod folded;
 #[cfg(test)]
 mod golden;
@@ -95,7 +95,7 @@ pub fn format_by_name(name: &str) -> Option<&'static Format> {
 pub fn format_by_path(path: &Path) -> Option<&'static Format> {
     let name = path.file_name()?.as_encoded_bytes();
     let matches = |extension: &&str| name.len() > extension.len() && name.ends_with(extension.as_bytes());
-    FORMATS.iter().find(|format| format.extensions.iter().any(|e| matches(e)))
+    FORMATS.iter().find(|format| format.extensions.iter().any(matches))
 }
 
 /// What is shown, and how. `Default` is what a renderer shows when nothing was asked for.

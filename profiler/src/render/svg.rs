@@ -116,7 +116,7 @@ fn colour(name: &Name, text: &str) -> Color {
     // FNV-1a: the same name has the same shade in every picture.
     let hash =
         text.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    let shift = (hash >> 16) as i16 % 37 - 18;
+    let shift = ((hash >> 16) % 37) as i16 - 18;
     let shade = |channel: u8| (i16::from(channel) + shift).clamp(0, 255) as u8;
     Color { r: shade(r), g: shade(g), b: shade(b) }
 }

@@ -1,6 +1,6 @@
 //! Numbers as people read them. The only place where values are scaled.
 
-use crate::model::Unit;
+use crate::model::{SampleType, Unit};
 
 /// `12,345,678`.
 pub fn count(n: impl Into<i128>) -> String {
@@ -58,6 +58,17 @@ pub fn value(value: i64, unit: Unit) -> String {
         Unit::Count => value.to_string(),
         Unit::Nanoseconds => format!("{:.1}", value as f64 / 1e6),
         Unit::Bytes => format!("{:.1}", value as f64 / 1024.0),
+    }
+}
+
+/// A value of a sample type in running text: `1,000 samples`, `4.70 s cpu`.
+pub fn prose(value: i64, sample_type: &SampleType) -> String {
+    let name = &sample_type.name;
+    let sign = if value < 0 { "-" } else { "" };
+    match sample_type.unit {
+        Unit::Count => format!("{} {name}", count(value)),
+        Unit::Nanoseconds => format!("{sign}{} {name}", seconds(value.unsigned_abs())),
+        Unit::Bytes => format!("{sign}{} {name}", bytes(value.unsigned_abs())),
     }
 }
 
@@ -124,6 +135,8 @@ mod tests {
         );
         assert_eq!([bytes(1023), bytes(24_222_106), bytes(u64::MAX)], ["1023 B", "23.1 MiB", "16.0 EiB"]);
         assert_eq!(percent(1, 0), 0.0);
+        assert_eq!(prose(1000, &SampleType::new("samples", Unit::Count)), "1,000 samples");
+        assert_eq!(prose(-4_700_000_000, &SampleType::new("cpu", Unit::Nanoseconds)), "-4.70 s cpu");
     }
 
     #[test]

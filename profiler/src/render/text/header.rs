@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use super::value_name;
 use crate::render::{RenderOptions, SECTIONS, tally::Tally, units};
 
 /// Writes the header and the index of sections.
@@ -28,8 +27,7 @@ pub fn write(tally: &Tally<'_>, options: &RenderOptions, out: &mut dyn Write) ->
     if let Some(selection) = &options.selection {
         line("Selection", selection)?;
     }
-    let total = units::value(tally.total, tally.sample_type.unit);
-    line("TOTAL TICKS", &format!("{total} {}", value_name(tally)))?;
+    line("TOTAL TICKS", &units::prose(tally.total, tally.sample_type))?;
     let clipping = if options.clip_percent > 0.0 {
         format!("lines below {} % of the total are not shown", options.clip_percent)
     } else {

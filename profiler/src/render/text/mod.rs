@@ -9,7 +9,7 @@ mod tree;
 use std::io::{BufWriter, Write};
 
 use super::{RenderError, RenderOptions, tally::Tally};
-use crate::model::{Profile, Unit};
+use crate::model::Profile;
 
 /// Writes header, sections and trailer.
 ///
@@ -42,16 +42,6 @@ pub fn write_summary(
     summary::write(&tally, options, &mut out)?;
     trailer::write(&tally, options, &mut out)?;
     Ok(out.flush()?)
-}
-
-/// What the values are called in running text.
-fn value_name(tally: &Tally<'_>) -> String {
-    let name = &tally.sample_type.name;
-    match tally.sample_type.unit {
-        Unit::Count => name.clone(),
-        Unit::Nanoseconds => format!("ms {name}"),
-        Unit::Bytes => format!("KiB {name}"),
-    }
 }
 
 /// A name of at most `width` characters, the rest as `...`.

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use super::{cut, value_name};
+use super::cut;
 use crate::{
     model::{FunctionId, ModuleId, StackId},
     render::{
@@ -44,24 +44,22 @@ pub fn write(tally: &Tally<'_>, options: &RenderOptions, out: &mut dyn Write) ->
     let mut frames = HashMap::new();
     for (label, cells) in groups.iter().take(MAX_GROUPS) {
         let value = sum(cells);
-        let (percent, shown) =
-            (units::percent(value, tally.total), units::value(value, tally.sample_type.unit));
-        writeln!(out, "{}: {shown} {}, {percent:.1} %", cut(label, 60), value_name(tally))?;
+        let (percent, value) = (units::percent(value, tally.total), units::prose(value, tally.sample_type));
+        writeln!(out, "{}: {value}, {percent:.1} %", cut(label, 60))?;
         functions(tally, cells, &mut frames, out)?;
     }
     if let Some(rest) = groups.get(MAX_GROUPS..).filter(|rest| !rest.is_empty()) {
         let value = rest.iter().fold(0i64, |all, (_, cells)| all.saturating_add(sum(cells)));
-        let (percent, shown) =
-            (units::percent(value, tally.total), units::value(value, tally.sample_type.unit));
-        writeln!(out, "{} more processes: {shown} {}, {percent:.1} %", rest.len(), value_name(tally))?;
+        let (percent, value) = (units::percent(value, tally.total), units::prose(value, tally.sample_type));
+        writeln!(out, "{} more processes or groups: {value}, {percent:.1} %", rest.len())?;
     }
     Ok(())
 }
 
 fn head(tally: &Tally<'_>, options: &RenderOptions, out: &mut dyn Write) -> io::Result<()> {
     let meta = &tally.profile.meta;
-    let total = units::value(tally.total, tally.sample_type.unit);
-    write!(out, "{total} {} in {}", value_name(tally), units::seconds(meta.duration_ns))?;
+    let total = units::prose(tally.total, tally.sample_type);
+    write!(out, "{total} in {}", units::seconds(meta.duration_ns))?;
     if meta.frequency_hz != 0 {
         write!(out, ", {} at {} Hz", meta.sampler, meta.frequency_hz)?;
     }

@@ -5,15 +5,17 @@ use std::{
     io::{self, Write},
 };
 
-use super::value_name;
 use crate::{
     model::{Cost, Losses, Meta, StackEnd},
     render::{
         RenderOptions,
         tally::{Tally, process_label},
-        units::{bytes, count, percent, seconds, value},
+        units::{bytes, count, percent, prose, seconds},
     },
 };
+
+/// Characters per line.
+const WIDTH: usize = 100;
 
 /// Processes named for their incomplete stacks.
 const MAX_WORST: usize = 3;
@@ -25,7 +27,7 @@ const WORST_PERCENT: f64 = 1.0;
 pub fn write(tally: &Tally<'_>, options: &RenderOptions, out: &mut dyn Write) -> io::Result<()> {
     let profile = tally.profile;
     writeln!(out)?;
-    let mut line = |key: &str, text: String| writeln!(out, "{key:<11} {text}");
+    let mut line = |key: &str, text: String| wrapped(key, &text, out);
     line("samples", samples(tally))?;
     line("lost", lost(&profile.losses))?;
     line("unresolved", unresolved(&profile.losses))?;
@@ -42,9 +44,25 @@ pub fn write(tally: &Tally<'_>, options: &RenderOptions, out: &mut dyn Write) ->
     profile.meta.notes.iter().try_for_each(|note| line("note", note.clone()))
 }
 
+/// A key and its text, continued below itself where it is too long for a line.
+fn wrapped(key: &str, text: &str, out: &mut dyn Write) -> io::Result<()> {
+    let mut line = format!("{key:<11}");
+    let mut is_empty = true;
+    for word in text.split(' ') {
+        if !is_empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            writeln!(out, "{line}")?;
+            line = " ".repeat(11);
+        }
+        line.push(' ');
+        line.push_str(word);
+        is_empty = false;
+    }
+    writeln!(out, "{line}")
+}
+
 fn samples(tally: &Tally<'_>) -> String {
     let meta = &tally.profile.meta;
-    let mut text = format!("{} {}", value(tally.total, tally.sample_type.unit), value_name(tally));
+    let mut text = prose(tally.total, tally.sample_type);
     if meta.ticks != 0 {
         text += &format!("; {} timer ticks", count(meta.ticks));
         if meta.expected_ticks != 0 {
