@@ -4,7 +4,7 @@
 
 use std::{fs, path::PathBuf};
 
-use super::{RenderOptions, Section, fixture, format_by_name};
+use super::{RenderOptions, Section, fixture, format_by_name, pprof};
 
 fn check(name: &str, format: &str, options: &RenderOptions) {
     let mut bytes = Vec::new();
@@ -75,4 +75,15 @@ fn folded_inverted_per_thread() {
 #[test]
 fn svg() {
     check("flamegraph.svg", "svg", &options());
+}
+
+/// A stored recording stays readable: the file is compared by what it says, not byte by byte, which would tie it to a
+/// version of the compressor.
+#[test]
+fn recording() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/mixed.pb.gz");
+    if std::env::var_os("BLESS").is_some() {
+        pprof::write(&fixture::mixed(), &options(), &mut fs::File::create(&path).unwrap()).unwrap();
+    }
+    assert_eq!(pprof::read(fs::File::open(path).unwrap()).unwrap(), fixture::mixed());
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use inferno::flamegraph::{
-    self, Direction, Options,
+    self, Direction, Options, TextTruncateDirection,
     color::{BackgroundColor, Color, PaletteMap},
 };
 
@@ -66,6 +66,8 @@ pub fn write(profile: &Profile, options: &RenderOptions, out: &mut dyn Write) ->
     for (name, text) in folded.names.iter().zip(&texts) {
         palette.insert(text, colour(name, text));
     }
+    // The box of everything, which inferno gives the empty name.
+    palette.insert("", Color { r: OWNER.0, g: OWNER.1, b: OWNER.2 });
     let mut drawing = Options::default();
     drawing.palette_map = Some(&mut palette);
     drawing.title = title;
@@ -74,6 +76,7 @@ pub fn write(profile: &Profile, options: &RenderOptions, out: &mut dyn Write) ->
     drawing.deterministic = true;
     drawing.bgcolors = Some(BackgroundColor::Flat(Color { r: 250, g: 250, b: 248 }));
     drawing.font_type = "monospace".to_owned();
+    drawing.text_truncate_direction = TextTruncateDirection::Right;
     drawing.direction = if options.inverted { Direction::Inverted } else { Direction::Straight };
     // The lines are in frame order already, which gives one box per function; inferno's order by text would tear
     // `f` apart where `f (x)` exists. Its mode for time charts keeps the order it is given, last line first.

@@ -24,6 +24,9 @@ use crate::model::{
     Reason, SampleType, Unit, name,
 };
 
+/// Comments of another tool that are kept as notes.
+const MAX_NOTES: usize = 8;
+
 impl From<WireError> for DecodeError {
     fn from(error: WireError) -> Self {
         Self::Damaged(error.to_string())
@@ -35,9 +38,12 @@ pub fn decode(data: &[u8]) -> Result<Profile, DecodeError> {
     let head = Head::read(data)?;
     let budget = NAME_BYTES.saturating_add(data.len().saturating_mul(NAME_BYTES_PER_BYTE));
     let strings = Strings { table: &head.strings, budget };
-    let mut decoder = Decoder { data, strings, profile: Profile::default(), is_own: false };
+    let mut document = match head.strings.last() {
+        Some(text) => Document::from_text(text)?,
+        None => None,
+    };
+    let mut decoder = Decoder { data, strings, profile: Profile::default(), is_own: document.is_some() };
     let (sample_types, scales) = decoder.sample_types(&head.sample_types)?;
-    let mut document = decoder.document(&head)?;
     decoder.profile.sample_types = sample_types;
     let mappings = decoder.mappings(document.as_mut())?;
     let functions = decoder.functions()?;
@@ -174,16 +180,6 @@ impl Decoder<'_> {
         Ok(out)
     }
 
-    fn document(&mut self, head: &Head<'_>) -> Result<Option<Document>, DecodeError> {
-        for &index in &head.comments {
-            if let Some(document) = Document::from_comment(self.strings.bytes(index)?)? {
-                self.is_own = true;
-                return Ok(Some(document));
-            }
-        }
-        Ok(None)
-    }
-
     fn mappings(&mut self, document: Option<&mut Document>) -> Result<HashMap<u64, Mapping>, DecodeError> {
         let kind_of = document.unwrap_or(&mut Document::default()).module_kinds();
         let mut ids = HashMap::new();
@@ -296,13 +292,17 @@ impl Decoder<'_> {
         let (unit, scale) = unit(self.strings.bytes(head.period_type.unit)?);
         let period_ns = u64::try_from(head.period.saturating_mul(scale)).unwrap_or(0);
         let is_time = unit == Unit::Nanoseconds && period_ns != 0;
+        let mut notes = vec!["written by another tool: host, losses and cost are not known".to_owned()];
+        for &comment in head.comments.iter().take(MAX_NOTES) {
+            notes.extend(self.strings.name(comment)?);
+        }
         Ok(Meta {
             start_unix_ns: u64::try_from(head.time_ns).unwrap_or(0),
             duration_ns: u64::try_from(head.duration_ns).unwrap_or(0),
             events: self.profile.sample_types.iter().map(|t| t.name.clone()).collect(),
             sampler: period_type,
             frequency_hz: if is_time { (1_000_000_000 + period_ns / 2) / period_ns } else { 0 },
-            notes: vec!["recorded by another tool: host, losses and cost are not known".to_owned()],
+            notes,
             ..Meta::default()
         })
     }

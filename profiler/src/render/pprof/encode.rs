@@ -130,6 +130,8 @@ impl<W: Write> Encoder<'_, W> {
         for text in self.strings.into_table() {
             self.out.string(field::STRING_TABLE, &text)?;
         }
+        let document = Document::of(self.profile).to_text().map_err(io::Error::from)?;
+        self.out.string(field::STRING_TABLE, &document)?;
         Ok(self.out.into_inner())
     }
 
@@ -243,9 +245,8 @@ impl<W: Write> Encoder<'_, W> {
         Ok(())
     }
 
-    fn comments(&mut self) -> Result<(), RenderError> {
-        let document = Document::of(self.profile).to_comment().map_err(io::Error::from)?;
-        for comment in meta::lines(self.profile).into_iter().chain([document]) {
+    fn comments(&mut self) -> io::Result<()> {
+        for comment in meta::lines(self.profile) {
             let id = self.strings.id(comment);
             self.out.number(field::COMMENT, id)?;
         }

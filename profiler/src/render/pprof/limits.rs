@@ -14,7 +14,7 @@ pub const MAX_RATIO: u64 = 200;
 /// Bytes of one inner message; a sample of 16,000 locations has 160 KB.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
-/// Bytes of the metadata comment.
+/// Bytes of the metadata.
 pub const MAX_META_BYTES: usize = 16 << 20;
 
 /// Sample types.

@@ -2,7 +2,7 @@
 //!
 //! - A function's `system_name` is its name, except where a frame is unresolved or is of another kind than its module
 //!   suggests: then it is `profiler.frame/1` and `key=value` words. Viewers show `name`, not `system_name`.
-//! - A module's kind follows from its path by convention; exceptions are listed in the metadata comment.
+//! - A module's kind follows from its path by convention; exceptions are listed in the metadata.
 
 use crate::model::{FrameKind, ModuleKind, Reason};
 
@@ -74,7 +74,7 @@ pub fn usual_module_kind(path: &str) -> ModuleKind {
     }
 }
 
-/// Stable key of a module kind in the metadata comment.
+/// Stable key of a module kind in the metadata.
 pub const fn module_kind_key(kind: ModuleKind) -> &'static str {
     match kind {
         ModuleKind::Kernel => "kernel",

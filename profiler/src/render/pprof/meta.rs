@@ -1,6 +1,8 @@
-//! The comments of a pprof file: some lines for people, and one JSON document with what pprof has no field for.
+//! What pprof has no field for: one JSON document, and the same in a few lines for people as the file's comments.
 //!
-//! The document is the comment that starts with `profiler.meta/1 `. A later, incompatible layout gets another number.
+//! The document is the last entry of the string table, starts with `profiler.meta/1 ` and is referred to by nothing. A
+//! comment would be the obvious place, but `go tool pprof` prints all comments above every table and into the legend
+//! of every graph. A later, incompatible layout gets another number.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -61,17 +63,17 @@ impl Document {
         }
     }
 
-    /// The comment.
-    pub fn to_comment(&self) -> Result<String, serde_json::Error> {
+    /// The string.
+    pub fn to_text(&self) -> Result<String, serde_json::Error> {
         Ok(format!("profiler.meta/1 {}", serde_json::to_string(self)?))
     }
 
-    /// Reads a comment; `None` if it is another one.
+    /// Reads a string; `None` if it is another one.
     ///
     /// # Errors
     /// A document of another version, or one that cannot be read.
-    pub fn from_comment(comment: &[u8]) -> Result<Option<Self>, DecodeError> {
-        let Some(rest) = comment.strip_prefix(PREFIX) else { return Ok(None) };
+    pub fn from_text(text: &[u8]) -> Result<Option<Self>, DecodeError> {
+        let Some(rest) = text.strip_prefix(PREFIX) else { return Ok(None) };
         let space = rest.iter().position(|&b| b == b' ').unwrap_or(rest.len());
         let (version, json) = rest.split_at(space);
         if version != VERSION {

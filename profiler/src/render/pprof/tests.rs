@@ -131,6 +131,7 @@ fn foreign() -> Vec<u8> {
     out.number(field::DURATION_NANOS, 5).unwrap();
     out.message(field::PERIOD_TYPE, &proto::ValueType { r#type: 3, unit: 4 }).unwrap();
     out.number(field::PERIOD, 10_000).unwrap();
+    out.number(field::COMMENT, 10).unwrap();
     for text in strings {
         out.string(field::STRING_TABLE, text).unwrap();
     }
@@ -166,6 +167,7 @@ fn other_tools_files_are_read_with_what_they_have() {
         (100, 5, "wall")
     );
     assert!(profile.meta.notes[0].contains("another tool"));
+    assert_eq!(profile.meta.notes[1], "w", "its comments");
 }
 
 /// [`foreign`] with one more field, which must be refused for the reason given.
@@ -226,13 +228,12 @@ fn every_index_is_checked() {
 
 #[test]
 fn metadata_of_another_version_is_named() {
-    let with_comment = |comment: &str| {
+    let with_last_string = |text: &str| {
         let mut out = FieldWriter::new(foreign());
-        out.string(field::STRING_TABLE, comment).unwrap();
-        out.number(field::COMMENT, 12).unwrap();
+        out.string(field::STRING_TABLE, text).unwrap();
         read(&out.into_inner()[..])
     };
-    let error = |comment| with_comment(comment).unwrap_err().to_string();
+    let error = |text| with_last_string(text).unwrap_err().to_string();
     assert_eq!(
         error("profiler.meta/2 {}"),
         "recorded by another version of profiler (metadata version 2, this one reads 1)"
@@ -244,8 +245,12 @@ fn metadata_of_another_version_is_named() {
     );
     let deep = format!("profiler.meta/1 {}", "[".repeat(100_000));
     assert!(error(&deep).starts_with("damaged metadata: recursion limit"));
-    let profile = with_comment("profiler.meta/1 {\"meta\":{\"host\":\"a\\nb\",\"later\":[1]}}").unwrap();
+    let profile = with_last_string("profiler.meta/1 {\"meta\":{\"host\":\"a\\nb\",\"later\":[1]}}").unwrap();
     assert_eq!(profile.meta.host, r"a\nb", "cleaned");
+    let mut out = FieldWriter::new(foreign());
+    out.string(field::STRING_TABLE, "profiler.meta/1 {\"meta\":{\"host\":\"faked\"}}").unwrap();
+    out.string(field::STRING_TABLE, "a command may be named like metadata").unwrap();
+    assert_eq!(read(&out.into_inner()[..]).unwrap().meta.host, "");
 }
 
 #[test]
