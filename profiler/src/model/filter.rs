@@ -31,9 +31,10 @@ impl Selection {
         };
         let (focus, ignore) = (functions(&self.focus), functions(&self.ignore));
         let has = |stack: usize, marks: &[bool]| {
-            profile.stacks[stack].locations.iter().any(|id| {
-                profile.locations[id.index()].lines.iter().any(|line| marks[line.function.index()])
-            })
+            profile.stacks[stack]
+                .locations
+                .iter()
+                .any(|id| profile.locations[id.index()].lines.iter().any(|line| marks[line.function.index()]))
         };
         let stack_ok: Vec<bool> = (0..profile.stacks.len())
             .map(|i| {

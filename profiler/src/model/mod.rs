@@ -16,7 +16,7 @@ pub use event::{SampleType, Unit};
 pub use losses::Losses;
 pub use meta::Meta;
 pub use profile::{
-    Frame, FrameKind, Function, FunctionId, Line, Location, LocationId, Module, ModuleId, ModuleKind, Profile,
-    Sample, Stack, StackEnd, StackId, Thread, ThreadId,
+    Frame, FrameKind, Function, FunctionId, Line, Location, LocationId, Module, ModuleId, ModuleKind,
+    Profile, Sample, Stack, StackEnd, StackId, Thread, ThreadId,
 };
 pub use reason::Reason;
