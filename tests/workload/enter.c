@@ -4,6 +4,7 @@
  * usage: enter STEP... -- PROGRAM ARGUMENT...
  *   chroot=DIR    chroot and change to its root
  *   tmpfs=DIR     a private mount namespace in which DIR is an empty tmpfs
+ *   full=DIR      the same, but it has room for one page only
  *   bind=FROM:TO  a private mount namespace in which TO shows FROM
  *   copy=FROM:TO  copy a file, executable (into the tmpfs, say)
  *   pidns         a new pid namespace: the rest runs as its process 1, whose exit status is passed on
@@ -85,6 +86,8 @@ int main(int argc, char **argv)
             check(chroot(value), value), check(chdir("/"), "/");
         else if (!strncmp(argv[i], "tmpfs=", 6))
             private_mounts(), check(mount("tmpfs", value, "tmpfs", 0, "size=64m"), value);
+        else if (!strncmp(argv[i], "full=", 5))
+            private_mounts(), check(mount("tmpfs", value, "tmpfs", 0, "size=4k"), value);
         else if (!strncmp(argv[i], "bind=", 5)) {
             char *to = split_pair(value);
             private_mounts(), check(mount(value, to, NULL, MS_BIND, NULL), to);
