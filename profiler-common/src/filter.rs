@@ -7,7 +7,7 @@ use crate::{COMM_LEN, Comm};
 
 /// What is compared for each event. All parts that are on must match.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FilterConfig {
     /// 1: the task's process id must be in the `TARGETS` map.
     pub by_process: u32,
@@ -50,7 +50,7 @@ impl FilterConfig {
 
 /// Offsets of `task_struct` members that the programs read, from the running kernel's BTF; patched in before load.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskOffsets {
     /// 1: the offsets below are known.
     pub known: u32,

@@ -1,6 +1,46 @@
-//! profiler
+//! `profiler`: where the time of a Linux host and of its processes goes, from eBPF programs in the kernel to a report.
+//!
+//! # Tour
+//!
+//! Data flows one way, and each step has one place:
+//!
+//! | step | where |
+//! |---|---|
+//! | a probe's program filters, captures the stack, counts | `profiler-ebpf/src/probe/*.rs`, types in `profiler-common` |
+//! | loading, map generations, counters | [`bpf`] |
+//! | timer events and the kernel's stream of process events | [`perf`] |
+//! | a probe attached, its maps read into typed records | [`probe`], one file per probe, registry [`probe::PROBES`] |
+//! | addresses to modules at once, to names at the end | [`symbolize`] |
+//! | facts about the host | [`host`] |
+//! | attach, wait, drain, resolve: the only composer | [`session`] |
+//! | what a recording is | [`model`] |
+//! | text, folded, SVG, pprof, JSON | [`render`], registry [`render::FORMATS`] |
+//! | arguments, commands, errors and exit codes | [`cli`] |
+//!
+//! # Invariants
+//!
+//! - Layers: `cli -> session -> {probe -> bpf, perf; symbolize; render} -> model`. `cargo xtask tidy` checks the imports.
+//! - `model` does no I/O and knows no kernel. `render` sees a finished [`model::Profile`]: no addresses to resolve, no
+//!   `/proc`, no eBPF. Only `bpf` and `probe` import aya. A probe names no symbols and formats nothing.
+//! - Nothing is lost silently: each way to lose or shorten something has a counter in [`model::Losses`], which every
+//!   renderer shows. An address without a name stays visible and carries a [`model::Reason`].
+//! - What a target controls (names, paths, ELF files, perf maps) is hostile: bounded where it is read, and passed through
+//!   [`model::name::clean`] where it enters the model. Renderers add the escaping of their format.
+//! - Counts are exact: the kernel side aggregates, a generation is drained only after no program can write it any more
+//!   ([`bpf::generation`]).
+//!
+//! # Deliberately absent
+//!
+//! No kernel module, no agent in the target, no `BPF_MAP_TYPE_STACK_TRACE` (its ids collide), no private recording
+//! format (a recording is a pprof file), no background service for one-shot use.
+
 pub mod bpf;
+pub mod cli;
+pub mod host;
 pub mod model;
 pub mod perf;
 pub mod probe;
 pub mod render;
+pub mod session;
+pub mod symbolize;
+pub mod target;

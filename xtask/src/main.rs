@@ -1,1 +1,145 @@
-fn main() {}
+//! The workspace's tasks: `cargo xtask --help`.
+//!
+//! Each task is a module with one public entry; they share `workspace` (where things are) and `process` (running
+//! programs). A task says what it does in a line each on stderr; stdout is for results.
+
+mod dist;
+mod ebpf;
+mod process;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::{env, process::ExitCode};
+
+use process::Failure;
+
+const HELP: &str = "\
+Tasks of this workspace.
+
+Usage: cargo xtask TASK [OPTIONS]
+
+  setup [--tests]       Find or install what builds the eBPF programs; with --tests also what the tests need
+  ebpf                  Build the eBPF object only; print its path and its programs
+  run [--] ARGS         Set up if needed, build the release binary and run it with ARGS, as root
+  test [--no-kernel] [--filter NAME]
+                        Set up, then every check and test; the real-kernel tests last
+                          --no-kernel    leave out the tests that need root and a kernel with BTF
+                          --filter NAME  only run tests whose name contains NAME, and no other check
+  tidy [--bless]        Check the rules that the compiler does not; --bless rewrites generated tables
+  dist [--target TRIPLE] [--prove]
+                        Build the single static binary in <target>/dist
+                          --prove        run it in an empty chroot (root)
+";
+
+fn main() -> ExitCode {
+    let mut args: Vec<String> = Vec::new();
+    for arg in env::args_os().skip(1) {
+        match arg.into_string() {
+            Ok(arg) => args.push(arg),
+            Err(arg) => return fail(&Failure::new(format!("argument {} is not UTF-8", arg.display()))),
+        }
+    }
+    match dispatch(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => fail(&e),
+    }
+}
+
+fn fail(failure: &Failure) -> ExitCode {
+    eprintln!("error: {failure}");
+    ExitCode::from(failure.code())
+}
+
+fn dispatch(args: &[String]) -> Result<(), Failure> {
+    let Some((task, rest)) = args.split_first() else {
+        print!("{HELP}");
+        return Ok(());
+    };
+    let mut options = Options(rest.to_vec());
+    match task.as_str() {
+        "-h" | "--help" | "help" => print!("{HELP}"),
+        "run" => return run::run(rest.strip_prefix(&["--".to_owned()]).unwrap_or(rest)),
+        "setup" => {
+            let tests = options.flag("--tests");
+            options.end()?;
+            setup::setup(tests)?;
+        }
+        "ebpf" => {
+            options.end()?;
+            ebpf::ebpf()?;
+        }
+        "test" => {
+            let no_kernel = options.flag("--no-kernel");
+            let filter = options.value("--filter")?;
+            options.end()?;
+            test::test(&test::Plan { kernel: !no_kernel, filter })?;
+        }
+        "tidy" => {
+            let bless = options.flag("--bless");
+            options.end()?;
+            tidy::tidy(bless)?;
+        }
+        "dist" => {
+            let prove = options.flag("--prove");
+            let target = options.value("--target")?;
+            options.end()?;
+            dist::dist(target.as_deref(), prove)?;
+        }
+        other => return Err(Failure::usage(format!("no task `{other}`; see cargo xtask --help"))),
+    }
+    Ok(())
+}
+
+/// The options of a task, taken out one by one; what remains is an error.
+struct Options(Vec<String>);
+
+impl Options {
+    fn flag(&mut self, name: &str) -> bool {
+        let found = self.0.iter().position(|arg| arg == name);
+        found.map(|at| self.0.remove(at)).is_some()
+    }
+
+    fn value(&mut self, name: &str) -> Result<Option<String>, Failure> {
+        let Some(at) = self.0.iter().position(|arg| arg == name) else { return Ok(None) };
+        self.0.remove(at);
+        if at < self.0.len() {
+            return Ok(Some(self.0.remove(at)));
+        }
+        Err(Failure::usage(format!("{name} needs a value")))
+    }
+
+    fn end(&self) -> Result<(), Failure> {
+        match self.0.first() {
+            None => Ok(()),
+            Some(arg) => Err(Failure::usage(format!("unexpected argument `{arg}`; see cargo xtask --help"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(args: &[&str]) -> Options {
+        Options(args.iter().map(|arg| (*arg).to_owned()).collect())
+    }
+
+    #[test]
+    fn options_are_taken_in_any_order() {
+        let mut given = options(&["--filter", "cpu", "--no-kernel"]);
+        assert!(given.flag("--no-kernel"));
+        assert_eq!(given.value("--filter").unwrap().as_deref(), Some("cpu"));
+        assert!(given.end().is_ok());
+    }
+
+    #[test]
+    fn what_nobody_takes_is_an_error() {
+        assert!(options(&["--nokernel"]).end().is_err());
+        assert!(options(&["--filter"]).value("--filter").is_err());
+        assert!(dispatch(&["frobnicate".to_owned()]).is_err());
+        assert!(dispatch(&["tidy".to_owned(), "--blez".to_owned()]).is_err());
+    }
+}

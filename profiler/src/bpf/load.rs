@@ -4,19 +4,19 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, MapData},
     programs::{PerfEvent, ProgramError, RawTracePoint},
 };
 use aya_log::EbpfLogger;
 use profiler_common::filter::{FilterConfig, TaskOffsets};
 
-use super::{BpfError, stats::map_memory};
+use super::{
+    BpfError,
+    stats::map_memory,
+    targets::{MAX_TARGETS, Targets},
+};
 
 /// The eBPF object, built by build.rs from `profiler-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler.bpf.o"));
-
-/// Processes that a process filter can hold. The kernel side declares the same number.
-pub const MAX_TARGETS: u32 = 16384;
 
 /// Smallest size of a ring buffer: one page (4 KiB, or 64 KiB on some arm64 kernels: aya rounds up).
 const SMALLEST_RING: u32 = 4096;
@@ -95,13 +95,8 @@ impl Kernel {
     }
 
     /// The set of target processes.
-    pub fn targets(&mut self) -> Result<HashMap<MapData, u32, u8>, BpfError> {
-        let map = self.ebpf.take_map("TARGETS").ok_or(BpfError::Missing("TARGETS"))?;
-        map.try_into().map_err(|source| BpfError::Map {
-            operation: "open",
-            map: "TARGETS",
-            source: Box::new(source),
-        })
+    pub fn targets(&mut self) -> Result<Targets, BpfError> {
+        Targets::new(&mut self.ebpf)
     }
 
     /// Prints what the kernel side logged since the last call.

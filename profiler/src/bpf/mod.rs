@@ -6,6 +6,7 @@ pub mod batch;
 pub mod generation;
 pub mod load;
 pub mod stats;
+pub mod targets;
 
 use std::io;
 

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod doctor;
 pub mod error;
+pub mod explain;
 pub mod generate;
 pub mod record;
 pub mod report;

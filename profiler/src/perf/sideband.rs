@@ -2,13 +2,14 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use perf_event_open_sys::{
     bindings::{PERF_COUNT_SW_DUMMY, PERF_SAMPLE_TID, PERF_SAMPLE_TIME, PERF_TYPE_SOFTWARE, perf_event_attr},
     ioctls,
 };
+use rustix::event::epoll;
 
 use super::{
     record::{ProcessEvent, parse},
@@ -29,6 +30,7 @@ struct Stream {
 pub struct Sideband {
     streams: Vec<Stream>,
     batch: Vec<ProcessEvent>,
+    ready: OwnedFd,
 }
 
 impl Sideband {
@@ -47,22 +49,26 @@ impl Sideband {
             let ring = Ring::map(&event, RING_BYTES)?;
             streams.push(Stream { event, ring });
         }
+        let ready = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for stream in &streams {
-            use std::os::fd::AsRawFd as _;
+            epoll::add(&ready, &stream.event, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
             // SAFETY: an open perf event; the argument is a flag word.
             check(unsafe { ioctls::ENABLE(stream.event.as_raw_fd(), 0) })?;
         }
-        Ok(Self { streams, batch: Vec::new() })
+        Ok(Self { streams, batch: Vec::new(), ready })
     }
 
-    /// The descriptors to wait on: readable when their CPU has new records.
-    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.streams.iter().map(|stream| stream.event.as_fd())
+    /// A descriptor that becomes readable when some CPU has new records. Reading the records makes it quiet again.
+    pub fn ready(&self) -> BorrowedFd<'_> {
+        self.ready.as_fd()
     }
 
     /// Hands all new events to `each`, sorted by time.
     pub fn read(&mut self, mut each: impl FnMut(&ProcessEvent)) {
         self.batch.clear();
+        // Takes the readiness; which streams are ready does not matter, all are read.
+        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 64];
+        _ = epoll::wait(&self.ready, &mut events[..], Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }));
         for stream in &mut self.streams {
             stream.ring.read(|record| self.batch.extend(parse(record)));
         }

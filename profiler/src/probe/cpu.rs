@@ -64,8 +64,8 @@ pub enum CpuError {
 pub struct CapturedStack {
     /// Addresses.
     pub frames: Box<[u64]>,
-    /// The frame array was full.
-    pub truncated: bool,
+    /// Why the walk ended.
+    pub end: WalkEnd,
 }
 
 /// What was drained in one window.
@@ -208,7 +208,7 @@ fn captured(stack: &RawStack) -> CapturedStack {
     let len = (stack.len as usize).min(MAX_FRAMES);
     CapturedStack {
         frames: stack.frames[..len].into(),
-        truncated: WalkEnd::from_u32(stack.end) == Some(WalkEnd::Truncated),
+        end: WalkEnd::from_u32(stack.end).unwrap_or(WalkEnd::Ended),
     }
 }
 

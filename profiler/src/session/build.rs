@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use profiler_common::stack::WalkEnd;
+
+use super::collect::{Collector, KeptStack, SampledThread};
 use crate::{
     model::{
         LocationId, Profile, Reason, Sample, SampleType, Stack, StackEnd, StackId, Thread, ThreadId, name,
     },
-    symbolize::{Resolved, Symbolizer, is_idle_stack},
+    symbolize::{Names, Symbolizer, is_idle},
 };
-
-use super::collect::{Collector, KeptStack, SampledThread};
 
 /// Name of the process that stands for idle CPUs.
 pub const IDLE: &str = "[idle]";
@@ -35,19 +36,12 @@ pub struct Built {
 
 /// Resolves all names and builds the profile.
 pub fn build(collector: &Collector, symbolizer: Symbolizer, options: &BuildOptions) -> Built {
-    let addresses = collector.stacks().iter().flat_map(|stack| stack.addresses.iter().copied());
-    let Resolved { modules, functions, locations, index, roots } = symbolizer.resolve(addresses);
+    let mut profile = Profile { sample_types: options.sample_types.clone(), ..Profile::default() };
+    let names = symbolizer.resolve(&mut profile);
     let mut builder = Builder {
-        profile: Profile {
-            sample_types: options.sample_types.clone(),
-            modules,
-            functions,
-            locations,
-            ..Profile::default()
-        },
+        profile,
         kept: collector.stacks(),
-        index: &index,
-        roots: &roots,
+        names: &names,
         stacks: HashMap::new(),
         threads: HashMap::new(),
         unresolved: BTreeMap::new(),
@@ -66,8 +60,7 @@ pub fn build(collector: &Collector, symbolizer: Symbolizer, options: &BuildOptio
 struct Builder<'a> {
     profile: Profile,
     kept: &'a [KeptStack],
-    index: &'a HashMap<crate::symbolize::CodeAddress, LocationId>,
-    roots: &'a std::collections::HashSet<LocationId>,
+    names: &'a Names,
     stacks: HashMap<(u32, u32), StackId>,
     threads: HashMap<Thread, ThreadId>,
     unresolved: BTreeMap<Reason, u64>,
@@ -83,8 +76,9 @@ impl Builder<'_> {
         count: u64,
         options: &BuildOptions,
     ) {
-        let stack = self.stack(sides, thread.key.tid == 0);
-        let idle = thread.key.tid == 0 && is_idle_stack(self.profile.frames(stack).map(|f| f.function.name.as_str()));
+        let idle_task = thread.key.tid == 0;
+        let stack = self.stack(sides, idle_task);
+        let idle = idle_task && is_idle(&self.profile, &self.profile.stacks[stack.index()].locations);
         if idle {
             self.idle_samples += count;
             if !options.idle {
@@ -107,42 +101,35 @@ impl Builder<'_> {
             return id;
         }
         let [kernel, user] = [sides.0, sides.1].map(|side| &self.kept[side as usize]);
-        let locations: Vec<LocationId> = kernel
-            .addresses
-            .iter()
-            .chain(&*user.addresses)
-            .filter_map(|address| self.index.get(address).copied())
-            .collect();
-        let end = self.end(kernel, user, idle_task);
+        let (locations, end) = self.joined(kernel, user, idle_task);
         let id = StackId(self.profile.stacks.len() as u32);
         self.profile.stacks.push(Stack { locations, end });
         self.stacks.insert(sides, id);
         id
     }
 
-    fn end(&self, kernel: &KeptStack, user: &KeptStack, idle_task: bool) -> StackEnd {
-        if kernel.lost || user.lost {
-            return StackEnd::Lost;
-        }
-        if kernel.truncated || user.truncated {
-            return StackEnd::Truncated;
-        }
-        match user.addresses.last() {
+    /// The kernel part before the user part that entered it, and how far the whole reaches.
+    fn joined(&self, kernel: &KeptStack, user: &KeptStack, idle_task: bool) -> (Vec<LocationId>, StackEnd) {
+        let user_walk = user.end.unwrap_or(WalkEnd::Ended);
+        let (real, user_end) = self.names.user_end(&user.frames, user_walk);
+        let frames = kernel.frames.iter().chain(&user.frames[..real]);
+        let locations = frames.map(|&frame| self.names.location(frame)).collect();
+        let end = match (kernel.end, user.end) {
+            (None, _) | (_, None) => StackEnd::Lost,
+            (Some(WalkEnd::Truncated), _) => StackEnd::Truncated,
+            _ if !user.frames.is_empty() => user_end,
             // A kernel thread, or the idle task: no user part by nature.
-            None if idle_task || !kernel.addresses.is_empty() => StackEnd::Complete,
-            None => StackEnd::Lost,
-            Some(outermost) => match self.index.get(outermost) {
-                Some(location) if self.roots.contains(location) => StackEnd::Complete,
-                _ => StackEnd::Broken,
-            },
-        }
+            _ if idle_task || !kernel.frames.is_empty() => StackEnd::Complete,
+            _ => StackEnd::Lost,
+        };
+        (locations, end)
     }
 
     fn thread(&mut self, thread: &SampledThread, idle: bool) -> ThreadId {
         let name = name::clean_c(&thread.comm);
         let process = match &thread.process {
             _ if idle => IDLE.to_owned(),
-            Some(process) => name::clean(process),
+            Some(process) => name::clean_c(process),
             None if thread.key.tid == 0 => "swapper".to_owned(),
             None => name.clone(),
         };

@@ -9,12 +9,12 @@ use std::{collections::HashMap, hash::Hash};
 use profiler_common::{
     Comm,
     probe::cpu::{CountKey, CountValue},
-    stack::EMPTY_STACK,
+    stack::{EMPTY_STACK, WalkEnd},
 };
 
 use crate::{
     probe::cpu::Window,
-    symbolize::{CodeAddress, Symbolizer},
+    symbolize::{FrameId, Owner, Symbolizer},
 };
 
 /// Most windows kept apart; beyond it the time resolution is halved.
@@ -42,18 +42,16 @@ pub struct SampledThread {
     /// Its name at its first sample.
     pub comm: Comm,
     /// Name of its process at that time, if known.
-    pub process: Option<Vec<u8>>,
+    pub process: Option<Comm>,
 }
 
 /// One side of a captured stack, kept for naming.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeptStack {
-    /// Leaf first.
-    pub addresses: Box<[CodeAddress]>,
-    /// Cut at the depth limit.
-    pub truncated: bool,
-    /// There was a stack, but it could not be kept.
-    pub lost: bool,
+    /// Leaf first; empty if there was none.
+    pub frames: Box<[FrameId]>,
+    /// How the walk ended; `None`: there was a stack, but it could not be kept.
+    pub end: Option<WalkEnd>,
 }
 
 /// Who, where (kernel and user stack) and when, as indices.
@@ -92,6 +90,10 @@ impl<T: Clone + Eq + Hash> Interner<T> {
     }
 }
 
+const fn owner(key: &CountKey, value: &CountValue) -> Owner {
+    Owner { pid: key.pid, incarnation: key.incarnation, first_ns: value.first_ns }
+}
+
 /// The accumulated recording.
 #[derive(Debug)]
 pub struct Collector {
@@ -126,10 +128,12 @@ impl Collector {
         let number = (start_ns / self.window_ns) as u32;
         for (key, value) in &window.counts {
             let thread = self.thread(key, value, symbolizer);
-            let kernel = self.kernel_stack(key, window, symbolizer);
+            let kernel = self.kernel_stack(key, value, window, symbolizer);
             let user = self.user_stack(key, value, window, symbolizer);
             *self.samples.entry(SampleKey { thread, kernel, user, window: number }).or_default() += value.count;
         }
+        // Kernel text can change too (modules, BPF programs); it is looked up anew in every window.
+        self.kernel_cache.clear();
         if self.user_cache.len() > MAX_CACHED {
             self.user_cache.clear();
         }
@@ -141,21 +145,28 @@ impl Collector {
             return id;
         }
         let id = self.threads.len() as u32;
-        let process = if key.tid == 0 { None } else { symbolizer.process_name(key.pid, value.first_ns) };
+        let process = if key.tid == 0 { None } else { symbolizer.process_comm(owner(key, value)) };
         self.threads.push(SampledThread { key: thread, comm: value.comm, process });
         self.thread_index.insert(thread, id);
         id
     }
 
-    fn kernel_stack(&mut self, key: &CountKey, window: &Window, symbolizer: &mut Symbolizer) -> u32 {
+    fn kernel_stack(
+        &mut self,
+        key: &CountKey,
+        value: &CountValue,
+        window: &Window,
+        symbolizer: &mut Symbolizer,
+    ) -> u32 {
         if let Some(&id) = self.kernel_cache.get(&key.kernel_stack) {
             return id;
         }
         let Some(stack) = window.stack(key.kernel_stack) else {
             return self.no_stack(window.is_lost(key.kernel_stack));
         };
-        let addresses = symbolizer.normalize_kernel(&stack.frames).into();
-        let id = self.stacks.intern(KeptStack { addresses, truncated: stack.truncated, lost: false });
+        let mut frames = Vec::with_capacity(stack.frames.len());
+        symbolizer.kernel_stack(value.first_ns, &stack.frames, &mut frames);
+        let id = self.stacks.intern(KeptStack { frames: frames.into(), end: Some(stack.end) });
         self.kernel_cache.insert(key.kernel_stack, id);
         id
     }
@@ -175,14 +186,16 @@ impl Collector {
             return id;
         }
         let Some(stack) = window.stack(key.user_stack) else { return self.no_stack(true) };
-        let addresses = symbolizer.normalize(key.pid, value.first_ns, &stack.frames).into();
-        let id = self.stacks.intern(KeptStack { addresses, truncated: stack.truncated, lost: false });
+        let mut frames = Vec::with_capacity(stack.frames.len());
+        symbolizer.user_stack(owner(key, value), &stack.frames, &mut frames);
+        let id = self.stacks.intern(KeptStack { frames: frames.into(), end: Some(stack.end) });
         self.user_cache.insert(cached, id);
         id
     }
 
     fn no_stack(&mut self, lost: bool) -> u32 {
-        self.stacks.intern(KeptStack { addresses: Box::default(), truncated: false, lost })
+        let end = if lost { None } else { Some(WalkEnd::Ended) };
+        self.stacks.intern(KeptStack { frames: Box::default(), end })
     }
 
     fn halve_resolution(&mut self) {

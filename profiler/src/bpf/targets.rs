@@ -1,0 +1,82 @@
+//! The set of target processes: user space puts in the first ones, the kernel side adds their children and removes what
+//! is gone; this notices when none is left.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData, MapError},
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+
+use super::BpfError;
+
+/// Processes that the set can hold. The kernel side declares the same number.
+pub const MAX_TARGETS: u32 = 16384;
+
+const NAME: &str = "TARGETS";
+
+/// The set, and a handle on each process that user space put in.
+pub struct Targets {
+    map: HashMap<MapData, u32, u8>,
+    watched: Vec<(u32, OwnedFd)>,
+}
+
+impl Targets {
+    /// Takes the map out of the object.
+    pub fn new(ebpf: &mut Ebpf) -> Result<Self, BpfError> {
+        let map = ebpf.take_map(NAME).ok_or(BpfError::Missing(NAME))?;
+        let map = map.try_into().map_err(failed("open"))?;
+        Ok(Self { map, watched: Vec::new() })
+    }
+
+    /// Adds a process. One that is gone already is left out, and `false` says so.
+    pub fn add(&mut self, pid: u32) -> Result<bool, BpfError> {
+        if self.watched.iter().any(|(known, _)| *known == pid) {
+            return Ok(true);
+        }
+        let handle = Pid::from_raw(pid as i32).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        let Some(handle) = handle else { return Ok(false) };
+        self.map.insert(pid, 1, 0).map_err(failed("add a process to"))?;
+        self.watched.push((pid, handle));
+        Ok(true)
+    }
+
+    /// Removes the watched processes that have ended (the kernel side does so only when it follows children) and tells
+    /// whether any target is left.
+    pub fn any_left(&mut self) -> Result<bool, BpfError> {
+        let mut ended = Vec::new();
+        self.watched.retain(|(pid, handle)| {
+            let gone = has_ended(handle.as_fd());
+            ended.extend(gone.then_some(*pid));
+            !gone
+        });
+        for pid in ended {
+            match self.map.remove(&pid) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                // The kernel side may have been faster.
+                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(error) => return Err(failed("remove a process from")(error)),
+            }
+        }
+        Ok(!self.watched.is_empty() || self.map.keys().next().is_some())
+    }
+
+    /// Kernel memory of the map, bytes.
+    pub fn map_memory(&self) -> u64 {
+        super::stats::map_memory(aya::maps::IterableMap::map(&self.map).fd().as_fd())
+    }
+}
+
+fn failed(operation: &'static str) -> impl Fn(MapError) -> BpfError {
+    move |source| BpfError::Map { operation, map: NAME, source: Box::new(source) }
+}
+
+/// A pidfd is readable once its process has ended, reaped or not.
+fn has_ended(handle: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(handle, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+}

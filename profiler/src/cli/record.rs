@@ -1,0 +1,313 @@
+//! `profiler record`: resolve what the user asked for, run the session, write the outputs, pass the command's status on.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    os::unix::process::ExitStatusExt as _,
+    path::PathBuf,
+    process::ExitStatus,
+    time::Duration,
+};
+
+use profiler_common::filter::{FilterConfig, MODE_KERNEL, MODE_USER, TaskOffsets};
+use tokio::{
+    io::unix::AsyncFd,
+    signal::unix::{SignalKind, signal},
+};
+
+use super::{
+    args::{LogLevel, RecordArgs},
+    error::{Exit, Failure},
+    explain,
+};
+use crate::{
+    host::{btf, cpus, limits::Limits},
+    model::name,
+    probe::{self, PROBES},
+    render::{
+        RenderOptions,
+        output::{OutputSet, Written},
+    },
+    session::{FREQUENCY_HZ, Outcome, Progress, RecordOptions, Recording, Stop},
+    target::{Choice, Target, command::RunningCommand},
+};
+
+/// Where a recording goes if no output is named.
+const DEFAULT_OUTPUT: &str = "profile.pb.gz";
+
+/// How long a command may take to end after SIGTERM, before it is left alone.
+const TERMINATE_GRACE: Duration = Duration::from_secs(2);
+
+/// Runs the command; gives the process's exit code. `begun_ns`: when the profiler was started (`CLOCK_MONOTONIC`).
+pub fn run(args: &RecordArgs, log_level: LogLevel, begun_ns: u64) -> Result<u8, Failure> {
+    check_frequency(args.frequency)?;
+    check_events(&args.event)?;
+    // Outputs first: an hour's recording must not end in "permission denied".
+    let mut outputs = open_outputs(args)?;
+    let mut target = resolve_target(args)?;
+    let options = record_options(args, log_level, &target)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failure, format!("cannot start the event loop: {error}")))?;
+    let (outcome, command) = runtime.block_on(record(&options, &mut target, begun_ns))?;
+    let written = outputs.write(&outcome.profile, &render_options(args));
+    report_end(args, &outcome, &written);
+    let status = command.map_or(Ok(None), |command| end_command(command, outcome.stop))?;
+    if let Some(failed) = written.into_iter().find_map(|written| written.result.err()) {
+        return Err(Failure::new(Exit::Failure, failed));
+    }
+    Ok(status.map_or(Exit::Success.code(), exit_code))
+}
+
+async fn record(
+    options: &RecordOptions,
+    target: &mut Target,
+    begun_ns: u64,
+) -> Result<(Outcome, Option<RunningCommand>), Failure> {
+    // Handlers before anything is attached: from here on Ctrl-C ends the recording and loses nothing.
+    let ended_by_signal = stop_signal()?;
+    let mut recording = Recording::start(options, &cpus::online(), begun_ns).map_err(|e| explain::session(&e))?;
+    recording.add_targets(&target.new_descendants()).map_err(|e| explain::session(&e))?;
+    let command = match target.command.take() {
+        Some(stopped) => Some(stopped.release().map_err(|error| {
+            let exit = if error.exit_code() == 127 { Exit::CommandNotFound } else { Exit::CannotExecute };
+            Failure::new(exit, error)
+        })?),
+        None => None,
+    };
+    let filter = options.filter;
+    let (pids, followed) = (target.pids.clone(), filter.by_process != 0);
+    recording.scan_existing(|pid| !followed || pids.contains(&pid));
+    let ended = async {
+        tokio::select! {
+            () = ended_by_signal => Stop::Signal,
+            () = command_end(command.as_ref()) => Stop::CommandEnded,
+        }
+    };
+    let mut line = ProgressLine::new();
+    let stop = recording.run(ended, |progress| line.show(progress)).await;
+    line.clear();
+    let stop = stop.map_err(|e| explain::session(&e))?;
+    abort_on_second_signal();
+    let outcome = recording.finish(stop).map_err(|e| explain::session(&e))?;
+    Ok((outcome, command))
+}
+
+fn check_frequency(hz: u64) -> Result<(), Failure> {
+    if !FREQUENCY_HZ.contains(&hz) {
+        let (low, high) = (FREQUENCY_HZ.start(), FREQUENCY_HZ.end());
+        let message = format!("-F {hz}: the sampling frequency must be between {low} and {high} Hz");
+        return Err(Failure::new(Exit::Usage, message).mend("99 Hz is the default; 999 Hz gives fine detail"));
+    }
+    if let Some(max) = Limits::read().perf_event_max_sample_rate
+        && i64::try_from(hz).is_ok_and(|hz| hz > max)
+    {
+        let message = format!("-F {hz}: kernel.perf_event_max_sample_rate is {max}");
+        let mend = format!("use -F {max}, or: sysctl kernel.perf_event_max_sample_rate={hz}");
+        return Err(Failure::new(Exit::Usage, message).mend(mend));
+    }
+    Ok(())
+}
+
+fn check_events(events: &[String]) -> Result<(), Failure> {
+    match events.iter().find(|event| probe::find(event).is_none()) {
+        None => Ok(()),
+        Some(unknown) => {
+            let known: Vec<&str> = PROBES.iter().map(|probe| probe.name).collect();
+            let message = format!("-e {}: no such event", name::clean(unknown.as_bytes()));
+            Err(Failure::new(Exit::Usage, message).mend(format!("events: {}", known.join(", "))))
+        }
+    }
+}
+
+fn open_outputs(args: &RecordArgs) -> Result<OutputSet, Failure> {
+    let mut paths = args.output.clone();
+    if paths.is_empty() {
+        paths.push(PathBuf::from(DEFAULT_OUTPUT));
+    }
+    OutputSet::open(&paths, args.format.as_deref()).map_err(|error| Failure::new(Exit::Usage, error))
+}
+
+fn resolve_target(args: &RecordArgs) -> Result<Target, Failure> {
+    let children = !args.no_children;
+    let choice = if !args.pid.is_empty() {
+        Choice::Processes { pids: args.pid.clone(), children }
+    } else if !args.command.is_empty() {
+        Choice::Command { words: args.command.clone(), children }
+    } else {
+        Choice::All
+    };
+    let mut target = Target::resolve(&choice).map_err(|error| explain::target(&error))?;
+    if args.all {
+        // The command only sets the duration.
+        target.filter = FilterConfig::ALL;
+        target.pids.clear();
+        target.words = format!("all processes, while {} runs", target.words);
+    }
+    narrow(args, &mut target)?;
+    target.filter.mode = if args.user_only {
+        MODE_USER
+    } else if args.kernel_only {
+        MODE_KERNEL
+    } else {
+        0
+    };
+    Ok(target)
+}
+
+/// `--cgroup` and `--comm` narrow whatever else is chosen.
+fn narrow(args: &RecordArgs, target: &mut Target) -> Result<(), Failure> {
+    let everything = target.filter.by_process == 0 && target.command.is_none();
+    let mut parts = if everything { Vec::new() } else { vec![target.words.clone()] };
+    if let Some(path) = &args.cgroup {
+        let cgroup = Target::resolve(&Choice::Cgroup(path.clone())).map_err(|error| explain::target(&error))?;
+        (target.filter.cgroup_id, target.filter.cgroup_level) =
+            (cgroup.filter.cgroup_id, cgroup.filter.cgroup_level);
+        parts.push(cgroup.words);
+    }
+    if let Some(comm) = &args.comm {
+        let comm = Target::resolve(&Choice::Comm(comm.into())).map_err(|error| explain::target(&error))?;
+        (target.filter.comm, target.filter.comm_len) = (comm.filter.comm, comm.filter.comm_len);
+        parts.push(comm.words);
+    }
+    if !parts.is_empty() {
+        target.words = parts.join(", ");
+    }
+    Ok(())
+}
+
+fn record_options(args: &RecordArgs, log_level: LogLevel, target: &Target) -> Result<RecordOptions, Failure> {
+    let path = args.btf.as_deref().unwrap_or(std::path::Path::new(btf::KERNEL));
+    let mut notes = Vec::new();
+    let offsets = match btf::task_offsets(path) {
+        Ok(offsets) => offsets,
+        // Children cannot be followed without: that would silently be a smaller target.
+        Err(error) if target.filter.follow_children != 0 => {
+            let message = format!("children of the target cannot be followed: {error}");
+            return Err(Failure::new(Exit::Unsupported, message)
+                .mend("record without them: --no-children; see `profiler doctor`, line `btf`"));
+        }
+        Err(error) => {
+            notes.push(format!("processes that reuse an id are not told apart: {error}"));
+            TaskOffsets::UNKNOWN
+        }
+    };
+    Ok(RecordOptions {
+        frequency_hz: args.frequency,
+        duration: args.duration,
+        filter: target.filter,
+        targets: target.pids.clone(),
+        target_words: target.words.clone(),
+        offsets,
+        idle: args.idle,
+        log: log_level >= LogLevel::Debug,
+        command_line: std::env::args_os().map(|arg| name::clean(arg.as_encoded_bytes())).collect(),
+        notes,
+    })
+}
+
+fn render_options(args: &RecordArgs) -> RenderOptions {
+    RenderOptions { per_thread: args.per_thread, ..RenderOptions::default() }
+}
+
+/// Completes at the first SIGINT or SIGTERM.
+fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+    let failed = |error| Failure::new(Exit::Failure, format!("cannot handle signals: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// From here on Ctrl-C ends the process at once, as if it had never been handled: a shell sees 130.
+fn abort_on_second_signal() {
+    // SAFETY: sets a default disposition; no handler of ours runs any more for this signal.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+}
+
+/// Completes when the command has ended; never without a command.
+async fn command_end(command: Option<&RunningCommand>) {
+    if let Some(fd) = command.and_then(|command| command.pidfd().ok())
+        && let Ok(fd) = AsyncFd::new(fd)
+        && fd.readable().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// The command's status, once it has ended. A command that outlives the recording was asked to end.
+fn end_command(mut command: RunningCommand, stop: Stop) -> Result<Option<ExitStatus>, Failure> {
+    let failed = |error| Failure::new(Exit::Failure, format!("cannot wait for the command: {error}"));
+    if matches!(stop, Stop::CommandEnded | Stop::TargetsGone) {
+        return command.wait().map(Some).map_err(failed);
+    }
+    if command.try_wait().map_err(failed)?.is_none() {
+        command.terminate().map_err(failed)?;
+        let pidfd = command.pidfd().map_err(failed)?;
+        let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        let grace = rustix::event::Timespec { tv_sec: TERMINATE_GRACE.as_secs() as i64, tv_nsec: 0 };
+        if rustix::event::poll(&mut fds, Some(&grace)).is_ok_and(|ready| ready > 0) {
+            command.wait().map_err(failed)?;
+        }
+    }
+    // The recording ended first, as asked for: its success is what counts.
+    Ok(None)
+}
+
+/// As a shell gives it: the exit code, or 128 + the signal.
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    u8::try_from(code & 0xff).unwrap_or(1)
+}
+
+/// What is said at the end: the summary on stdout if nothing else was asked for, and where the outputs went.
+fn report_end(args: &RecordArgs, outcome: &Outcome, written: &[Written]) {
+    let profile = &outcome.profile;
+    if args.output.is_empty() {
+        let mut text = Vec::new();
+        let mut stdout = io::stdout().lock();
+        if crate::render::text::summary(profile, &render_options(args), &mut text).is_ok() {
+            // A closed pipe is the reader's choice.
+            _ = stdout.write_all(&text).and_then(|()| stdout.flush());
+        }
+    }
+    let mut stderr = io::stderr().lock();
+    if outcome.stop == Stop::TargetsGone {
+        _ = writeln!(stderr, "profiler: all target processes have ended");
+    }
+    for output in written.iter().filter(|output| output.result.is_ok() && !output.is_stdout()) {
+        let (samples, lost) = (profile.total(0), profile.losses.lost_samples());
+        _ = writeln!(stderr, "profiler: wrote {}: {samples} samples, {lost} lost", output.name());
+    }
+}
+
+/// One line on a terminal that says that something is going on; nothing elsewhere.
+struct ProgressLine {
+    shown: bool,
+    terminal: bool,
+}
+
+impl ProgressLine {
+    fn new() -> Self {
+        Self { shown: false, terminal: io::stderr().is_terminal() }
+    }
+
+    fn show(&mut self, progress: Progress) {
+        if self.terminal {
+            let (seconds, samples) = (progress.elapsed.as_secs(), progress.samples);
+            self.shown = true;
+            _ = write!(io::stderr(), "\r\x1b[Krecording: {seconds} s, {samples} samples (Ctrl-C ends)");
+        }
+    }
+
+    fn clear(&mut self) {
+        if self.shown {
+            _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Every fact about the host: the kernel and its limits, privileges, CPUs, cgroups, namespaces, processes.
+//!
+//! One small typed module per source. Readers are bounded and tolerant: a file that is missing or may not be read is a
+//! fact (`None`, or a typed error that says which), never a panic. What parses bytes is a pure function of those bytes,
+//! tested on fixtures. Facts that no file tells truthfully (may this process call bpf(2)?) are found by trying.
+//!
+//! Knows nothing of probes, reports or the command line.
+
+pub mod bpf;
+pub mod btf;
+pub mod caps;
+pub mod cgroup;
+pub mod cpus;
+pub mod file;
+pub mod fs;
+pub mod kernel;
+pub mod limits;
+pub mod namespaces;
+pub mod pmu;
+pub mod process;
+pub mod symbols;

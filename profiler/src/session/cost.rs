@@ -1,0 +1,32 @@
+//! The profiler's own consumption, read from the kernel's accounting of this process.
+
+use std::{fs, mem::MaybeUninit};
+
+/// CPU time of this process so far, ns: (user, kernel).
+pub fn cpu_ns() -> (u64, u64) {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: a buffer of the right type; RUSAGE_SELF cannot fail, and zeroed is a valid rusage anyway.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    let ns = |t: libc::timeval| t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1_000;
+    (ns(usage.ru_utime), ns(usage.ru_stime))
+}
+
+/// Peak resident set of this process so far, bytes (`VmHWM`, fs/proc/task_mmu.c); 0 if not to be read.
+pub fn peak_rss_bytes() -> u64 {
+    let Ok(status) = fs::read_to_string("/proc/self/status") else { return 0 };
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|value| value.trim().strip_suffix("kB"))
+        .and_then(|value| value.trim().parse::<u64>().ok())
+        .map_or(0, |kib| kib * 1024)
+}
+
+/// `CLOCK_MONOTONIC`, ns: the clock of samples and process events.
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}

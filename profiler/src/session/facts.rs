@@ -1,0 +1,71 @@
+//! The recording's header: what the host is and how it was sampled.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use profiler_common::probe::cpu::Seen;
+
+use super::{RecordOptions, SessionError};
+use crate::{
+    model::{Meta, name::clean},
+    perf::sampler::Clock,
+    probe::cpu::CpuProbe,
+};
+
+/// Wall-clock time now, ns since the Unix epoch.
+pub fn unix_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// What is known at the end of a recording.
+pub struct Facts<'a> {
+    /// What was asked for.
+    pub options: &'a RecordOptions,
+    /// The probe, after it was disabled.
+    pub probe: &'a CpuProbe,
+    /// Start of sampling, ns since the Unix epoch.
+    pub start_unix_ns: u64,
+    /// Length of the recording, ns.
+    pub duration_ns: u64,
+    /// Time resolution, ns.
+    pub window_ns: u64,
+    /// Limitations that showed up while recording.
+    pub notes: Vec<String>,
+}
+
+/// Makes the header. The number of idle samples is known only after naming.
+pub fn meta(facts: Facts<'_>) -> Result<Meta, SessionError> {
+    let uname = rustix::system::uname();
+    let sampler = facts.probe.sampler();
+    let expected_ticks = match sampler.clock() {
+        Clock::CpuClock => expected_ticks(facts.options.frequency_hz, facts.duration_ns, sampler.cpus()),
+        Clock::Cycles => 0,
+    };
+    let mut notes = facts.options.notes.clone();
+    notes.extend(facts.notes);
+    Ok(Meta {
+        profiler_version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: clean(uname.nodename().to_bytes()),
+        kernel: clean(uname.release().to_bytes()),
+        arch: clean(uname.machine().to_bytes()),
+        cpus: sampler.cpus() as u32,
+        start_unix_ns: facts.start_unix_ns,
+        duration_ns: facts.duration_ns,
+        events: vec![crate::probe::cpu::SPEC.name.to_owned()],
+        sampler: sampler.clock().name().to_owned(),
+        sampler_reason: sampler.fallback_reason().map(str::to_owned),
+        frequency_hz: facts.options.frequency_hz,
+        target: facts.options.target_words.clone(),
+        command: facts.options.command_line.clone(),
+        window_ns: facts.window_ns,
+        idle_samples: 0,
+        ticks: facts.probe.seen(Seen::Ticks)?,
+        expected_ticks,
+        notes,
+    })
+}
+
+/// Ticks that a timer of that frequency gives on all CPUs.
+fn expected_ticks(frequency_hz: u64, duration_ns: u64, cpus: usize) -> u64 {
+    let product = u128::from(frequency_hz) * u128::from(duration_ns) * cpus as u128;
+    u64::try_from(product / 1_000_000_000).unwrap_or(u64::MAX)
+}

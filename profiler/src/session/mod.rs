@@ -1,0 +1,80 @@
+//! A recording from attach to report data: attach -> wait -> drain -> resolve. The only place that puts probes, process
+//! events and names together.
+//!
+//! Order of the start: programs, side band, sampling events (disabled), targets; then sampling is enabled and only then
+//! a stopped command released and existing processes' mappings read, so that nothing runs unseen.
+
+pub mod build;
+pub mod collect;
+mod cost;
+mod facts;
+mod recording;
+mod targets;
+
+use std::{path::PathBuf, time::Duration};
+
+use profiler_common::filter::{FilterConfig, TaskOffsets};
+
+pub use cost::monotonic_ns;
+pub use recording::{Progress, Recording, Stop};
+
+use crate::{bpf::BpfError, model::Profile, probe::cpu::CpuError};
+
+/// Frequencies that make sense: below 1 nothing is sampled, above 20 kHz the kernel does little else.
+pub const FREQUENCY_HZ: std::ops::RangeInclusive<u64> = 1..=20_000;
+
+/// What to record, resolved: no part of it can be wrong any more but for the host's permission.
+#[derive(Clone, Debug)]
+pub struct RecordOptions {
+    /// Samples per second and CPU.
+    pub frequency_hz: u64,
+    /// Stop after this time.
+    pub duration: Option<Duration>,
+    /// In-kernel filter.
+    pub filter: FilterConfig,
+    /// Processes to begin with, if the filter is by process.
+    pub targets: Vec<u32>,
+    /// The target in words.
+    pub target_words: String,
+    /// Offsets from BTF.
+    pub offsets: TaskOffsets,
+    /// Keep samples of idle CPUs.
+    pub idle: bool,
+    /// Have the kernel side log.
+    pub log: bool,
+    /// The profiler's command line, for the recording's header.
+    pub command_line: Vec<String>,
+    /// What was found out before that the reader of the recording should know.
+    pub notes: Vec<String>,
+}
+
+/// A failure of a recording.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// eBPF object, programs or maps.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+    /// The `cpu` probe.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+    /// The stream of process events.
+    #[error("cannot open perf's stream of process events: {0}")]
+    Sideband(#[source] std::io::Error),
+    /// A fact about the host that everything rests on could not be read.
+    #[error("cannot read {path}: {source}")]
+    Host {
+        /// What was read.
+        path: PathBuf,
+        /// Cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What a recording yields.
+pub struct Outcome {
+    /// The profile, complete.
+    pub profile: Profile,
+    /// Why it ended.
+    pub stop: Stop,
+}

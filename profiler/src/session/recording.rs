@@ -1,0 +1,284 @@
+//! The recording loop: windows, process events, and the reasons to stop.
+
+use std::{path::PathBuf, time::Duration};
+
+use profiler_common::{loss::Loss, stack::MAX_FRAMES};
+use tokio::{
+    io::unix::AsyncFd,
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until},
+};
+
+use super::{
+    Outcome, RecordOptions, SessionError,
+    build::{BuildOptions, build},
+    collect::Collector,
+    cost::{cpu_ns, monotonic_ns, peak_rss_bytes},
+    facts::{Facts, meta, unix_ns},
+};
+use crate::{
+    bpf::{load::Kernel, load::LoadOptions, stats::RunTime, targets::Targets},
+    host::limits::Limits,
+    model::{Cost, Losses, SampleType},
+    perf::{record::ProcessEvent, sideband::Sideband},
+    probe::cpu::{self, CpuProbe, Sizing},
+    symbolize::{Symbolizer, Watch},
+};
+
+/// Process events are read at most this often: an exec storm costs 200 wake-ups a second, not one per event.
+const EVENT_PACE: Duration = Duration::from_millis(5);
+
+/// Why a recording ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The duration was over.
+    Duration,
+    /// Ctrl-C or SIGTERM.
+    Signal,
+    /// The command ended.
+    CommandEnded,
+    /// All target processes ended.
+    TargetsGone,
+}
+
+/// What the user may be told while it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Time since the start.
+    pub elapsed: Duration,
+    /// Samples so far.
+    pub samples: u64,
+}
+
+/// A recording in progress.
+pub struct Recording<'a> {
+    options: &'a RecordOptions,
+    kernel: Kernel,
+    targets: Targets,
+    probe: CpuProbe,
+    sideband: AsyncFd<SidebandFd>,
+    symbolizer: Symbolizer,
+    collector: Collector,
+    run_time: RunTime,
+    sizing: Sizing,
+    start_unix_ns: u64,
+    start_ns: u64,
+    window_start_ns: u64,
+    lost_events: u64,
+    notes: Vec<String>,
+    cost: Cost,
+    cpu_at_start: (u64, u64),
+}
+
+/// Lets tokio wait on the side band's readiness.
+struct SidebandFd(Sideband);
+
+impl std::os::fd::AsRawFd for SidebandFd {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.ready().as_raw_fd()
+    }
+}
+
+impl<'a> Recording<'a> {
+    /// Attaches everything and starts sampling. `begun_ns` is when the profiler was started (`CLOCK_MONOTONIC`).
+    pub fn start(options: &'a RecordOptions, cpus: &[u32], begun_ns: u64) -> Result<Self, SessionError> {
+        let mut kernel = Kernel::load(&LoadOptions {
+            filter: options.filter,
+            offsets: options.offsets,
+            stack_limit: stack_limit(),
+            log: options.log,
+        })?;
+        let (run_time, note) = RunTime::enable();
+        let mut targets = kernel.targets()?;
+        if options.filter.follow_children != 0 {
+            kernel.follow_children()?;
+        }
+        let sideband = Sideband::open(cpus).map_err(SessionError::Sideband)?;
+        let sizing = Sizing::new(options.frequency_hz, cpus.len());
+        let probe = CpuProbe::open(&mut kernel, cpus, options.frequency_hz, sizing)?;
+        for &pid in &options.targets {
+            targets.add(pid)?;
+        }
+        probe.enable()?;
+        let start_ns = monotonic_ns();
+        // A filter by process names who is looked at; the others can match any process, also one that starts later.
+        let watch = if options.filter.by_process != 0 { Watch::Known } else { Watch::All };
+        let cost = Cost { start_ns: start_ns.saturating_sub(begun_ns), ..Cost::default() };
+        Ok(Self {
+            options,
+            kernel,
+            targets,
+            probe,
+            sideband: AsyncFd::new(SidebandFd(sideband)).map_err(SessionError::Sideband)?,
+            symbolizer: Symbolizer::new(watch),
+            collector: Collector::new(sizing.window_ns),
+            run_time,
+            sizing,
+            start_unix_ns: unix_ns(),
+            start_ns,
+            window_start_ns: 0,
+            lost_events: 0,
+            notes: note.into_iter().collect(),
+            cost,
+            cpu_at_start: cpu_ns(),
+        })
+    }
+
+    /// Adds processes that became targets between choosing and attaching (children of the first ones).
+    pub fn add_targets(&mut self, pids: &[u32]) -> Result<(), SessionError> {
+        for &pid in pids {
+            self.targets.add(pid)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the mappings of the processes that exist already and may be sampled.
+    pub fn scan_existing(&mut self, wanted: impl Fn(u32) -> bool) -> Result<(), SessionError> {
+        self.symbolizer
+            .scan_existing(wanted)
+            .map_err(|source| SessionError::Host { path: PathBuf::from("/proc"), source })
+    }
+
+    /// Records until something ends it: the duration, `ended` (a signal, the command's end), or the targets' end.
+    pub async fn run(
+        &mut self,
+        ended: impl Future<Output = Stop>,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<Stop, SessionError> {
+        let window = Duration::from_nanos(self.sizing.window_ns);
+        let mut windows = interval_at(Instant::now() + window, window);
+        windows.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let deadline = self.options.duration.map(|duration| Instant::now() + duration);
+        tokio::pin!(ended);
+        let mut next_events = Instant::now();
+        loop {
+            let events = async {
+                sleep_until(next_events).await;
+                self.sideband.readable().await.map(|mut guard| guard.clear_ready())
+            };
+            tokio::select! {
+                stop = &mut ended => return Ok(stop),
+                () = at(deadline) => return Ok(Stop::Duration),
+                ready = events => {
+                    ready.map_err(SessionError::Sideband)?;
+                    self.read_events();
+                    next_events = Instant::now() + EVENT_PACE;
+                }
+                _ = windows.tick() => {
+                    self.end_window()?;
+                    progress(self.progress());
+                    if self.options.filter.by_process != 0 && !self.targets.any_left()? {
+                        return Ok(Stop::TargetsGone);
+                    }
+                }
+            }
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        let elapsed = Duration::from_nanos(monotonic_ns().saturating_sub(self.start_ns));
+        Progress { elapsed, samples: self.collector.total() }
+    }
+
+    fn read_events(&mut self) {
+        let (symbolizer, lost) = (&mut self.symbolizer, &mut self.lost_events);
+        self.sideband.get_mut().0.read(|event| {
+            if let ProcessEvent::Lost { count } = event {
+                *lost += count;
+            }
+            symbolizer.observe(event);
+        });
+    }
+
+    fn end_window(&mut self) -> Result<(), SessionError> {
+        let end_ns = monotonic_ns();
+        let window = self.probe.rotate()?;
+        // Events first: they tell which images the window's samples belong to.
+        self.read_events();
+        self.collector.add(&window, self.window_start_ns, &mut self.symbolizer);
+        self.symbolizer.drained(end_ns);
+        self.window_start_ns = end_ns.saturating_sub(self.start_ns);
+        self.kernel.flush_log();
+        Ok(())
+    }
+
+    /// Stops sampling, drains what is left and resolves all names.
+    pub fn finish(mut self, stop: Stop) -> Result<Outcome, SessionError> {
+        self.probe.disable()?;
+        let end_ns = monotonic_ns();
+        let window = self.probe.finish()?;
+        self.read_events();
+        self.collector.add(&window, self.window_start_ns, &mut self.symbolizer);
+        self.kernel.flush_log();
+        drop(window);
+        let mut losses = self.losses()?;
+        let mut meta = meta(Facts {
+            options: self.options,
+            probe: &self.probe,
+            start_unix_ns: self.start_unix_ns,
+            duration_ns: end_ns.saturating_sub(self.start_ns),
+            window_ns: self.collector.window_ns(),
+            notes: std::mem::take(&mut self.notes),
+        })?;
+        let missed = meta.expected_ticks.saturating_sub(meta.ticks);
+        losses.counters.insert("ticks_not_delivered".to_owned(), missed);
+        let mut cost = self.recording_cost();
+        let cpu_before_naming = cpu_ns();
+        // The kernel side is done: its memory and descriptors are given back before names are read.
+        let Self { collector, symbolizer, options, .. } = self;
+        let built = build(&collector, symbolizer, &build_options(options));
+        let mut profile = built.profile;
+        meta.idle_samples = built.idle_samples;
+        losses.unresolved = std::mem::take(&mut profile.losses.unresolved);
+        let cpu = cpu_ns();
+        cost.setup_and_naming_cpu_ns += (cpu.0 + cpu.1) - (cpu_before_naming.0 + cpu_before_naming.1);
+        cost.peak_rss_bytes = peak_rss_bytes();
+        cost.naming_ns = monotonic_ns().saturating_sub(end_ns);
+        (profile.meta, profile.losses, profile.cost) = (meta, losses, cost);
+        Ok(Outcome { profile, stop })
+    }
+
+    fn losses(&self) -> Result<Losses, SessionError> {
+        let mut losses = Losses::default();
+        for (loss, count) in self.probe.losses()? {
+            losses.counters.insert(loss.name().to_owned(), count);
+        }
+        losses.counters.insert("process_events_lost".to_owned(), self.lost_events);
+        losses.lost_sample_causes =
+            [Loss::CountsFull, Loss::NoScratch].into_iter().map(|loss| loss.name().to_owned()).collect();
+        Ok(losses)
+    }
+
+    fn recording_cost(&self) -> Cost {
+        let (user, system) = cpu_ns();
+        let (ebpf_run_ns, ebpf_runs) = self.run_time.read(&self.kernel.ebpf);
+        Cost {
+            ebpf_run_ns,
+            ebpf_runs,
+            user_cpu_ns: user - self.cpu_at_start.0,
+            system_cpu_ns: system - self.cpu_at_start.1,
+            setup_and_naming_cpu_ns: self.cpu_at_start.0 + self.cpu_at_start.1,
+            recording_peak_rss_bytes: peak_rss_bytes(),
+            kernel_map_bytes: self.kernel.map_memory() + self.probe.map_memory() + self.targets.map_memory(),
+            ..self.cost
+        }
+    }
+}
+
+/// Frames that the kernel's walker gives at most here.
+fn stack_limit() -> u32 {
+    let limit = Limits::read().perf_event_max_stack.and_then(|limit| u32::try_from(limit).ok());
+    limit.unwrap_or(u32::MAX).min(MAX_FRAMES as u32)
+}
+
+fn build_options(options: &RecordOptions) -> BuildOptions {
+    let sample_types = cpu::SPEC.sample_types.iter().map(|spec| SampleType::new(spec.name, spec.unit)).collect();
+    let period_ns = 1_000_000_000 / options.frequency_hz.max(1);
+    BuildOptions { sample_types, values: vec![1, period_ns as i64], idle: options.idle }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
