@@ -93,7 +93,11 @@ fn absurd_durations() {
 fn an_unknown_event_is_told_with_those_there_are() {
     let recorded = Record::new().args(["-d", "0.1", "-e", "nonsense"]).run();
     assert_eq!(recorded.code(), USAGE, "{}", recorded.describe());
-    assert!(recorded.stderr().contains("nonsense") && recorded.stderr().contains("cpu"), "{}", recorded.stderr());
+    assert!(
+        recorded.stderr().contains("nonsense") && recorded.stderr().contains("cpu"),
+        "{}",
+        recorded.stderr()
+    );
 }
 
 #[test]
@@ -196,7 +200,10 @@ fn recordings_that_are_none() {
         ("empty", &b""[..]),
         ("text", b"this is no recording\n"),
         ("an ELF file", b"\x7fELF\x02\x01\x01"),
-        ("gzip of nothing", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00"),
+        (
+            "gzip of nothing",
+            b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+        ),
     ] {
         fs::write(&file, bytes).unwrap();
         report_fails(what, &file);
@@ -254,7 +261,8 @@ fn a_recording_that_unpacks_without_end() {
     use std::io::Write as _;
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("bomb.pb.gz");
-    let mut gzip = flate2::write::GzEncoder::new(fs::File::create(&file).unwrap(), flate2::Compression::fast());
+    let mut gzip =
+        flate2::write::GzEncoder::new(fs::File::create(&file).unwrap(), flate2::Compression::fast());
     let zeros = vec![0; 1 << 20];
     for _ in 0..512 {
         gzip.write_all(&zeros).unwrap();

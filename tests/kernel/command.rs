@@ -14,7 +14,9 @@ use tempfile::TempDir;
 
 #[test]
 fn the_exit_status_is_passed_on() {
-    for (argument, code) in [("exit=0", 0), ("exit=3", 3), ("exit=255", 255), ("kill=9", 137), ("kill=15", 143)] {
+    for (argument, code) in
+        [("exit=0", 0), ("exit=3", 3), ("exit=255", 255), ("kill=9", 137), ("kill=15", 143)]
+    {
         let recorded = Record::at_999().command(&workload::path("burner"), ["50", argument]).run();
         assert_eq!(recorded.code(), code, "{argument}: {}", recorded.describe());
         let profile = recorded.profile();
@@ -53,7 +55,8 @@ fn the_first_instruction_is_sampled() {
     let recorded = Record::new().args(["-F", "4999"]).command(&workload::path("first"), [""; 0]).run();
     let profile = recorded.succeeded();
     let view = View::of(&profile);
-    let cpu_ns: u64 = recorded.stdout().lines().find_map(|line| line.parse().ok()).expect("it says its CPU time");
+    let cpu_ns: u64 =
+        recorded.stdout().lines().find_map(|line| line.parse().ok()).expect("it says its CPU time");
     // One tick more or less at each end, and what exec itself takes, which is the kernel's: 2 % are 5.
     expect::samples(&view.list(|_| true), view.total(), cpu_ns, &profile, 0.03);
     expect::at_least("first_work", view.with("first_work"), view.total(), 95.0);
@@ -79,7 +82,8 @@ fn the_command_gets_its_standard_streams_and_working_directory() {
 fn ctrl_c_writes_everything() {
     let target = Target::start(&workload::path("burner"), &["0", "forever"]);
     let record = Record::at_999().args(["-p", &target.pid().to_string()]);
-    let mut recording = record.output("out.folded").output("out.svg").output("out.json").output("out.txt").start();
+    let mut recording =
+        record.output("out.folded").output("out.svg").output("out.json").output("out.txt").start();
     recording.wait_until_sampling();
     // The target's own CPU time shows when there is something to be written.
     let until = cpu_ticks(target.pid()) + 20;
@@ -114,7 +118,8 @@ fn ctrl_c_while_a_command_runs_writes_everything() {
     let child = loop {
         let path = format!("/proc/{0}/task/{0}/children", recording.pid());
         let children = fs::read_to_string(path).unwrap();
-        let named = |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.trim() == "burner");
+        let named =
+            |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.trim() == "burner");
         if let Some(child) = children.split_whitespace().find(named) {
             break child.parse::<u32>().unwrap();
         }
@@ -140,7 +145,11 @@ fn a_duration_ends_the_recording() {
     // Not shorter than asked for; that it is not much longer is the ticks': they are counted over the same time.
     assert!(duration >= 500_000_000, "{duration}");
     assert!(View::of(&profile).total() > 0);
-    assert!(profile.meta.ticks <= profile.meta.expected_ticks + u64::from(profile.meta.cpus), "{:?}", profile.meta);
+    assert!(
+        profile.meta.ticks <= profile.meta.expected_ticks + u64::from(profile.meta.cpus),
+        "{:?}",
+        profile.meta
+    );
 }
 
 /// A recording of a command that a duration ends: the command goes on or ends, but nothing recorded is lost.

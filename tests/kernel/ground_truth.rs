@@ -24,7 +24,12 @@ fn split(program: &str, work: &str, callers: [&str; 3]) {
     let view = View::of(&profile);
     let said = recorded.said();
     let total = view.of_pid(number(&said, "pid"));
-    assert_eq!(total, view.total(), "samples of other processes{}", view.list(|e| e.thread.process != program));
+    assert_eq!(
+        total,
+        view.total(),
+        "samples of other processes{}",
+        view.list(|e| e.thread.process != program)
+    );
 
     expect::nothing_lost(&profile);
     for (caller, percent) in callers.into_iter().zip([50.0, 30.0, 20.0]) {

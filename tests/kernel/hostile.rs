@@ -12,14 +12,20 @@ const TIME: &str = "200";
 const TIME_NS: u64 = 200_000_000;
 
 fn with_all_outputs() -> Record {
-    Record::at_999().output("out.folded").output("out.svg").output("out.json").output("out.txt").args(["--per-thread"])
+    Record::at_999()
+        .output("out.folded")
+        .output("out.svg")
+        .output("out.json")
+        .output("out.txt")
+        .args(["--per-thread"])
 }
 
 /// Checks all outputs: text without control characters, SVG and JSON without markup of a name, folded stacks with a
 /// count at the end of each line.
 fn is_clean(recorded: &Recorded) {
     let text = |name: &str| {
-        let text = String::from_utf8(recorded.output(name)).unwrap_or_else(|e| panic!("{name} is not UTF-8: {e}"));
+        let text =
+            String::from_utf8(recorded.output(name)).unwrap_or_else(|e| panic!("{name} is not UTF-8: {e}"));
         no_panic(name, &text);
         text
     };
@@ -79,7 +85,9 @@ fn symbol_names_are_cleaned() {
         expect::samples(&what, view.with(name), TIME_NS, &profile, 0.08);
     }
     let endless = |e: &Entry<'_>| {
-        e.frames.iter().any(|f| f.function.name.starts_with("endless_1234512345") && f.function.name.ends_with("..."))
+        e.frames
+            .iter()
+            .any(|f| f.function.name.starts_with("endless_1234512345") && f.function.name.ends_with("..."))
     };
     expect::samples("the name of 5,000 bytes", view.count(endless), TIME_NS, &profile, 0.08);
     is_clean(&recorded);

@@ -56,7 +56,12 @@ fn jit_code_with_a_perf_map_is_named() {
         let name = "jit_hot_loop(int, char*) with spaces";
         expect::samples(&view.list(|_| true), view.with(name), TIME_NS, view.profile, TOLERANCE);
         let kinds = |e: &Entry<'_>| e.user_leaf().is_some_and(|f| f.kind == FrameKind::Jit);
-        assert_eq!(view.count(|e| e.has(name) && !kinds(e)), 0, "{}", view.list(|e| e.has(name) && !kinds(e)));
+        assert_eq!(
+            view.count(|e| e.has(name) && !kinds(e)),
+            0,
+            "{}",
+            view.list(|e| e.has(name) && !kinds(e))
+        );
         let called = view.count(|e| e.has(name) && e.has("jit_caller"));
         expect::at_least("called by jit_caller", called, view.with(name), 99.0);
     });
@@ -131,9 +136,8 @@ fn nothing_is_inlined_without_debug_information() {
     let recorded = Record::at_999().command(&workload::path("burner"), [TIME]).run();
     let profile = recorded.succeeded();
     let view = View::of(&profile);
-    let in_burner = |e: &Entry<'_>| {
-        e.frames.iter().any(|f| f.module.name() == "burner" && f.kind == FrameKind::Inlined)
-    };
+    let in_burner =
+        |e: &Entry<'_>| e.frames.iter().any(|f| f.module.name() == "burner" && f.kind == FrameKind::Inlined);
     assert_eq!(view.count(in_burner), 0, "{}", view.list(in_burner));
 }
 
@@ -204,7 +208,8 @@ fn a_stripped_binary_is_named_by_its_debug_file() {
 
 /// The build id that the linker wrote, in hex.
 fn build_id(program: &Path) -> String {
-    let output = Command::new("readelf").arg("--notes").arg(program).output().expect("binutils are installed");
+    let output =
+        Command::new("readelf").arg("--notes").arg(program).output().expect("binutils are installed");
     let text = String::from_utf8_lossy(&output.stdout);
     let id = text.lines().find_map(|line| line.trim().strip_prefix("Build ID: ")).expect("a build id");
     id.to_owned()

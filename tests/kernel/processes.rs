@@ -37,7 +37,8 @@ fn short_lived(record: Record) {
     let driver_pid = number(&said, "pid");
     // A child has its parent's name until it execs.
     let is_child = |e: &Entry<'_>| {
-        u64::from(e.thread.pid) != driver_pid && ["short", "short_driver"].contains(&e.thread.process.as_str())
+        u64::from(e.thread.pid) != driver_pid
+            && ["short", "short_driver"].contains(&e.thread.process.as_str())
     };
     let children = view.count(is_child);
     let nameless = |e: &Entry<'_>| e.thread.process.starts_with('[') || e.thread.process.is_empty();
@@ -49,7 +50,10 @@ fn short_lived(record: Record) {
     };
     let right = view.count(|e| is_child(e) && good(e));
     let wrong = view.list(|e| is_child(e) && !good(e));
-    assert!(right * 100 >= children * 99, "{right} of {children} samples have the right command and modules{wrong}");
+    assert!(
+        right * 100 >= children * 99,
+        "{right} of {children} samples have the right command and modules{wrong}"
+    );
 
     // The work itself: 1, 2 and 3 ms in turn, 2 s in all; each overruns by at most a slice of about 4 us. A process
     // of `t` ms is hit by `t` or `t + 1` ticks, a standard deviation of at most 0.5 each, 16 in all: 5 % are six.

@@ -70,15 +70,14 @@ fn all_processes_while_a_command_runs() {
 #[test]
 fn only_threads_of_a_name() {
     let (_one, _two) = burners();
-    let recorded = Record::at_999()
-        .args(["-a", "--comm", "beta"])
-        .command(&workload::path("threads"), ["200"])
-        .run();
+    let recorded =
+        Record::at_999().args(["-a", "--comm", "beta"]).command(&workload::path("threads"), ["200"]).run();
     let profile = recorded.succeeded();
     let view = View::of(&profile);
     // 2 parts of 200 ms.
     expect::samples(&view.list(|_| true), view.with("thread_beta_work"), 400_000_000, &profile, 0.05);
-    let other = |e: &Entry<'_>| e.thread.name != "beta" || e.has("thread_alpha_work") || e.has("thread_delta_work");
+    let other =
+        |e: &Entry<'_>| e.thread.name != "beta" || e.has("thread_alpha_work") || e.has("thread_delta_work");
     assert_eq!(view.count(other), 0, "{}", view.list(other));
 }
 
@@ -100,7 +99,8 @@ fn threads_are_kept_apart() {
         let function = format!("thread_{name}_work");
         expect::samples(&function, view.with(&function), parts * 200_000_000, &profile, 0.05);
         let wrong = |e: &Entry<'_>| {
-            e.has(&function) && (e.thread.name != name || e.thread.process != "threads" || e.thread.tid == e.thread.pid)
+            e.has(&function)
+                && (e.thread.name != name || e.thread.process != "threads" || e.thread.tid == e.thread.pid)
         };
         assert_eq!(view.count(wrong), 0, "{}", view.list(wrong));
     }

@@ -65,5 +65,8 @@ pub fn share(what: &str, part: u64, total: u64, percent: f64, points: f64) {
 pub fn at_least(what: &str, part: u64, total: u64, percent: f64) {
     assert!(total > 0, "{what}: no samples at all");
     let share = 100.0 * part as f64 / total as f64;
-    assert!(share >= percent, "{what}: {part} of {total} samples are {share:.2} %, expected at least {percent}");
+    assert!(
+        share >= percent,
+        "{what}: {part} of {total} samples are {share:.2} %, expected at least {percent}"
+    );
 }

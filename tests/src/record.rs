@@ -61,7 +61,11 @@ impl Record {
     }
 
     /// The command to start and record.
-    pub fn command<A: AsRef<OsStr>>(mut self, program: &Path, arguments: impl IntoIterator<Item = A>) -> Self {
+    pub fn command<A: AsRef<OsStr>>(
+        mut self,
+        program: &Path,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
         self.command = vec![program.into()];
         self.command.extend(arguments.into_iter().map(|a| a.as_ref().to_owned()));
         self

@@ -35,7 +35,14 @@ impl<'a> Entry<'a> {
         let frames: Vec<_> =
             self.frames.iter().map(|f| format!("{} ({})", f.function.name, f.module.name())).collect();
         let thread = self.thread;
-        format!("{:6} {} {}/{}: {}", self.samples, thread.process, thread.pid, thread.name, frames.join(" < "))
+        format!(
+            "{:6} {} {}/{}: {}",
+            self.samples,
+            thread.process,
+            thread.pid,
+            thread.name,
+            frames.join(" < ")
+        )
     }
 }
 
@@ -50,7 +57,8 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     /// A view of a recording.
     pub fn of(profile: &'a Profile) -> Self {
-        let count = profile.sample_types.iter().position(|t| t.unit == Unit::Count).expect("samples are counted");
+        let count =
+            profile.sample_types.iter().position(|t| t.unit == Unit::Count).expect("samples are counted");
         let entry = |sample: &profiler::model::Sample| Entry {
             thread: &profile.threads[sample.thread.index()],
             frames: profile.frames(sample.stack).collect(),

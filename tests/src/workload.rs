@@ -119,7 +119,8 @@ impl Recipe {
             fs::read(directory.join(source)).expect("the sources are committed").hash(&mut hasher);
         }
         let version = Command::new(self.compiler).arg("--version").output();
-        let version = version.unwrap_or_else(|e| panic!("{}: {e}; run `cargo xtask setup --tests`", self.compiler));
+        let version =
+            version.unwrap_or_else(|e| panic!("{}: {e}; run `cargo xtask setup --tests`", self.compiler));
         version.stdout.hash(&mut hasher);
         (self.arguments(), CONTROL).hash(&mut hasher);
         format!("{:016x}", hasher.finish())
@@ -128,10 +129,12 @@ impl Recipe {
     fn build(&self, program: &Path) {
         let directory = program.parent().expect("a file is in a directory");
         fs::create_dir_all(directory).expect("the build directory is writable");
-        let unfinished = tempfile::Builder::new().prefix("new-").tempfile_in(directory).expect("a temporary file");
+        let unfinished =
+            tempfile::Builder::new().prefix("new-").tempfile_in(directory).expect("a temporary file");
         let mut compiler = Command::new(self.compiler);
         let output = compiler.args(self.arguments()).arg("-o").arg(unfinished.path()).output();
-        let output = output.unwrap_or_else(|e| panic!("{}: {e}; run `cargo xtask setup --tests`", self.compiler));
+        let output =
+            output.unwrap_or_else(|e| panic!("{}: {e}; run `cargo xtask setup --tests`", self.compiler));
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{} does not compile:\n{errors}", self.source);
         replace(unfinished.path(), CONTROL.0, CONTROL.1);
@@ -143,8 +146,12 @@ impl Recipe {
 
 fn replace(file: &Path, from: &[u8; 8], to: &[u8; 8]) {
     let mut bytes = fs::read(file).expect("the compiler's output");
-    let places: Vec<usize> =
-        bytes.windows(from.len()).enumerate().filter(|(_, window)| window == from).map(|(at, _)| at).collect();
+    let places: Vec<usize> = bytes
+        .windows(from.len())
+        .enumerate()
+        .filter(|(_, window)| window == from)
+        .map(|(at, _)| at)
+        .collect();
     if places.is_empty() {
         return;
     }
