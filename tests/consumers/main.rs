@@ -3,6 +3,8 @@
 //! They are not needed to build or to use the profiler: `cargo xtask setup --tests` installs what it can, and what is
 //! not there is skipped if `skips.txt` lists it.
 
+#![expect(clippy::unwrap_used, reason = "these are tests, their helper functions too")]
+
 mod browser;
 mod folded;
 mod pprof;

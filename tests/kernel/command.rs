@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 use profiler_tests::{
     expect,
     record::{Record, fails_with, no_panic},
-    target::{Target, number},
+    target::Target,
     view::View,
     workload,
 };
@@ -110,7 +110,7 @@ fn cpu_ticks(pid: u32) -> u64 {
     behind.split_whitespace().skip(11).take(2).map(|word| word.parse::<u64>().unwrap()).sum()
 }
 
-/// Ctrl-C at a terminal reaches the command too; sent to the profiler alone, the command must end all the same.
+/// Ctrl-C at a terminal reaches the command too; sent to the profiler alone, the command is asked to end.
 #[test]
 fn ctrl_c_while_a_command_runs_writes_everything() {
     let mut recording = Record::at_999().command(&workload::path("burner"), ["0", "forever"]).start();
@@ -130,10 +130,9 @@ fn ctrl_c_while_a_command_runs_writes_everything() {
     }
     recording.signal(Signal::INT);
     let recorded = recording.finish();
-    let profile = recorded.profile();
+    let profile = recorded.succeeded();
     assert!(View::of(&profile).with("burner_work") > 0);
-    profiler_tests::target::signal(child, Signal::KILL);
-    assert_eq!(recorded.code(), 0, "{}", recorded.describe());
+    assert!(!Path::new(&format!("/proc/{child}")).exists(), "the command outlives its recording");
 }
 
 #[test]
@@ -152,14 +151,14 @@ fn a_duration_ends_the_recording() {
     );
 }
 
-/// A recording of a command that a duration ends: the command goes on or ends, but nothing recorded is lost.
+/// The command is asked to end, and that it was so is no failure.
 #[test]
-fn a_duration_ends_the_recording_of_a_command() {
-    let recorded = Record::at_999().args(["-d", "0.3"]).command(&workload::path("burner"), ["1000"]).run();
+fn a_duration_ends_a_command() {
+    let recorded =
+        Record::at_999().args(["-d", "0.3"]).command(&workload::path("burner"), ["0", "forever"]).run();
     let profile = recorded.succeeded();
-    let view = View::of(&profile);
-    assert!(view.with("burner_work") > 0);
-    let _ = number(&recorded.said(), "cpu_ns");
+    assert!(View::of(&profile).with("burner_work") > 0);
+    assert!(recorded.said().is_null(), "the command reached its end");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //!
 //! They run one after the other: each wants the CPUs for itself.
 
+#![expect(clippy::unwrap_used, reason = "these are tests, their helper functions too")]
+
 mod bad_input;
 mod command;
 mod ground_truth;

@@ -81,7 +81,7 @@ impl Drop for Target {
 /// Sends a signal; to a process that is gone, nothing happens.
 pub fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
-    drop(kill_process(pid, signal));
+    _ = kill_process(pid, signal);
 }
 
 /// The last line of JSON in a workload's output.
