@@ -282,7 +282,8 @@ impl Modules {
         if self.open < self.max_open {
             return;
         }
-        let open = |module: &&mut Module| matches!(module, Module::File(FileModule { state: State::Open(..), .. }));
+        let open =
+            |module: &&mut Module| matches!(module, Module::File(FileModule { state: State::Open(..), .. }));
         let used = |module: &&mut Module| match module {
             Module::File(file) => file.used,
             _ => u64::MAX,

@@ -109,7 +109,8 @@ mod tests {
     #[test]
     fn the_nameless_starters_of_a_stripped_libc() {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let path = maps.lines().filter_map(|l| l.split_whitespace().nth(5)).find(|p| p.ends_with("/libc.so.6"));
+        let path =
+            maps.lines().filter_map(|l| l.split_whitespace().nth(5)).find(|p| p.ends_with("/libc.so.6"));
         let path = path.expect("the tests are linked with glibc");
         let file = File::open(path).unwrap();
         let bytes = Bytes::File(&file);
