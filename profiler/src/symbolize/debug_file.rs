@@ -42,7 +42,8 @@ pub fn find(
         .and_then(|section| read_link(file, headers, section));
     let own = Fingerprint::of(file).ok();
     for candidate in candidates(headers.build_id.as_deref(), link.as_ref(), path) {
-        let opened = [root.map(|root| open::regular_in(root.as_fd(), &candidate)), Some(open::regular(&candidate))];
+        let opened =
+            [root.map(|root| open::regular_in(root.as_fd(), &candidate)), Some(open::regular(&candidate))];
         for found in opened.into_iter().flatten().flatten() {
             if Fingerprint::of(&found).ok() != own && belongs(&found, headers, link.as_ref()) {
                 return Some(found);
@@ -70,7 +71,8 @@ fn read_link(file: &File, headers: &Headers, section: &Section) -> Option<Link> 
 
 fn candidates(build_id: Option<&[u8]>, link: Option<&Link>, path: &Path) -> Vec<PathBuf> {
     let mut out = Vec::new();
-    if let Some((first, rest)) = build_id.and_then(|id| id.split_first()).filter(|(_, rest)| !rest.is_empty()) {
+    if let Some((first, rest)) = build_id.and_then(|id| id.split_first()).filter(|(_, rest)| !rest.is_empty())
+    {
         out.push(PathBuf::from(format!("{DEBUG_DIR}/.build-id/{first:02x}/{}.debug", elf::hex(rest))));
     }
     if let (Some(link), Some(dir)) = (link, path.parent().filter(|dir| dir.is_absolute())) {

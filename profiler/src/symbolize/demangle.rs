@@ -76,7 +76,10 @@ mod tests {
             ("_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE", "core::fmt::Write::write_fmt"),
             ("_RNvCs1234_7mycrate3foo", "mycrate::foo"),
             ("_ZN2ns5outerIiEEvT_i", "void ns::outer<int>(int, int)"),
-            ("_ZNSt6vectorIiSaIiEE9push_backERKi", "std::vector<int, std::allocator<int> >::push_back(int const&)"),
+            (
+                "_ZNSt6vectorIiSaIiEE9push_backERKi",
+                "std::vector<int, std::allocator<int> >::push_back(int const&)",
+            ),
             ("_Znot_mangled", "_Znot_mangled"),
             ("runtime.goexit", "runtime.goexit"),
             ("bad\nname", "bad\\nname"),

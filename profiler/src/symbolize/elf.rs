@@ -354,7 +354,8 @@ mod tests {
     #[test]
     fn a_file_offset_belongs_to_the_segment_that_holds_it() {
         let mut headers = read_headers(Bytes::Memory(&std::fs::read("/proc/self/exe").unwrap())).unwrap();
-        let segment = |offset, address, file_size, executable| Segment { offset, address, file_size, executable };
+        let segment =
+            |offset, address, file_size, executable| Segment { offset, address, file_size, executable };
         headers.segments = vec![
             segment(0, 0, 0x1000, false),
             segment(0x1010, 0x402_010, 0x0ff0, true),

@@ -97,7 +97,8 @@ pub fn exports(bytes: Bytes<'_>, headers: &Headers, sections: &[Section], names:
         let mut found = Vec::new();
         for entry in symbols.chunks_exact(if layout.is_64 { 24 } else { 16 }) {
             let name = strings.get(layout.u32(entry, 0) as usize..)?;
-            let is_named = |wanted: &&[u8]| name.strip_prefix(*wanted).is_some_and(|rest| rest.first() == Some(&0));
+            let is_named =
+                |wanted: &&[u8]| name.strip_prefix(*wanted).is_some_and(|rest| rest.first() == Some(&0));
             let address = layout.word(entry, 4, 8);
             if address != 0 && names.iter().any(is_named) {
                 found.push(address);

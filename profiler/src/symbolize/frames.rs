@@ -54,7 +54,7 @@ impl Frames {
     }
 
     /// Number of distinct addresses.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.list.len()
     }
 

@@ -36,8 +36,14 @@ const LEAVES: &[&str] = &[
     "default_enter_idle",
 ];
 /// Beginnings of such names, one per driver or variant.
-const LEAF_PREFIXES: &[&str] =
-    &["mwait_idle", "intel_idle", "acpi_idle_", "acpi_processor_ffh_cstate_enter", "cpuidle_enter", "default_idle_"];
+const LEAF_PREFIXES: &[&str] = &[
+    "mwait_idle",
+    "intel_idle",
+    "acpi_idle_",
+    "acpi_processor_ffh_cstate_enter",
+    "cpuidle_enter",
+    "default_idle_",
+];
 
 /// Functions through which interrupts and softirqs enter (arch/x86/include/asm/idtentry.h, arch/arm64/kernel/entry*).
 const WORK: &[&str] = &[
@@ -63,8 +69,15 @@ const WORK: &[&str] = &[
     "ret_from_intr",
 ];
 /// Beginnings of such names, one per vector.
-const WORK_PREFIXES: &[&str] =
-    &["asm_sysvec_", "sysvec_", "__sysvec_", "asm_common_interrupt", "common_interrupt_", "asm_exc_", "smp_apic_"];
+const WORK_PREFIXES: &[&str] = &[
+    "asm_sysvec_",
+    "sysvec_",
+    "__sysvec_",
+    "asm_common_interrupt",
+    "common_interrupt_",
+    "asm_exc_",
+    "smp_apic_",
+];
 
 /// Whether a kernel function is one that an idle CPU is found in.
 pub fn is_idle_leaf(name: &str) -> bool {
@@ -88,9 +101,12 @@ mod tests {
 
     #[test]
     fn idle_loops_are_idle() {
-        for leaf in
-            ["pv_native_safe_halt", "acpi_idle_do_entry", "intel_idle_irq", "mwait_idle_with_hints.constprop.0"]
-        {
+        for leaf in [
+            "pv_native_safe_halt",
+            "acpi_idle_do_entry",
+            "intel_idle_irq",
+            "mwait_idle_with_hints.constprop.0",
+        ] {
             assert!(is_idle_leaf(leaf), "{leaf}");
         }
         assert!(!is_idle_leaf("schedule"));
@@ -105,6 +121,8 @@ mod tests {
         assert!(is_idle_stack([].into_iter()));
         let softirq = ["net_rx_action", "handle_softirqs", "__irq_exit_rcu"];
         assert!(!is_idle_stack(softirq.into_iter().chain(idle)));
-        assert!(!is_idle_stack(["tick_irq_enter", "asm_sysvec_apic_timer_interrupt"].into_iter().chain(idle)));
+        assert!(!is_idle_stack(
+            ["tick_irq_enter", "asm_sysvec_apic_timer_interrupt"].into_iter().chain(idle)
+        ));
     }
 }

@@ -106,7 +106,9 @@ pub fn parse(mut text: impl BufRead, modules: &[LoadedModule], addresses: &[u64]
     let mut carried: Option<Best> = None;
     for (slot, &address) in best.into_iter().zip(addresses) {
         carried = slot.or(carried);
-        let covering = carried.as_ref().filter(|best| best.rank >= RANK_TEXT && reaches(best, address, modules, text_end));
+        let covering = carried
+            .as_ref()
+            .filter(|best| best.rank >= RANK_TEXT && reaches(best, address, modules, text_end));
         found.push(covering.map(|best| KernelName {
             name: best.name.clone(),
             module: (!best.module.is_empty()).then(|| best.module.clone()),

@@ -44,7 +44,8 @@ impl KernelText {
     /// Takes in a [`ProcessEvent::KernelSymbol`]; other events are none of its business.
     pub fn observe(&mut self, event: &ProcessEvent) {
         let ProcessEvent::KernelSymbol { start, len, name, unregistered, time_ns } = event else { return };
-        let piece = |since_ns| Piece { start: *start, len: u64::from(*len), name: name.clone(), since_ns, key: None };
+        let piece =
+            |since_ns| Piece { start: *start, len: u64::from(*len), name: name.clone(), since_ns, key: None };
         if *unregistered {
             // One that was there before the recording is known from now on, for the samples taken until now.
             let known = self.live.remove(start).filter(|known| known.name == *name);

@@ -37,7 +37,12 @@ impl Mapping {
 
     /// The part from `start` to `end`.
     fn part(&self, start: u64, end: u64) -> Self {
-        Self { start, end, file_offset: self.file_offset.wrapping_add(start.wrapping_sub(self.start)), ..*self }
+        Self {
+            start,
+            end,
+            file_offset: self.file_offset.wrapping_add(start.wrapping_sub(self.start)),
+            ..*self
+        }
     }
 }
 
@@ -156,9 +161,14 @@ mod tests {
         let mut mappings = Mappings::default();
         mappings.insert(mapping(0x1000, 0x5000, 1, 10));
         mappings.insert(mapping(0x2000, 0x3000, 2, 20));
-        for (address, module) in
-            [(0xfff, None), (0x1000, Some(1)), (0x2000, Some(2)), (0x2fff, Some(2)), (0x3000, Some(1)), (0x5000, None)]
-        {
+        for (address, module) in [
+            (0xfff, None),
+            (0x1000, Some(1)),
+            (0x2000, Some(2)),
+            (0x2fff, Some(2)),
+            (0x3000, Some(1)),
+            (0x5000, None),
+        ] {
             assert_eq!(module_at(&mappings, address, 30), module, "{address:#x}");
         }
         assert_eq!(mappings.find(0x3000, 30).unwrap().file_offset, 0x3000, "offsets follow the cut");

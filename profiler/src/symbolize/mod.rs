@@ -45,6 +45,7 @@ use std::{fs, io};
 
 use profiler_common::{Comm, stack::WalkEnd};
 
+pub use self::{frames::FrameId, process::Watch};
 use self::{
     frames::Frames,
     kernel_text::KernelText,
@@ -53,7 +54,6 @@ use self::{
     perf_map::PerfMap,
     process::{Place, Processes},
 };
-pub use self::{frames::FrameId, process::Watch};
 use crate::{
     model::{LocationId, Profile, StackEnd},
     perf::record::ProcessEvent,
@@ -124,8 +124,7 @@ impl Symbolizer {
 
     /// Command name of the process (of its program image at that time; NUL-padded), if anything is known of it.
     pub fn process_comm(&mut self, owner: Owner) -> Option<Comm> {
-        let image =
-            self.processes.image(owner.pid, owner.incarnation, owner.first_ns, &mut self.modules)?;
+        let image = self.processes.image(owner.pid, owner.incarnation, owner.first_ns, &mut self.modules)?;
         (image.comm != Comm::default()).then_some(image.comm)
     }
 
@@ -137,7 +136,8 @@ impl Symbolizer {
             self.processes.reread(owner.pid, &mut self.modules);
         }
         for (depth, &address) in addresses.iter().enumerate() {
-            let (module, address) = self.place(owner, if depth == 0 { address } else { address.wrapping_sub(1) });
+            let (module, address) =
+                self.place(owner, if depth == 0 { address } else { address.wrapping_sub(1) });
             self.modules.touch(module);
             out.push(self.frames.intern(module, address));
         }
@@ -164,7 +164,9 @@ impl Symbolizer {
         match image.place(address, owner.first_ns) {
             Place::Mapped(ModuleKey::ANONYMOUS, address) => {
                 let modules = &mut self.modules;
-                let jit = *image.jit.get_or_insert_with(|| modules.add(Module::Jit(PerfMap::of_process(owner.pid))));
+                let jit = *image
+                    .jit
+                    .get_or_insert_with(|| modules.add(Module::Jit(PerfMap::of_process(owner.pid))));
                 (jit, address)
             }
             Place::Mapped(module, address) => (module, address),
@@ -182,9 +184,9 @@ impl Symbolizer {
     /// What is held at the moment.
     pub fn held(&self) -> Held {
         Held {
-            processes: self.processes.len(),
+            processes: self.processes.count(),
             open_files: self.modules.open_files(),
-            frames: self.frames.len(),
+            frames: self.frames.count(),
         }
     }
 

@@ -88,12 +88,19 @@ const MAX_MODULES: usize = 1 << 16;
 /// Memory that has a path but is a JIT compiler's if it holds no ELF file: .NET, V8 and others map their code twice.
 const MEMORY_PATHS: &[&[u8]] = &[b"/memfd:", b"/dev/zero", b"/SYSV", b"/dev/shm/", b"anon_inode:"];
 
+/// Device (major, minor) and inode number, as the kernel shows them for mappings.
+type Inode = ((u32, u32), u64);
+
+/// A path under which a file was mapped, and its module.
+type KnownPath = (Box<[u8]>, ModuleKey);
+
 /// All modules seen.
 #[derive(Debug)]
 pub struct Modules {
     entries: Vec<Module>,
     by_build_id: HashMap<Vec<u8>, ModuleKey>,
-    by_inode: HashMap<((u32, u32), u64), Vec<(Box<[u8]>, ModuleKey)>>,
+    /// By device and inode: the paths seen, each with its module.
+    by_inode: HashMap<Inode, Vec<KnownPath>>,
     open: usize,
     max_open: usize,
     clock: u64,
@@ -282,7 +289,8 @@ impl Modules {
         if self.open < self.max_open {
             return;
         }
-        let open = |module: &&mut Module| matches!(module, Module::File(FileModule { state: State::Open(..), .. }));
+        let open =
+            |module: &&mut Module| matches!(module, Module::File(FileModule { state: State::Open(..), .. }));
         let used = |module: &&mut Module| match module {
             Module::File(file) => file.used,
             _ => u64::MAX,

@@ -14,8 +14,8 @@ use super::{
     vdso,
 };
 use crate::model::{
-    FrameKind, Function, FunctionId, Line, Location, LocationId, Module, ModuleId, ModuleKind, Profile, Reason,
-    name,
+    FrameKind, Function, FunctionId, Line, Location, LocationId, Module, ModuleId, ModuleKind, Profile,
+    Reason, name,
 };
 
 /// Where frames got to in the profile.
@@ -74,7 +74,8 @@ struct Unresolved {
 
 impl Unresolved {
     const NO_MAPPING: Self = Self { path: "[unknown]", kind: ModuleKind::Unknown, reason: Reason::NoMapping };
-    const PROCESS_GONE: Self = Self { path: "[unknown]", kind: ModuleKind::Unknown, reason: Reason::ProcessGone };
+    const PROCESS_GONE: Self =
+        Self { path: "[unknown]", kind: ModuleKind::Unknown, reason: Reason::ProcessGone };
     const KERNEL_MADE: Self =
         Self { path: "[kernel mapping]", kind: ModuleKind::Vdso, reason: Reason::NoSymbols };
 }

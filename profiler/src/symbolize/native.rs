@@ -111,7 +111,10 @@ pub fn name_in_memory(image: &[u8], wanted: &[Wanted]) -> Vec<Named> {
     let unwind = UnwindTable::new(bytes, &headers, &sections);
     let mut found = Found::new(unique.len());
     found.symbols(Part { bytes, headers: &headers, sections: &sections }, &unwind, &unique);
-    wanted.iter().map(|wanted| found.answer(unique.binary_search(&wanted.offset).unwrap_or_default())).collect()
+    wanted
+        .iter()
+        .map(|wanted| found.answer(unique.binary_search(&wanted.offset).unwrap_or_default()))
+        .collect()
 }
 
 #[derive(Clone, Copy)]

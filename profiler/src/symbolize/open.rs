@@ -50,7 +50,12 @@ impl Fingerprint {
 
 /// A process's root directory, as a handle to resolve its paths in.
 pub fn process_root(pid: u32) -> io::Result<OwnedFd> {
-    Ok(openat(CWD, format!("/proc/{pid}/root"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(openat(
+        CWD,
+        format!("/proc/{pid}/root"),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 /// Whether the directory is this process's own root.
@@ -159,9 +164,7 @@ fn mapped_inode(file: &File) -> io::Result<((u32, u32), u64)> {
     const LEN: usize = 4096;
     // SAFETY: a fresh private mapping at an address the kernel chooses; it is never read (so a file that shrinks
     // cannot raise SIGBUS) and unmapped below.
-    let address = unsafe {
-        mmap(std::ptr::null_mut(), LEN, ProtFlags::READ, MapFlags::PRIVATE, file, 0)?
-    };
+    let address = unsafe { mmap(std::ptr::null_mut(), LEN, ProtFlags::READ, MapFlags::PRIVATE, file, 0)? };
     let maps = fs::read("/proc/self/maps");
     // SAFETY: exactly the mapping made above, to which no reference exists.
     unsafe { munmap(address, LEN)? };

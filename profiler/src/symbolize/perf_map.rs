@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn the_later_of_overlapping_entries_wins() {
-        let map = "1000 100 old name(int)\n1080 10 inner\nnonsense\n3000 zz bad\n2000 10 other\n1000 40 new\n";
+        let map =
+            "1000 100 old name(int)\n1080 10 inner\nnonsense\n3000 zz bad\n2000 10 other\n1000 40 new\n";
         let found = names(map, &[0xfff, 0x1000, 0x103f, 0x1040, 0x1080, 0x1090, 0x1100, 0x200f]);
         let found: Vec<_> = found.iter().map(Option::as_deref).collect();
         let old = Some("old name(int)");

@@ -10,8 +10,8 @@ use profiler_common::Comm;
 
 use super::{
     clock,
-    maps,
     mappings::{Mapping, Mappings},
+    maps,
     module::{ModuleKey, Modules},
     open::Mapped,
     process_file,
@@ -79,11 +79,18 @@ pub enum Place {
 impl Processes {
     /// Knows no process.
     pub fn new(watch: Watch) -> Self {
-        Self { watch, table: HashMap::new(), ended: 0, generation: 0, pruned_generation: 0, buffer: Vec::new() }
+        Self {
+            watch,
+            table: HashMap::new(),
+            ended: 0,
+            generation: 0,
+            pruned_generation: 0,
+            buffer: Vec::new(),
+        }
     }
 
     /// Number of processes known, ended ones included.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.table.len()
     }
 
@@ -100,9 +107,8 @@ impl Processes {
         }
         let mut image = Image::new(0, self.generation);
         let is_same = incarnation == 0
-            || process_file::start_ns(pid).is_ok_and(|start| {
-                (start..start + START_SLACK_NS).contains(&incarnation)
-            });
+            || process_file::start_ns(pid)
+                .is_ok_and(|start| (start..start + START_SLACK_NS).contains(&incarnation));
         if is_same {
             image.read(pid, &mut self.buffer, modules, self.generation);
         } else {
@@ -131,7 +137,9 @@ impl Processes {
                     image.add(&new, modules);
                 }
             }
-            ProcessEvent::Comm { pid, tid, time_ns, comm, exec } => self.comm(*pid, *tid, *time_ns, comm, *exec),
+            ProcessEvent::Comm { pid, tid, time_ns, comm, exec } => {
+                self.comm(*pid, *tid, *time_ns, comm, *exec)
+            }
             ProcessEvent::Fork { pid, parent_pid, time_ns, .. } if pid != parent_pid => {
                 self.fork(*pid, *parent_pid, *time_ns, modules);
             }
@@ -370,7 +378,9 @@ impl NewMapping<'_> {
     fn module(&self, parent: u32, modules: &mut Modules) -> ModuleKey {
         match (self.identity, self.path) {
             (_, b"[vdso]") if self.start >= 1 << 32 => ModuleKey::VDSO,
-            (_, b"[vdso]" | b"[vsyscall]" | b"[uprobes]" | b"[sigpage]" | b"[vectors]") => ModuleKey::KERNEL_MADE,
+            (_, b"[vdso]" | b"[vsyscall]" | b"[uprobes]" | b"[sigpage]" | b"[vectors]") => {
+                ModuleKey::KERNEL_MADE
+            }
             (Some(identity), path) => modules.file(Mapped {
                 pid: self.pid,
                 parent,

@@ -71,15 +71,12 @@ pub fn is_nameless_root(
     if bounds.is_some_and(|bounds| bounds.outermost) {
         return true;
     }
-    match bounds {
-        Some(bounds) if bounds.start == headers.entry => return true,
-        None if !unwind.is_unreadable() => {
-            let is_entry = address.checked_sub(headers.entry).is_some_and(|offset| offset < ENTRY_LEN);
-            if headers.entry != 0 && is_entry {
-                return true;
-            }
-        }
-        _ => {}
+    let is_entry = match bounds {
+        Some(bounds) => bounds.start == headers.entry,
+        None => address.checked_sub(headers.entry).is_some_and(|offset| offset < ENTRY_LEN),
+    };
+    if headers.entry != 0 && is_entry {
+        return true;
     }
     let is_libc = [&b"libc.so"[..], b"libc-", b"libpthread"].iter().any(|name| file_name.starts_with(name));
     let Some(bounds) = bounds.filter(|_| is_libc) else { return false };
@@ -109,7 +106,8 @@ mod tests {
     #[test]
     fn the_nameless_starters_of_a_stripped_libc() {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let path = maps.lines().filter_map(|l| l.split_whitespace().nth(5)).find(|p| p.ends_with("/libc.so.6"));
+        let path =
+            maps.lines().filter_map(|l| l.split_whitespace().nth(5)).find(|p| p.ends_with("/libc.so.6"));
         let path = path.expect("the tests are linked with glibc");
         let file = File::open(path).unwrap();
         let bytes = Bytes::File(&file);

@@ -4,7 +4,9 @@
 
 use std::cell::OnceCell;
 
-use gimli::{BaseAddresses, CallFrameInstruction, EhFrame, EhFrameHdr, EndianSlice, RunTimeEndian, UnwindSection};
+use gimli::{
+    BaseAddresses, CallFrameInstruction, EhFrame, EhFrameHdr, EndianSlice, RunTimeEndian, UnwindSection,
+};
 use object::elf;
 
 use super::elf::{Bytes, Headers, Section};
@@ -81,9 +83,8 @@ impl<'a> UnwindTable<'a> {
     /// The last entry that starts at or before an address.
     fn at_or_before(&self, address: u64) -> Option<Bounds> {
         let data = self.data()?;
-        let bases = BaseAddresses::default()
-            .set_eh_frame_hdr(data.header_address)
-            .set_eh_frame(data.frames_address);
+        let bases =
+            BaseAddresses::default().set_eh_frame_hdr(data.header_address).set_eh_frame(data.frames_address);
         let header: Reader<'_> = EndianSlice::new(&data.header, data.endian);
         let header = EhFrameHdr::from(header).parse(&bases, data.address_size).ok()?;
         let table = header.table()?;
