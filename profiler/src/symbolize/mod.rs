@@ -10,7 +10,7 @@
 //!
 //! | code | names from | module |
 //! |---|---|---|
-//! | program, library | `.symtab`, separate debug file, `.dynsym`; lines and inlined functions from DWARF | its path |
+//! | program, library | `.symtab`, separate debug file, `.dynsym`; PLT stubs from relocations; lines and inlined functions from DWARF | its path |
 //! | kernel, kernel module, BPF program | /proc/kallsyms, the event stream | `[kernel]`, `[ext4]`, `[bpf]` |
 //! | vDSO | its image in memory | `[vdso]` |
 //! | JIT | `/tmp/perf-PID.map` | `[jit]` |
@@ -32,6 +32,7 @@ pub mod module;
 pub mod native;
 pub mod open;
 pub mod perf_map;
+pub mod plt;
 pub mod process;
 pub mod process_file;
 pub mod root;
@@ -124,6 +125,10 @@ impl Symbolizer {
 
     /// Command name of the process (of its program image at that time; NUL-padded), if anything is known of it.
     pub fn process_comm(&mut self, owner: Owner) -> Option<Comm> {
+        if owner.pid == 0 {
+            // The idle tasks are no process in /proc; their threads are called `swapper/CPU`.
+            return Some(process_file::comm(b"swapper"));
+        }
         let image = self.processes.image(owner.pid, owner.incarnation, owner.first_ns, &mut self.modules)?;
         (image.comm != Comm::default()).then_some(image.comm)
     }
