@@ -7,7 +7,7 @@ use profiler::{
     symbolize::{FrameId, Owner, Symbolizer, Watch},
 };
 
-use crate::program::{PROGRAM, Resolved, compile};
+use crate::program::{PROGRAM, Resolved, Running, compile, look_up, owner, symbolizer_of};
 
 /// Ids above PID_MAX_LIMIT: no process can have them.
 const PARENT: u32 = 1 << 23;
@@ -179,4 +179,88 @@ fn a_busy_exec_loop_opens_its_file_once() {
         symbolizer.observe(&exit(CHILD, time_ns + 3));
     }
     assert_eq!(symbolizer.held().open_files, before + 1);
+}
+
+const LEADERLESS: &str = r#"
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static void *survivor(void *leader) {
+    pthread_join(*(pthread_t *)leader, 0);
+    printf("survivor %p\npid 0x%x\nready\n", (void *)survivor, getpid());
+    fflush(stdout);
+    char c;
+    while (read(0, &c, 1) > 0) {}
+    exit(0);
+}
+int main(void) {
+    static pthread_t leader, thread;
+    leader = pthread_self();
+    pthread_create(&thread, 0, survivor, &leader);
+    pthread_exit(0);
+}
+"#;
+
+/// The first thread has ended, others go on: /proc/PID/maps is empty.
+#[test]
+fn a_process_without_its_first_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = compile("cc", dir.path(), "leaderless", LEADERLESS, &["-O1", "-pthread"]);
+    let running = Running::start(&mut Command::new(&program));
+    let (pid, survivor) = (running.pid(), running.address("survivor"));
+    let resolved = look_up(symbolizer_of(pid), pid, &[survivor]);
+    assert_eq!(resolved.name(0), "survivor");
+    // Its end was seen, and then samples of it.
+    let mut symbolizer = symbolizer_of(pid);
+    symbolizer.observe(&exit(pid, 10));
+    let mut frames = Vec::new();
+    symbolizer.user_stack(owner(pid), &[survivor], &mut frames);
+    symbolizer.drained(1000);
+    assert_eq!(symbolizer.held().processes, 1, "it lives");
+}
+
+/// After a loss of events what is known of a living process is read again.
+#[test]
+fn lost_events_are_made_up_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = compile("cc", dir.path(), "program", PROGRAM, &["-O1"]);
+    let running = Running::start(&mut Command::new(&program));
+    let (pid, main) = (running.pid(), running.address("main"));
+    let lookup = |lost: bool| {
+        let mut symbolizer = Symbolizer::new(Watch::All);
+        symbolizer.observe(&exec(pid, "stale", 10));
+        symbolizer.observe(&mmap(pid, "/bin/stale", 20));
+        if lost {
+            symbolizer.observe(&ProcessEvent::Lost { count: 3 });
+        }
+        symbolizer.process_comm(owner(pid)).unwrap();
+        let mut frames = Vec::new();
+        symbolizer.user_stack(owner(pid), &[BASE, main], &mut frames);
+        let resolved = Resolved::new(symbolizer, frames);
+        resolved.name(1).to_owned()
+    };
+    assert_eq!(lookup(false), "[unknown] [no mapping]");
+    // As a caller's address: inside the function before `main`'s first byte, or `main`'s own.
+    assert_ne!(lookup(true), "[unknown] [no mapping]");
+}
+
+/// A sample of a process that is gone must not be looked up in a later process of the same id.
+#[test]
+fn another_incarnation_is_another_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = compile("cc", dir.path(), "program", PROGRAM, &["-O1"]);
+    let running = Running::start(&mut Command::new(&program));
+    let (pid, main) = (running.pid(), running.address("main"));
+    let name = |incarnation| {
+        let mut symbolizer = Symbolizer::new(Watch::All);
+        let mut frames = Vec::new();
+        symbolizer.user_stack(Owner { pid, incarnation, first_ns: u64::MAX }, &[main], &mut frames);
+        Resolved::new(symbolizer, frames).name(0).to_owned()
+    };
+    let start = profiler::symbolize::process_file::start_ns(pid).unwrap();
+    assert_eq!(name(start + 5_000_000), "main");
+    assert_eq!(name(start - 20_000_000), "[unknown] [process gone]");
+    assert_eq!(name(0), "main", "unknown incarnations are believed");
 }

@@ -7,5 +7,6 @@ mod images;
 mod inlined;
 mod jit;
 mod kernel;
+mod modules;
 mod program;
 mod roots;
