@@ -53,7 +53,7 @@ use self::{
     module::{Module, ModuleKey, Modules},
     namer::Placed,
     perf_map::PerfMap,
-    process::{Place, Processes},
+    process::{Image, Place, Processes},
 };
 use crate::{
     model::{LocationId, Profile, StackEnd},
@@ -136,18 +136,33 @@ impl Symbolizer {
     /// Appends the frames of a user stack (absolute addresses: the sampled instruction, then return addresses).
     pub fn user_stack(&mut self, owner: Owner, addresses: &[u64], out: &mut Vec<FrameId>) {
         let Some(&leaf) = addresses.first() else { return };
+        let Owner { pid, incarnation, first_ns } = owner;
+        let Self { processes, modules, frames, .. } = self;
+        let mut image = processes.image(pid, incarnation, first_ns, modules);
         // Only the leaf is sure to be code; addresses further out can be what a broken chain picked up.
-        if self.place(owner, leaf).0 == ModuleKey::NO_MAPPING && leaf < KERNEL_START {
-            self.processes.reread(owner.pid, &mut self.modules);
+        let is_unknown =
+            |image: &Image| image.unread.is_none() && image.place(leaf, first_ns) == Place::Nowhere;
+        if leaf < KERNEL_START && image.as_deref().is_some_and(is_unknown) {
+            processes.reread(pid, modules);
+            image = processes.image(pid, incarnation, first_ns, modules);
         }
         for (depth, &address) in addresses.iter().enumerate() {
-            let (module, address) =
-                self.place(owner, if depth == 0 { address } else { address.wrapping_sub(1) });
-            self.modules.touch(module);
-            out.push(self.frames.intern(module, address));
+            let address = if depth == 0 { address } else { address.wrapping_sub(1) };
+            let (module, address) = match image.as_mut().map(|image| (image.place(address, first_ns), image))
+            {
+                Some((Place::Mapped(ModuleKey::ANONYMOUS, address), image)) => {
+                    let add = || modules.add(Module::Jit(PerfMap::of_process(pid)));
+                    (*image.jit.get_or_insert_with(add), address)
+                }
+                Some((Place::Mapped(module, address), _)) => (module, address),
+                Some((Place::Nowhere, image)) => (image.unread.unwrap_or(ModuleKey::NO_MAPPING), address),
+                None => (ModuleKey::PROCESS_GONE, address),
+            };
+            modules.touch(module);
+            out.push(frames.intern(module, address));
         }
         if let Some(&outermost) = out.last() {
-            self.frames.mark_outermost(outermost);
+            frames.mark_outermost(outermost);
         }
     }
 
@@ -157,26 +172,6 @@ impl Symbolizer {
             let address = if depth == 0 { address } else { address.wrapping_sub(1) };
             let module = self.kernel_text.find(address, first_ns, &mut self.modules);
             out.push(self.frames.intern(module, address));
-        }
-    }
-
-    fn place(&mut self, owner: Owner, address: u64) -> (ModuleKey, u64) {
-        let Some(image) =
-            self.processes.image(owner.pid, owner.incarnation, owner.first_ns, &mut self.modules)
-        else {
-            return (ModuleKey::PROCESS_GONE, address);
-        };
-        match image.place(address, owner.first_ns) {
-            Place::Mapped(ModuleKey::ANONYMOUS, address) => {
-                let modules = &mut self.modules;
-                let jit = *image
-                    .jit
-                    .get_or_insert_with(|| modules.add(Module::Jit(PerfMap::of_process(owner.pid))));
-                (jit, address)
-            }
-            Place::Mapped(module, address) => (module, address),
-            Place::Nowhere if image.is_gone => (ModuleKey::PROCESS_GONE, address),
-            Place::Nowhere => (ModuleKey::NO_MAPPING, address),
         }
     }
 

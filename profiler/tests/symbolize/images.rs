@@ -1,6 +1,6 @@
 //! Program images over time: fork, exec, exit, and samples that are looked up later.
 
-use std::process::Command;
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 use profiler::{
     perf::record::{FileIdentity, ProcessEvent},
@@ -263,4 +263,32 @@ fn another_incarnation_is_another_process() {
     assert_eq!(name(start + 5_000_000), "main");
     assert_eq!(name(start - 20_000_000), "[unknown] [process gone]");
     assert_eq!(name(0), "main", "unknown incarnations are believed");
+}
+
+/// A process that this one may not look at (of another user, without capabilities) is told apart from one that ended.
+#[test]
+fn without_permission() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = compile("cc", dir.path(), "program", PROGRAM, &["-O1"]);
+    let running = Running::start(&mut Command::new(&program));
+    // The other user may not be able to reach the directory of this executable.
+    let exe = dir.path().join("test");
+    fs::copy(std::env::current_exe().unwrap(), &exe).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"])
+        .arg(exe)
+        .args(["--ignored", "--exact", "images::child_without_permission", "--nocapture"])
+        .env("LOOK_AT", running.pid().to_string())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("name: [unknown] [permission denied]"), "{text}");
+}
+
+#[test]
+#[ignore = "started by `without_permission` as another user"]
+fn child_without_permission() {
+    let pid = std::env::var("LOOK_AT").unwrap().parse().unwrap();
+    println!("name: {}", look_up(symbolizer_of(pid), pid, &[0x1000]).name(0));
 }
