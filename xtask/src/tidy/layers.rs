@@ -20,7 +20,7 @@ const fn layer(name: &'static str, uses: &'static [&'static str]) -> Layer {
 }
 
 /// From the bottom up. A new top-level module gets its line here, which is where its place is decided.
-const LAYERS: [Layer; 17] = [
+const LAYERS: [Layer; 16] = [
     layer("model", &[]),
     layer("host", &["model"]),
     layer("target", &["host", "model"]),
@@ -33,7 +33,6 @@ const LAYERS: [Layer; 17] = [
     layer("render", &["model"]),
     layer("store", &["render", "model"]),
     layer("export", &["render", "store", "model"]),
-    layer("doctor", &["bpf", "perf", "probe", "host", "model"]),
     layer(
         "session",
         &[
@@ -51,13 +50,27 @@ const LAYERS: [Layer; 17] = [
         ],
     ),
     layer("daemon", &["session", "probe", "target", "render", "store", "export", "host", "model"]),
+    // The top: it also explains the errors of every layer.
     layer(
         "cli",
-        &["daemon", "doctor", "session", "probe", "target", "render", "store", "export", "host", "model"],
+        &[
+            "daemon",
+            "session",
+            "probe",
+            "bpf",
+            "perf",
+            "target",
+            "symbolize",
+            "render",
+            "store",
+            "export",
+            "host",
+            "model",
+        ],
     ),
     // The two roots of the crate: a tour of the library, and the call of `cli`.
     layer("lib", &[]),
-    layer("main", &["cli"]),
+    layer("main", &["cli", "session"]),
 ];
 
 /// Code that not every layer may name: what, as the start of a path or as a macro; where it may or may not be; why.
