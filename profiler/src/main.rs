@@ -7,7 +7,7 @@ use profiler::cli::{
     args::{Cli, Command},
     doctor,
     error::{Exit, Failure},
-    generate, record, report,
+    explain, generate, record, report,
 };
 
 fn main() -> ExitCode {
@@ -16,7 +16,9 @@ fn main() -> ExitCode {
     env_logger::Builder::new().filter_level(cli.log_level.filter()).format(log_line).init();
     let result = match cli.command {
         Command::Record(args) => record::run(&args, cli.log_level, begun_ns),
-        Command::Report(args) => report::run(&args).map(|()| Exit::Success.code()),
+        Command::Report(args) => report::run(&args, &mut std::io::stdout().lock())
+            .map(|()| Exit::Success.code())
+            .map_err(|error| explain::report(&error)),
         Command::Doctor(options) => run_doctor(&options),
         Command::Generate { table } => generate::run(table).map(|()| Exit::Success.code()),
     };
@@ -40,4 +42,3 @@ fn run_doctor(options: &doctor::Options) -> Result<u8, Failure> {
 fn log_line(out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>) -> std::io::Result<()> {
     writeln!(out, "profiler: {}: {}", record.level().as_str().to_lowercase(), record.args())
 }
-

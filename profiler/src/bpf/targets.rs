@@ -58,7 +58,8 @@ impl Targets {
             match self.map.remove(&pid) {
                 Ok(()) | Err(MapError::KeyNotFound) => {}
                 // The kernel side may have been faster.
-                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
+                }
                 Err(error) => return Err(failed("remove a process from")(error)),
             }
         }

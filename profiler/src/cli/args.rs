@@ -137,7 +137,8 @@ pub struct RecordArgs {
 }
 
 fn event_help() -> String {
-    let events: Vec<String> = PROBES.iter().map(|probe| format!("{} ({})", probe.name, probe.summary)).collect();
+    let events: Vec<String> =
+        PROBES.iter().map(|probe| format!("{} ({})", probe.name, probe.summary)).collect();
     format!("What to record: {}", events.join(", "))
 }
 

@@ -56,7 +56,9 @@ impl Exit {
             Self::Success => "done (also when Ctrl-C or a broken pipe ended it)",
             Self::Failure => "failed while working; what was recorded until then was written",
             Self::Usage => "the command line or an input file is wrong",
-            Self::Unsupported => "this kernel or these privileges do not allow it (`profiler doctor` explains)",
+            Self::Unsupported => {
+                "this kernel or these privileges do not allow it (`profiler doctor` explains)"
+            }
             Self::NoTarget => "the target does not exist or went away before recording began",
             Self::CannotExecute => "`record -- COMMAND`: the command could not be executed",
             Self::CommandNotFound => "`record -- COMMAND`: the command was not found",

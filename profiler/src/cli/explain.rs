@@ -4,6 +4,7 @@
 use super::{
     doctor::{Op, explain_errno},
     error::{Exit, Failure},
+    report::ReportError,
 };
 use crate::{bpf::BpfError, probe::cpu::CpuError, session::SessionError, target::TargetError};
 
@@ -26,7 +27,9 @@ pub fn session(error: &SessionError) -> Failure {
 const fn operation(error: &BpfError) -> Op {
     match error {
         BpfError::Program { .. } => Op::ProgramLoad,
-        BpfError::Object(_) | BpfError::Missing(_) | BpfError::Map { .. } | BpfError::Call { .. } => Op::MapCreate,
+        BpfError::Object(_) | BpfError::Missing(_) | BpfError::Map { .. } | BpfError::Call { .. } => {
+            Op::MapCreate
+        }
     }
 }
 
@@ -40,6 +43,15 @@ pub fn target(error: &TargetError) -> Failure {
         | TargetError::BadComm
         | TargetError::NoCommand => Exit::Usage,
         TargetError::Spawn { .. } => Exit::Failure,
+    };
+    Failure::new(exit, error)
+}
+
+/// A recording that cannot be shown.
+pub fn report(error: &ReportError) -> Failure {
+    let exit = match error {
+        ReportError::Input { .. } | ReportError::NoEvent { .. } | ReportError::Output(_) => Exit::Usage,
+        ReportError::Outputs(_) => Exit::Failure,
     };
     Failure::new(exit, error)
 }

@@ -38,7 +38,9 @@ pub fn run(table: Table) -> Result<(), Failure> {
             "| code | meaning |\n|---|---|",
             Exit::ALL.iter().map(|exit| format!("| {} | {} |", exit.code(), exit.meaning())),
         ),
-        Table::Losses => rows("| counter |\n|---|", Loss::ALL.iter().map(|loss| format!("| `{}` |", loss.name()))),
+        Table::Losses => {
+            rows("| counter |\n|---|", Loss::ALL.iter().map(|loss| format!("| `{}` |", loss.name())))
+        }
         Table::Reasons => rows(
             "| key | shown as |\n|---|---|",
             Reason::ALL.iter().map(|reason| format!("| `{}` | `[{}]` |", reason.key(), reason.words())),

@@ -68,7 +68,8 @@ async fn record(
 ) -> Result<(Outcome, Option<RunningCommand>), Failure> {
     // Handlers before anything is attached: from here on Ctrl-C ends the recording and loses nothing.
     let ended_by_signal = stop_signal()?;
-    let mut recording = Recording::start(options, &cpus::online(), begun_ns).map_err(|e| explain::session(&e))?;
+    let mut recording =
+        Recording::start(options, &cpus::online(), begun_ns).map_err(|e| explain::session(&e))?;
     recording.add_targets(&target.new_descendants()).map_err(|e| explain::session(&e))?;
     let command = match target.command.take() {
         Some(stopped) => Some(stopped.release().map_err(|error| {
@@ -129,7 +130,8 @@ fn open_outputs(args: &RecordArgs) -> Result<OutputSet, Failure> {
     }
     let unknown = |name: &str| {
         let known: Vec<&str> = FORMATS.iter().map(|format| format.name).collect();
-        Failure::new(Exit::Usage, format!("--format {name}: no such format")).mend(format!("formats: {}", known.join(", ")))
+        Failure::new(Exit::Usage, format!("--format {name}: no such format"))
+            .mend(format!("formats: {}", known.join(", ")))
     };
     let by_name = |name: &str| format_by_name(name).ok_or_else(|| unknown(name));
     let stdout = by_name("text")?;
@@ -169,7 +171,8 @@ fn narrow(args: &RecordArgs, target: &mut Target) -> Result<(), Failure> {
     let everything = target.filter.by_process == 0 && target.command.is_none();
     let mut parts = if everything { Vec::new() } else { vec![target.words.clone()] };
     if let Some(path) = &args.cgroup {
-        let cgroup = Target::resolve(&Choice::Cgroup(path.clone())).map_err(|error| explain::target(&error))?;
+        let cgroup =
+            Target::resolve(&Choice::Cgroup(path.clone())).map_err(|error| explain::target(&error))?;
         (target.filter.cgroup_id, target.filter.cgroup_level) =
             (cgroup.filter.cgroup_id, cgroup.filter.cgroup_level);
         parts.push(cgroup.words);

@@ -34,6 +34,8 @@ pub enum Program {
     PerfEventStack,
     /// The same, calling `bpf_probe_read_kernel`: refused by lockdown's confidentiality mode.
     PerfEventReadKernel,
+    /// The same, calling `bpf_get_current_ancestor_cgroup_id`, the filter by cgroup.
+    PerfEventCgroup,
     /// A raw tracepoint program, for process forks.
     RawTracepoint,
     /// A tracing program on a tracepoint by its BTF type, the id of a `btf_trace_*` typedef.
@@ -57,6 +59,7 @@ const BPF_TRACE_RAW_TP: u32 = 23;
 
 const BPF_FUNC_GET_STACK: i32 = 67;
 const BPF_FUNC_PROBE_READ_KERNEL: i32 = 113;
+const BPF_FUNC_GET_CURRENT_ANCESTOR_CGROUP_ID: i32 = 123;
 
 #[repr(C)]
 #[derive(Default)]
@@ -182,11 +185,9 @@ pub fn create_map(map: Map) -> Result<OwnedFd, Errno> {
 /// helper, EINVAL for an unknown kind.
 pub fn load(program: Program) -> Result<OwnedFd, Errno> {
     let (prog_type, expected_attach_type, attach_btf_id) = match program {
-        Program::PerfEvent | Program::PerfEventStack | Program::PerfEventReadKernel => {
-            (BPF_PROG_TYPE_PERF_EVENT, 0, 0)
-        }
         Program::RawTracepoint => (BPF_PROG_TYPE_RAW_TRACEPOINT, 0, 0),
         Program::TracepointBtf(id) => (BPF_PROG_TYPE_TRACING, BPF_TRACE_RAW_TP, id),
+        _ => (BPF_PROG_TYPE_PERF_EVENT, 0, 0),
     };
     let insns = instructions(program);
     bpf(
@@ -215,6 +216,8 @@ fn instructions(program: Program) -> Vec<Insn> {
         Program::PerfEventReadKernel => {
             vec![copy(1, R10), add(1, -8), set(2, 8), set(3, 0), call(BPF_FUNC_PROBE_READ_KERNEL)]
         }
+        // bpf_get_current_ancestor_cgroup_id(1)
+        Program::PerfEventCgroup => vec![set(1, 1), call(BPF_FUNC_GET_CURRENT_ANCESTOR_CGROUP_ID)],
         Program::PerfEvent | Program::RawTracepoint | Program::TracepointBtf(_) => Vec::new(),
     };
     insns.extend([set(0, 0), EXIT]);

@@ -244,6 +244,55 @@ mod tests {
         assert!(matches!(error, CgroupError::V1Path { .. }), "{error}");
     }
 
+    /// The kernel's own id of a kernfs directory, by another way than its inode number: the file handle.
+    fn handle_id(dir: &Path) -> u64 {
+        #[repr(C)]
+        struct Handle {
+            bytes: u32,
+            kind: i32,
+            id: [u8; 8],
+        }
+        let path = std::ffi::CString::new(dir.as_os_str().as_encoded_bytes()).unwrap();
+        let mut handle = Handle { bytes: 8, kind: 0, id: [0; 8] };
+        let mut mount = 0;
+        // SAFETY: `Handle` is struct file_handle with room for the 8 bytes it states; all pointers outlive the call.
+        let result = unsafe {
+            libc::name_to_handle_at(
+                libc::AT_FDCWD,
+                path.as_ptr(),
+                (&raw mut handle).cast(),
+                &raw mut mount,
+                0,
+            )
+        };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        u64::from_ne_bytes(handle.id)
+    }
+
+    #[test]
+    fn this_hosts_cgroups_have_the_kernels_ids() {
+        let mounts = fs::mounts();
+        let inside = Namespaces::read().initial_cgroup == Some(false);
+        let Some(unified) = unified_mount(&mounts) else {
+            assert!(matches!(resolve(Path::new("/")), Err(CgroupError::NoUnified { .. })));
+            return;
+        };
+        if inside {
+            assert!(matches!(resolve(Path::new("/")), Err(CgroupError::Namespace)));
+            return;
+        }
+        let root = resolve(Path::new("/")).unwrap();
+        assert_eq!((root.level, root.path.as_path()), (level_of(&unified.root), unified.root.as_path()));
+        assert_eq!(root.id, handle_id(&unified.point));
+        // Some cgroup below it, in both ways to name it, if there is one.
+        let below = std::fs::read_dir(&unified.point).unwrap().flatten().find(|e| e.path().is_dir());
+        if let Some(entry) = below {
+            let absolute = resolve(&entry.path()).unwrap();
+            assert_eq!(absolute, resolve(Path::new(&entry.file_name())).unwrap());
+            assert_eq!((absolute.level, absolute.id), (root.level + 1, handle_id(&entry.path())));
+        }
+    }
+
     #[test]
     fn the_unified_line_of_proc_pid_cgroup() {
         assert_eq!(unified_path("9:name=systemd:/x\n0::/user.slice/a:b\n"), Some("/user.slice/a:b"));

@@ -279,9 +279,10 @@ mod tests {
     #[test]
     fn both_ways_find_a_grandchild() {
         use std::io::{BufRead, BufReader};
-        // The shell prints the id of a grandchild that lives until the shell's input ends.
+        // The shell prints the id of a grandchild that lives until the shell's input ends (which a job in the
+        // background gets through a descriptor of its own only: its standard input is /dev/null).
         let mut child = std::process::Command::new("sh")
-            .args(["-c", "(cat <&3 >/dev/null & echo $!; wait) 3<&0 & wait"])
+            .args(["-c", "exec 3<&0; (cat <&3 >/dev/null & echo $!; wait) & wait"])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .spawn()

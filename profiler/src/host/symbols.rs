@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::file;
+use super::{file, process};
 
 /// Whether /proc/kallsyms shows addresses to this process. `Err`: it cannot be read at all.
 ///
@@ -29,12 +29,35 @@ fn addresses_visible(lines: impl BufRead) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Tries to read the mappings of pid 1, which belongs to root and holds all capabilities.
-///
-/// # Errors
-/// EACCES without CAP_SYS_PTRACE; those of /proc.
-pub fn other_processes_visible() -> io::Result<()> {
-    file::read("/proc/1/maps", 1).map(drop)
+/// How many of the host's processes let themselves be looked into.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Visibility {
+    /// Processes whose mappings can be read.
+    pub readable: usize,
+    /// Processes that refused.
+    pub refused: usize,
+    /// One that refused, and how.
+    pub example: Option<(u32, i32)>,
+}
+
+/// Processes tried by [`visibility`], at most: enough for an answer on a host with very many.
+const MAX_TRIED: usize = 2000;
+
+/// Tries to read the mappings of all processes, as naming their functions needs it.
+pub fn visibility() -> Visibility {
+    let mut seen = Visibility::default();
+    for pid in process::all().into_iter().take(MAX_TRIED) {
+        match file::read(format!("/proc/{pid}/maps"), 1).map_err(|error| error.raw_os_error()) {
+            Ok(_) => seen.readable += 1,
+            // Gone meanwhile.
+            Err(Some(libc::ENOENT | libc::ESRCH)) => {}
+            Err(code) => {
+                seen.refused += 1;
+                seen.example.get_or_insert((pid, code.unwrap_or(libc::EIO)));
+            }
+        }
+    }
+    seen
 }
 
 /// Tries to open a file behind /proc/self/map_files, as is done for binaries that are deleted or in another mount
@@ -61,6 +84,11 @@ fn open_read(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn this_process_can_be_looked_into() {
+        assert!(visibility().readable >= 1);
+    }
 
     #[test]
     fn zeros_are_hidden_addresses() {

@@ -4,8 +4,8 @@
 pub const MAX_NAME_BYTES: usize = 4096;
 
 /// Makes a name safe to print anywhere text goes: invalid UTF-8 becomes U+FFFD; control, bidirectional-override and
-/// other invisible formatting characters become escapes like `\n`, `\x1b`, `\u{202e}`; at most [`MAX_NAME_BYTES`].
-/// An empty name becomes `[empty]`.
+/// other invisible formatting characters, and the two code points that XML forbids, become escapes like `\n`, `\x1b`,
+/// `\u{202e}`; at most [`MAX_NAME_BYTES`]. An empty name becomes `[empty]`.
 pub fn clean(raw: &[u8]) -> String {
     let raw = &raw[..raw.len().min(MAX_NAME_BYTES + 4)];
     let text = String::from_utf8_lossy(raw);
@@ -34,7 +34,8 @@ pub fn clean_c(raw: &[u8]) -> String {
 fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{fffe}' | '\u{ffff}'
+            | '\u{e0000}'..='\u{e0fff}')
 }
 
 fn escape(c: char) -> impl Iterator<Item = char> {
@@ -57,6 +58,7 @@ mod tests {
         assert_eq!(clean(b"a\x1b[31m\nb\0"), r"a\x1b[31m\nb\x00");
         assert_eq!(clean("x\u{202e}y".as_bytes()), r"x\u{202e}y");
         assert_eq!(clean_c(b"java\0junk"), "java");
+        assert_eq!(clean("x\u{ffff}y\u{fffd}".as_bytes()), "x\\u{ffff}y\u{fffd}");
         assert_eq!(clean(b""), "[empty]");
     }
 

@@ -67,8 +67,13 @@ impl Sideband {
     pub fn read(&mut self, mut each: impl FnMut(&ProcessEvent)) {
         self.batch.clear();
         // Takes the readiness; which streams are ready does not matter, all are read.
-        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 64];
-        _ = epoll::wait(&self.ready, &mut events[..], Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }));
+        let mut events =
+            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 64];
+        _ = epoll::wait(
+            &self.ready,
+            &mut events[..],
+            Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }),
+        );
         for stream in &mut self.streams {
             stream.ring.read(|record| self.batch.extend(parse(record)));
         }

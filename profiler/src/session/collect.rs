@@ -130,7 +130,8 @@ impl Collector {
             let thread = self.thread(key, value, symbolizer);
             let kernel = self.kernel_stack(key, value, window, symbolizer);
             let user = self.user_stack(key, value, window, symbolizer);
-            *self.samples.entry(SampleKey { thread, kernel, user, window: number }).or_default() += value.count;
+            *self.samples.entry(SampleKey { thread, kernel, user, window: number }).or_default() +=
+                value.count;
         }
         // Kernel text can change too (modules, BPF programs); it is looked up anew in every window.
         self.kernel_cache.clear();

@@ -281,7 +281,8 @@ fn stack_limit() -> u32 {
 }
 
 fn build_options(options: &RecordOptions) -> BuildOptions {
-    let sample_types = cpu::SPEC.sample_types.iter().map(|spec| SampleType::new(spec.name, spec.unit)).collect();
+    let sample_types =
+        cpu::SPEC.sample_types.iter().map(|spec| SampleType::new(spec.name, spec.unit)).collect();
     let period_ns = 1_000_000_000 / options.frequency_hz.max(1);
     BuildOptions { sample_types, values: vec![1, period_ns as i64], idle: options.idle }
 }

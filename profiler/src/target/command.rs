@@ -65,7 +65,7 @@ fn reason(error: &io::Error) -> String {
 pub struct StoppedCommand {
     pid: u32,
     program: String,
-    /// The write end of the pipe that the child reads. Closed without a byte: the child ends.
+    /// The write end of the pipe that the child reads.
     gate: Option<File>,
     /// A copy of the read end: keeps a write from failing with EPIPE, or SIGPIPE, when the child has been killed.
     _gate_reader: OwnedFd,
@@ -112,7 +112,7 @@ impl StoppedCommand {
     /// # Errors
     /// [`ExecError`] if there is nothing to execute; the process is gone then.
     pub fn release(mut self) -> Result<RunningCommand, ExecError> {
-        let opened = self.gate.take().map_or(Ok(()), |mut gate| gate.write_all(&[1]));
+        let opened = self.gate.take().map_or(Ok(()), |mut gate| gate.write_all(&[GO]));
         let fail = |command: &Self, source| ExecError { command: command.program.clone(), source };
         match self.join() {
             Ok(child) => Ok(RunningCommand { child }),
@@ -128,8 +128,11 @@ impl StoppedCommand {
 
 impl Drop for StoppedCommand {
     fn drop(&mut self) {
-        // Closing the gate ends the child before its exec; joining collects its exit status.
-        self.gate.take();
+        // Ends the child before its exec; joining collects its exit status. The end of file alone would do it too, but
+        // another process forked at the same time may hold a copy of the write end for a while.
+        if let Some(mut gate) = self.gate.take() {
+            let _ = gate.write_all(&[CANCEL]);
+        }
         if self.spawner.is_some()
             && let Ok(mut child) = self.join()
         {
@@ -139,7 +142,11 @@ impl Drop for StoppedCommand {
     }
 }
 
-/// Makes the child write its id to `id`, then wait for a byte of `gate`; end of file is a refusal.
+/// What the child reads: run, or end without having run. The end of file means that the profiler is gone: end too.
+const GO: u8 = 1;
+const CANCEL: u8 = 0;
+
+/// Makes the child write its id to `id`, then wait for [`GO`] from `gate`.
 fn wait_before_exec(command: &mut Command, id: OwnedFd, gate: OwnedFd, gate_writer: RawFd) {
     let wait = move || {
         default_signals();
@@ -189,7 +196,7 @@ fn wait_for_byte(fd: RawFd) -> io::Result<()> {
         // SAFETY: read(2) of one byte into one byte that lives over the call.
         let got = unsafe { libc::read(fd, (&raw mut byte).cast(), 1) };
         match interrupted(got)? {
-            Some(1) => return Ok(()),
+            Some(1) if byte == GO => return Ok(()),
             Some(_) => return Err(io::Error::from_raw_os_error(libc::ECANCELED)),
             None => continue,
         }
@@ -257,4 +264,18 @@ impl RunningCommand {
 pub fn shell_exit_code(status: ExitStatus) -> u8 {
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_whose_profiler_is_gone_ends_without_running() {
+        let mut stopped = StoppedCommand::spawn(OsStr::new("true"), &[]).unwrap();
+        // What the end of the profiler's process does: its descriptors are closed, nothing is written.
+        drop(stopped.gate.take());
+        let error = stopped.join().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
+    }
 }

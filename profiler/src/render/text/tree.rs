@@ -1,0 +1,96 @@
+//! Sums over a hierarchy of labels: process, thread, module, symbol, in any selection and that order.
+
+use std::collections::HashMap;
+
+use super::sections::Level;
+use crate::{
+    model::Frame,
+    render::{
+        RenderOptions,
+        tally::{Cell, Domain, Tally, no_stack_label, process_label, thread_label},
+    },
+};
+
+/// A label's sum, and what it consists of.
+#[derive(Debug, Default)]
+pub struct Node {
+    /// Name.
+    pub label: String,
+    /// Sum.
+    pub value: i64,
+    /// Its parts in kernel, user, shared and other code.
+    pub split: [i64; 4],
+    /// Next level, largest first.
+    pub children: Vec<Node>,
+}
+
+/// Labels of a report, each looked up once per thread, module and function.
+pub struct Labels<'a> {
+    tally: &'a Tally<'a>,
+    processes: Vec<String>,
+    threads: Vec<String>,
+}
+
+impl<'a> Labels<'a> {
+    /// The labels that the options ask for.
+    pub fn new(tally: &'a Tally<'a>, options: &RenderOptions) -> Self {
+        let profile = tally.profile;
+        let ids = || (0..profile.threads.len() as u32).map(crate::model::ThreadId);
+        let merge = options.merge_by_name;
+        Self {
+            tally,
+            processes: ids().map(|id| process_label(profile, id, merge)).collect(),
+            threads: ids().map(|id| thread_label(profile, id, merge)).collect(),
+        }
+    }
+
+    fn label(&self, level: Level, cell: &Cell, leaf: Option<&Frame<'a>>) -> &str {
+        let profile = self.tally.profile;
+        match (level, leaf) {
+            (Level::Process, _) => &self.processes[cell.thread.index()],
+            (Level::Thread, _) => &self.threads[cell.thread.index()],
+            (Level::Module, Some(leaf)) => &leaf.module.path,
+            (Level::Symbol, Some(leaf)) => &leaf.function.name,
+            (Level::Module | Level::Symbol, None) => no_stack_label(profile.stacks[cell.stack.index()].end),
+        }
+    }
+
+    /// The sums for these levels, the root's label being empty.
+    pub fn tree(&self, levels: &[Level]) -> Node {
+        // Nodes by index first: (parent, label) to node.
+        let mut index: HashMap<(usize, &str), usize> = HashMap::new();
+        let mut nodes = vec![(0, Node::default())];
+        for cell in &self.tally.cells {
+            let leaf = self.tally.profile.frames(cell.stack).next();
+            let domain = Domain::of(leaf.as_ref()) as usize;
+            let mut at = 0;
+            add(&mut nodes[0].1, cell.value, domain);
+            for &level in levels {
+                let label = self.label(level, cell, leaf.as_ref());
+                let next = nodes.len();
+                let child = *index.entry((at, label)).or_insert(next);
+                if child == next {
+                    nodes.push((at, Node { label: label.to_owned(), ..Node::default() }));
+                }
+                at = child;
+                add(&mut nodes[at].1, cell.value, domain);
+            }
+        }
+        // Children come behind their parents, so that from the end each is complete when it moves into its parent.
+        while nodes.len() > 1 {
+            let Some((parent, node)) = nodes.pop() else { break };
+            nodes[parent].1.children.push(sorted(node));
+        }
+        nodes.pop().map(|(_, root)| sorted(root)).unwrap_or_default()
+    }
+}
+
+fn add(node: &mut Node, value: i64, domain: usize) {
+    node.value = node.value.saturating_add(value);
+    node.split[domain] = node.split[domain].saturating_add(value);
+}
+
+fn sorted(mut node: Node) -> Node {
+    node.children.sort_unstable_by(|a, b| b.value.cmp(&a.value).then_with(|| a.label.cmp(&b.label)));
+    node
+}

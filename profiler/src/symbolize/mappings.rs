@@ -1,0 +1,221 @@
+//! The executable mappings of one program image, as they were over time.
+//!
+//! The kernel reports mappings that appear, never ones that go: what a new mapping covers is gone. What it replaced is
+//! kept for a while, because samples are looked up up to a drain interval after they were taken.
+
+use super::module::ModuleKey;
+
+/// Most mappings of one image; `vm.max_map_count` allows 65,530 of all kinds. Further ones are not recorded.
+const MAX_CURRENT: usize = 16_384;
+/// Most replaced mappings kept of one image.
+const MAX_REPLACED: usize = 256;
+
+/// A range of executable memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// First address.
+    pub start: u64,
+    /// Address behind the last.
+    pub end: u64,
+    /// Offset of the first byte in the file.
+    pub file_offset: u64,
+    /// What is mapped.
+    pub module: ModuleKey,
+    /// `CLOCK_MONOTONIC` from when it is known to exist, ns.
+    pub since_ns: u64,
+}
+
+impl Mapping {
+    fn covers(&self, address: u64) -> bool {
+        self.start <= address && address < self.end
+    }
+
+    fn is_same_place(&self, other: &Self) -> bool {
+        (self.start, self.end, self.file_offset, self.module)
+            == (other.start, other.end, other.file_offset, other.module)
+    }
+
+    /// The part from `start` to `end`.
+    fn part(&self, start: u64, end: u64) -> Self {
+        Self {
+            start,
+            end,
+            file_offset: self.file_offset.wrapping_add(start.wrapping_sub(self.start)),
+            ..*self
+        }
+    }
+}
+
+/// All executable mappings of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mappings {
+    /// Sorted, disjoint.
+    current: Vec<Mapping>,
+    /// With the time each was replaced, oldest first.
+    replaced: Vec<(Mapping, u64)>,
+}
+
+impl Mappings {
+    /// Whether exactly this is already recorded, so that `insert` would change nothing.
+    pub fn contains(&self, new: &Mapping) -> bool {
+        let at = self.current.partition_point(|old| old.start < new.start);
+        self.current.get(at).is_some_and(|old| old.is_same_place(new))
+    }
+
+    /// Adds a mapping; what it overlaps is cut.
+    pub fn insert(&mut self, new: Mapping) {
+        if new.start >= new.end || self.contains(&new) {
+            return;
+        }
+        let first = self.current.partition_point(|old| old.end <= new.start);
+        let last = self.current.partition_point(|old| old.start < new.end);
+        let mut pieces = Vec::with_capacity(3);
+        for old in &self.current[first..last] {
+            if old.start < new.start {
+                pieces.push(old.part(old.start, new.start));
+            }
+        }
+        pieces.push(new);
+        for old in &self.current[first..last] {
+            if old.end > new.end {
+                pieces.push(old.part(new.end, old.end));
+            }
+        }
+        for old in &self.current[first..last] {
+            let gone = old.part(old.start.max(new.start), old.end.min(new.end));
+            if self.replaced.len() == MAX_REPLACED {
+                self.replaced.remove(0);
+            }
+            self.replaced.push((gone, new.since_ns));
+        }
+        if self.current.len() - (last - first) + pieces.len() <= MAX_CURRENT {
+            self.current.splice(first..last, pieces);
+            self.join_anonymous(first);
+        }
+    }
+
+    /// JIT compilers make memory executable page by page; neighbouring pieces are one.
+    fn join_anonymous(&mut self, near: usize) {
+        let from = near.saturating_sub(1);
+        let mut at = from;
+        while at + 1 < self.current.len() && at <= from + 3 {
+            let (left, right) = (self.current[at], self.current[at + 1]);
+            let is_one = left.module == ModuleKey::ANONYMOUS && right.module == left.module;
+            if is_one && left.end == right.start {
+                self.current[at].end = right.end;
+                self.current[at].since_ns = left.since_ns.min(right.since_ns);
+                self.current.remove(at + 1);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// The mapping of an address at a time.
+    pub fn find(&self, address: u64, at_ns: u64) -> Option<Mapping> {
+        let at = self.current.partition_point(|mapping| mapping.end <= address);
+        let current = self.current.get(at).filter(|mapping| mapping.covers(address)).copied();
+        if current.is_some_and(|mapping| mapping.since_ns <= at_ns) {
+            return current;
+        }
+        // Before its time: something else was there. If that is not known any more, the event came a moment after
+        // the mapping was usable.
+        let was = |(mapping, until): &&(Mapping, u64)| {
+            mapping.covers(address) && mapping.since_ns <= at_ns && at_ns < *until
+        };
+        self.replaced.iter().rev().find(was).map(|(mapping, _)| *mapping).or(current)
+    }
+
+    /// Forgets what was replaced before a time.
+    pub fn forget_before(&mut self, time_ns: u64) {
+        self.replaced.retain(|(_, until)| *until >= time_ns);
+    }
+
+    /// Whether there is anything to forget.
+    pub fn has_replaced(&self) -> bool {
+        !self.replaced.is_empty()
+    }
+
+    /// The current mappings, lowest address first.
+    pub fn iter(&self) -> impl Iterator<Item = &Mapping> {
+        self.current.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn mapping(start: u64, end: u64, module: u32, since_ns: u64) -> Mapping {
+        Mapping { start, end, file_offset: start, module: ModuleKey::test(module), since_ns }
+    }
+
+    fn module_at(mappings: &Mappings, address: u64, at_ns: u64) -> Option<u32> {
+        mappings.find(address, at_ns).map(|mapping| mapping.module.0 - ModuleKey::test(0).0)
+    }
+
+    #[test]
+    fn a_new_mapping_cuts_a_hole() {
+        let mut mappings = Mappings::default();
+        mappings.insert(mapping(0x1000, 0x5000, 1, 10));
+        mappings.insert(mapping(0x2000, 0x3000, 2, 20));
+        for (address, module) in [
+            (0xfff, None),
+            (0x1000, Some(1)),
+            (0x2000, Some(2)),
+            (0x2fff, Some(2)),
+            (0x3000, Some(1)),
+            (0x5000, None),
+        ] {
+            assert_eq!(module_at(&mappings, address, 30), module, "{address:#x}");
+        }
+        assert_eq!(mappings.find(0x3000, 30).unwrap().file_offset, 0x3000, "offsets follow the cut");
+    }
+
+    #[test]
+    fn the_past_is_remembered() {
+        let mut mappings = Mappings::default();
+        mappings.insert(mapping(0x1000, 0x2000, 1, 10));
+        mappings.insert(mapping(0x1000, 0x2000, 2, 20));
+        assert_eq!(module_at(&mappings, 0x1000, 19), Some(1));
+        assert_eq!(module_at(&mappings, 0x1000, 20), Some(2));
+        assert_eq!(module_at(&mappings, 0x1000, 5), Some(2), "before everything known");
+        mappings.forget_before(21);
+        assert_eq!(module_at(&mappings, 0x1000, 19), Some(2));
+    }
+
+    #[test]
+    fn anonymous_neighbours_are_joined() {
+        let mut mappings = Mappings::default();
+        for page in [0u64, 2, 1, 3] {
+            let start = 0x1000 + page * 0x1000;
+            let module = ModuleKey::ANONYMOUS;
+            mappings.insert(Mapping { start, end: start + 0x1000, file_offset: 0, module, since_ns: page });
+        }
+        assert_eq!(mappings.iter().count(), 1);
+        assert_eq!(mappings.find(0x4fff, 9).unwrap().start, 0x1000);
+    }
+
+    proptest! {
+        /// Against the obvious model: an array of pages.
+        #[test]
+        fn like_an_array_of_pages(inserts in prop::collection::vec((0u64..64, 1u64..32, 0u32..4), 0..40)) {
+            let mut model = [None; 128];
+            let mut mappings = Mappings::default();
+            for (time, &(start, len, module)) in inserts.iter().enumerate() {
+                let end = start + len;
+                mappings.insert(mapping(start, end, module, time as u64));
+                model[start as usize..end as usize].fill(Some(module));
+                prop_assert!(mappings.current.windows(2).all(|pair| pair[0].end <= pair[1].start));
+            }
+            for (page, &module) in model.iter().enumerate() {
+                prop_assert_eq!(module_at(&mappings, page as u64, u64::MAX), module);
+                if let Some(found) = mappings.find(page as u64, u64::MAX) {
+                    prop_assert_eq!(found.file_offset + (page as u64 - found.start), page as u64);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! From raw stacks to names: process events and /proc in, the profile's modules, functions and locations out.
+//!
+//! In two steps, because what names an address is gone long before there is time to look it up:
+//! 1. **While recording** ([`Symbolizer`]): processes, their program images and mappings are followed through the
+//!    kernel's event stream; the files they map are opened at once. At each drain every address becomes a [`FrameId`],
+//!    which stands for {file, offset} and needs neither the process nor the path any more.
+//! 2. **At the end** ([`Symbolizer::resolve`]): names by file, all its addresses at once.
+//!
+//! Never a wrong name: where nothing vouches for one, the frame says why it has none (`model::Reason`).
+//!
+//! | code | names from | module |
+//! |---|---|---|
+//! | program, library | `.symtab`, separate debug file, `.dynsym`; lines and inlined functions from DWARF | its path |
+//! | kernel, kernel module, BPF program | /proc/kallsyms, the event stream | `[kernel]`, `[ext4]`, `[bpf]` |
+//! | vDSO | its image in memory | `[vdso]` |
+//! | JIT | `/tmp/perf-PID.map` | `[jit]` |
+//!
+//! See docs/symbols.md for what is tried in which order, and what each reason means.
+
+pub mod debug_file;
+pub mod demangle;
+pub mod dwarf;
+pub mod elf;
+pub mod elf_symbols;
+pub mod frames;
+pub mod idle;
+pub mod kallsyms;
+pub mod kernel_text;
+pub mod mappings;
+pub mod maps;
+pub mod module;
+pub mod native;
+pub mod open;
+pub mod perf_map;
+pub mod process;
+pub mod process_file;
+pub mod root;
+pub mod unwind;
+pub mod vdso;
+
+mod clock;
+mod namer;
+
+use std::{fs, io};
+
+use profiler_common::{Comm, stack::WalkEnd};
+
+pub use self::{frames::FrameId, process::Watch};
+use self::{
+    frames::Frames,
+    kernel_text::KernelText,
+    module::{Module, ModuleKey, Modules},
+    namer::Placed,
+    perf_map::PerfMap,
+    process::{Place, Processes},
+};
+use crate::{
+    model::{LocationId, Profile, StackEnd},
+    perf::record::ProcessEvent,
+};
+
+/// Addresses from here up are the kernel's, on all 64-bit architectures that we run on.
+const KERNEL_START: u64 = 1 << 63;
+/// Most files held open, if the limit of open files allows twice as many.
+const MAX_OPEN_FILES: u64 = 1000;
+
+/// Who a stack belongs to: the key of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Process id.
+    pub pid: u32,
+    /// Its incarnation (`profiler_common::probe::cpu::CountKey`), 0 if unknown.
+    pub incarnation: u64,
+    /// `CLOCK_MONOTONIC` of the first sample, ns.
+    pub first_ns: u64,
+}
+
+/// Follows processes while recording and names their code at the end.
+///
+/// Call order: `scan_existing` right after the event stream is on; `observe` for each event as it comes; at each drain
+/// first `observe` everything up to the drain's time, then `process_comm`, `user_stack` and `kernel_stack` for what
+/// was drained, then `drained`; at the end `resolve`.
+#[derive(Debug)]
+pub struct Symbolizer {
+    processes: Processes,
+    modules: Modules,
+    kernel_text: KernelText,
+    frames: Frames,
+}
+
+impl Symbolizer {
+    /// Knows nothing yet.
+    pub fn new(watch: Watch) -> Self {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let max_open = limit.map_or(MAX_OPEN_FILES, |limit| (limit / 2).min(MAX_OPEN_FILES));
+        Self {
+            processes: Processes::new(watch),
+            modules: Modules::new(max_open as usize),
+            kernel_text: KernelText::default(),
+            frames: Frames::default(),
+        }
+    }
+
+    /// Reads the processes that are there and pass `filter` (by process id). One that ends meanwhile is passed over.
+    ///
+    /// # Errors
+    /// /proc cannot be listed.
+    pub fn scan_existing(&mut self, filter: impl Fn(u32) -> bool) -> io::Result<()> {
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let pid = name.to_str().and_then(|name| name.parse().ok());
+            if let Some(pid) = pid.filter(|&pid| filter(pid)) {
+                self.processes.ensure(pid, &mut self.modules);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in a process event. Events must come in the order of their times.
+    pub fn observe(&mut self, event: &ProcessEvent) {
+        self.kernel_text.observe(event);
+        self.processes.observe(event, &mut self.modules);
+    }
+
+    /// Command name of the process (of its program image at that time; NUL-padded), if anything is known of it.
+    pub fn process_comm(&mut self, owner: Owner) -> Option<Comm> {
+        let image = self.processes.image(owner.pid, owner.incarnation, owner.first_ns, &mut self.modules)?;
+        (image.comm != Comm::default()).then_some(image.comm)
+    }
+
+    /// Appends the frames of a user stack (absolute addresses: the sampled instruction, then return addresses).
+    pub fn user_stack(&mut self, owner: Owner, addresses: &[u64], out: &mut Vec<FrameId>) {
+        let Some(&leaf) = addresses.first() else { return };
+        // Only the leaf is sure to be code; addresses further out can be what a broken chain picked up.
+        if self.place(owner, leaf).0 == ModuleKey::NO_MAPPING && leaf < KERNEL_START {
+            self.processes.reread(owner.pid, &mut self.modules);
+        }
+        for (depth, &address) in addresses.iter().enumerate() {
+            let (module, address) =
+                self.place(owner, if depth == 0 { address } else { address.wrapping_sub(1) });
+            self.modules.touch(module);
+            out.push(self.frames.intern(module, address));
+        }
+        if let Some(&outermost) = out.last() {
+            self.frames.mark_outermost(outermost);
+        }
+    }
+
+    /// Appends the frames of a kernel stack (absolute addresses: the sampled instruction, then return addresses).
+    pub fn kernel_stack(&mut self, first_ns: u64, addresses: &[u64], out: &mut Vec<FrameId>) {
+        for (depth, &address) in addresses.iter().enumerate() {
+            let address = if depth == 0 { address } else { address.wrapping_sub(1) };
+            let module = self.kernel_text.find(address, first_ns, &mut self.modules);
+            out.push(self.frames.intern(module, address));
+        }
+    }
+
+    fn place(&mut self, owner: Owner, address: u64) -> (ModuleKey, u64) {
+        let Some(image) =
+            self.processes.image(owner.pid, owner.incarnation, owner.first_ns, &mut self.modules)
+        else {
+            return (ModuleKey::PROCESS_GONE, address);
+        };
+        match image.place(address, owner.first_ns) {
+            Place::Mapped(ModuleKey::ANONYMOUS, address) => {
+                let modules = &mut self.modules;
+                let jit = *image
+                    .jit
+                    .get_or_insert_with(|| modules.add(Module::Jit(PerfMap::of_process(owner.pid))));
+                (jit, address)
+            }
+            Place::Mapped(module, address) => (module, address),
+            Place::Nowhere if image.is_gone => (ModuleKey::PROCESS_GONE, address),
+            Place::Nowhere => (ModuleKey::NO_MAPPING, address),
+        }
+    }
+
+    /// All samples taken before this time have been looked up: forgets what ended before it.
+    pub fn drained(&mut self, until_ns: u64) {
+        self.processes.forget_ended_before(until_ns);
+        self.kernel_text.forget_before(until_ns);
+    }
+
+    /// What is held at the moment.
+    pub fn held(&self) -> Held {
+        Held {
+            processes: self.processes.len(),
+            open_files: self.modules.open_files(),
+            frames: self.frames.len(),
+        }
+    }
+
+    /// Names everything: appends modules, functions and locations to the profile.
+    pub fn resolve(self, profile: &mut Profile) -> Names {
+        let Self { processes, modules, frames, .. } = self;
+        drop(processes);
+        let frames = frames.into_list();
+        Names { placed: namer::name_all(&frames, modules, profile) }
+    }
+}
+
+/// What a [`Symbolizer`] holds while recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Processes known.
+    pub processes: usize,
+    /// Files open.
+    pub open_files: usize,
+    /// Distinct addresses.
+    pub frames: usize,
+}
+
+/// The answer to every [`FrameId`].
+#[derive(Debug)]
+pub struct Names {
+    placed: Placed,
+}
+
+impl Names {
+    /// The location of a frame.
+    pub fn location(&self, frame: FrameId) -> LocationId {
+        self.placed.locations[frame.0 as usize]
+    }
+
+    /// How far a user stack reaches, and how many of its frames are real: behind a thread's first function the walk
+    /// may have picked up what is no frame.
+    pub fn user_end(&self, frames: &[FrameId], walk: WalkEnd) -> (usize, StackEnd) {
+        match frames.iter().position(|frame| self.placed.roots[frame.0 as usize]) {
+            Some(root) => (root + 1, StackEnd::Complete),
+            None if walk == WalkEnd::Truncated => (frames.len(), StackEnd::Truncated),
+            None => (frames.len(), StackEnd::Broken),
+        }
+    }
+}
+
+/// Whether the kernel frames (leaf first) of a sample of the *idle task* show an idle CPU.
+pub fn is_idle(profile: &Profile, locations: &[LocationId]) -> bool {
+    idle::is_idle_stack(locations.iter().flat_map(|id| {
+        let lines = &profile.locations[id.index()].lines;
+        lines.iter().map(|line| profile.functions[line.function.index()].name.as_str())
+    }))
+}

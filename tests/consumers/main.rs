@@ -1,0 +1,12 @@
+//! What other programs make of the profiler's output: `go tool pprof`, inferno, speedscope, a browser.
+//!
+//! They are not needed to build or to use the profiler: `cargo xtask setup --tests` installs what it can, and what is
+//! not there is skipped if `skips.txt` lists it.
+
+#![expect(clippy::unwrap_used, reason = "these are tests, their helper functions too")]
+
+mod browser;
+mod folded;
+mod pprof;
+mod speedscope;
+mod tools;

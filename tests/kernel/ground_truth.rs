@@ -1,0 +1,80 @@
+//! A program whose CPU time is split 50/30/20 by construction, 20 calls deep: in C, C++ and Rust.
+
+use profiler_tests::{expect, record::Record, target::number, view::View, workload};
+
+/// CPU time of the workload.
+const MILLISECONDS: &str = "5000";
+
+/// Calls below `main`, the work function included.
+const DEPTH: usize = 20;
+
+/// A share of 5,000 samples has a standard deviation of at most sqrt(0.5 x 0.5 / 5000) = 0.7 points; 2 points are 2.8
+/// of them for the caller with half of the time, and 3.5 for that with a fifth: about one run in 150 is outside by
+/// chance alone if the samples are independent. They are not: the workload takes turns every millisecond, which makes
+/// the spread smaller.
+const POINTS: f64 = 2.0;
+
+/// What the number of samples may be off (`expect::samples`).
+const COUNT_TOLERANCE: f64 = 0.02;
+
+/// Checks one language. `chain` says whether a name is one of a caller's functions; the work function is `work`.
+fn split(program: &str, work: &str, callers: [&str; 3]) {
+    let recorded = Record::at_999().command(&workload::path(program), [MILLISECONDS]).run();
+    let profile = recorded.succeeded();
+    let view = View::of(&profile);
+    let said = recorded.said();
+    let total = view.of_pid(number(&said, "pid"));
+    assert_eq!(
+        total,
+        view.total(),
+        "samples of other processes{}",
+        view.list(|e| e.thread.process != program)
+    );
+
+    expect::nothing_lost(&profile);
+    for (caller, percent) in callers.into_iter().zip([50.0, 30.0, 20.0]) {
+        let count = view.count(|entry| entry.frames.iter().any(|f| f.function.name.contains(caller)));
+        expect::share(caller, count, total, percent, POINTS);
+    }
+    let is_full = |names: &[&str]| {
+        names.len() > DEPTH
+            && names[0] == work
+            && names[DEPTH].ends_with("main")
+            && callers.iter().any(|caller| names[1..DEPTH].iter().all(|name| name.contains(caller)))
+    };
+    let full = view.count(|entry| {
+        let names: Vec<_> = entry.user_frames().map(|frame| frame.function.name.as_str()).collect();
+        is_full(&names)
+    });
+    expect::at_least("stacks of full depth", full, total, 99.0);
+    expect::samples("all callers", total, number(&said, "cpu_ns"), &profile, COUNT_TOLERANCE);
+}
+
+#[test]
+fn split_in_c() {
+    split("split-c", "split_work", ["split_half", "split_third", "split_fifth"]);
+}
+
+#[test]
+fn split_in_cpp() {
+    split("split-cpp", "split::work(unsigned long)", ["split::half", "split::third", "split::fifth"]);
+}
+
+#[test]
+fn split_in_rust() {
+    split("split-rust", "split::work", ["split::half::", "split::third::", "split::fifth::"]);
+}
+
+/// At the default rate too, where one sample is 1 % of a second: 5 s are 495, and the shares' standard deviation is
+/// at most 2.25 points; 9 are four of them.
+#[test]
+fn split_at_the_default_rate() {
+    let recorded = Record::new().command(&workload::path("split-c"), [MILLISECONDS]).run();
+    let profile = recorded.succeeded();
+    let view = View::of(&profile);
+    assert_eq!(profile.meta.frequency_hz, 99);
+    for (caller, percent) in [("split_half", 50.0), ("split_third", 30.0), ("split_fifth", 20.0)] {
+        expect::share(caller, view.with(caller), view.total(), percent, 9.0);
+    }
+    expect::samples("all", view.total(), number(&recorded.said(), "cpu_ns"), &profile, COUNT_TOLERANCE);
+}

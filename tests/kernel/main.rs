@@ -1,0 +1,16 @@
+//! Tests on this machine's kernel, with the real binary: `cargo xtask test --filter NAME`, or
+//! `cargo test -p profiler-tests --test kernel -- --test-threads=1` as root.
+//!
+//! They run one after the other: each wants the CPUs for itself.
+
+#![expect(clippy::unwrap_used, reason = "these are tests, their helper functions too")]
+
+mod bad_input;
+mod command;
+mod ground_truth;
+mod hostile;
+mod modes;
+mod names;
+mod places;
+mod processes;
+mod selection;

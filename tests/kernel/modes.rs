@@ -1,0 +1,72 @@
+//! User mode, kernel mode, idle.
+
+use profiler::model::FrameKind;
+use profiler_tests::{
+    expect,
+    record::Record,
+    view::{Entry, View},
+    workload,
+};
+
+const TIME: &str = "300";
+const TIME_NS: u64 = 300_000_000;
+
+fn leaf_in_kernel(entry: &Entry<'_>) -> bool {
+    entry.frames.first().is_some_and(|frame| frame.kind == FrameKind::Kernel)
+}
+
+#[test]
+fn user_mode_only() {
+    let recorded = Record::at_999().args(["--user-only"]).command(&workload::path("kernel"), [TIME]).run();
+    let profile = recorded.succeeded();
+    let view = View::of(&profile);
+    let kernel = |e: &Entry<'_>| e.frames.iter().any(|f| f.kind == FrameKind::Kernel);
+    assert_eq!(view.count(kernel), 0, "{}", view.list(kernel));
+    expect::samples("user_work", view.with("user_work"), TIME_NS, &profile, 0.05);
+}
+
+#[test]
+fn kernel_mode_only() {
+    let recorded = Record::at_999().args(["--kernel-only"]).command(&workload::path("kernel"), [TIME]).run();
+    let profile = recorded.succeeded();
+    let view = View::of(&profile);
+    let user = |e: &Entry<'_>| !leaf_in_kernel(e);
+    assert_eq!(view.count(user), 0, "{}", view.list(user));
+    let caller = view.with("kernel_caller");
+    expect::at_least(&view.list(|_| true), caller, 300, 90.0);
+    // Its clock is a system call of 0.5 us every 40 us or so.
+    assert!(view.with("user_work") <= 30, "{}", view.list(|e| e.has("user_work")));
+}
+
+/// The two modes are two halves of one: together they are the samples without a choice.
+#[test]
+fn the_modes_add_up() {
+    let run = |mode: &[&str]| {
+        let recorded = Record::at_999().args(mode).command(&workload::path("kernel"), [TIME]).run();
+        View::of(&recorded.succeeded()).total()
+    };
+    let (user, kernel, both) = (run(&["--user-only"]), run(&["--kernel-only"]), run(&[]));
+    let error = (user + kernel).abs_diff(both);
+    assert!(error * 20 <= both, "{user} user + {kernel} kernel samples, {both} of both");
+}
+
+#[test]
+fn idle_is_left_out_but_counted() {
+    let profile = Record::at_999().args(["-a", "-d", "0.5"]).run().succeeded();
+    let view = View::of(&profile);
+    let idle = |e: &Entry<'_>| e.thread.process == "[idle]" || e.has("do_idle") && e.thread.tid == 0;
+    assert_eq!(view.count(idle), 0, "{}", view.list(idle));
+    let meta = &profile.meta;
+    assert!(meta.idle_samples > 0, "two CPUs were never idle for half a second?");
+    assert_eq!(meta.idle_samples + view.total(), meta.ticks, "every tick is a sample or idle");
+}
+
+#[test]
+fn idle_is_shown_if_so_asked() {
+    let profile = Record::at_999().args(["-a", "-d", "0.5", "--idle"]).run().succeeded();
+    let view = View::of(&profile);
+    let idle = view.count(|e| e.thread.process == "[idle]");
+    assert_eq!(idle, profile.meta.idle_samples);
+    assert!(idle > 0);
+    assert_eq!(view.total(), profile.meta.ticks);
+}

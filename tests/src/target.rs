@@ -1,0 +1,99 @@
+//! A workload that runs beside the profiler: started, told to go on, waited for.
+
+use std::{
+    ffi::OsStr,
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// A running workload. Dropped, it is killed.
+pub struct Target {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Target {
+    /// Starts a program.
+    pub fn start(program: &Path, arguments: &[impl AsRef<OsStr>]) -> Self {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", program.display()));
+        let output = BufReader::new(child.stdout.take().expect("it is piped"));
+        Self { child, output }
+    }
+
+    /// Starts a program and waits until it says `ready`.
+    pub fn ready(program: &Path, arguments: &[impl AsRef<OsStr>]) -> Self {
+        let mut target = Self::start(program, arguments);
+        target.wait_until("ready");
+        target
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Reads what it prints until a line is `word`.
+    pub fn wait_until(&mut self, word: &str) {
+        let mut line = String::new();
+        while line.trim_end() != word {
+            line.clear();
+            let read = self.output.read_line(&mut line).expect("its output is a pipe");
+            assert_ne!(read, 0, "it ended without saying `{word}`");
+        }
+    }
+
+    /// Lets it go on behind its `ready`.
+    pub fn go(&mut self) {
+        let input = self.child.stdin.as_mut().expect("it is piped");
+        input.write_all(b"\n").expect("it waits for input");
+    }
+
+    /// Waits for its end: its status, and what it says it used (`Null` if it says nothing).
+    pub fn finish(mut self) -> (ExitStatus, Value) {
+        drop(self.child.stdin.take());
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut self.output, &mut text).expect("its output is text");
+        let status = self.child.wait().expect("it is our child");
+        (status, said(&text))
+    }
+
+    /// Kills it and waits until it is gone.
+    pub fn kill(&mut self) {
+        signal(self.pid(), Signal::KILL);
+        self.child.wait().expect("it is our child");
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill();
+        }
+    }
+}
+
+/// Sends a signal; to a process that is gone, nothing happens.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+    _ = kill_process(pid, signal);
+}
+
+/// The last line of JSON in a workload's output.
+pub fn said(text: &str) -> Value {
+    let lines = text.lines().rev().filter(|line| line.starts_with('{'));
+    lines.filter_map(|line| serde_json::from_str(line).ok()).next().unwrap_or(Value::Null)
+}
+
+/// A number that a workload said.
+///
+/// # Panics
+/// If it said no such number.
+pub fn number(said: &Value, key: &str) -> u64 {
+    said[key].as_u64().unwrap_or_else(|| panic!("the workload said no {key}: {said}"))
+}

@@ -1,0 +1,4 @@
+/* The library that `dl_main` loads. */
+#include "burn.h"
+
+BURNER(dl_library_work)
