@@ -151,7 +151,8 @@ impl FrameKind {
 pub struct Location {
     /// The module the address lies in.
     pub module: ModuleId,
-    /// File offset for files, absolute address otherwise. The sampled instruction or the return address.
+    /// File offset for files, absolute address otherwise. The sampled instruction, or for a caller an address inside
+    /// its call instruction (the return address less one, as pprof wants it).
     pub address: u64,
     /// The functions, innermost inlined one first, the physical function last. Never empty.
     pub lines: Vec<Line>,

@@ -19,10 +19,12 @@ use super::{
 };
 use crate::model::name;
 
-/// Most bytes of debug information decompressed into memory for one file. Uncompressed sections are mapped and cost
-/// only the pages touched. Keeps naming under its bound of 150 MB; a file beyond it keeps its function names and
-/// loses lines and inlined functions.
+/// Most bytes of debug information decompressed into memory for one file. Keeps naming under its bound of 150 MB; a
+/// file beyond it keeps its function names and loses lines and inlined functions.
 const MAX_DECOMPRESSED: u64 = 80 << 20;
+/// Most bytes of uncompressed `.debug_info`. It is mapped, and every page of it is touched once to find the units:
+/// clean pages of the file that the kernel can take back, but they count as resident.
+const MAX_MAPPED: u64 = 256 << 20;
 
 /// A function active at an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +45,9 @@ pub fn is_usable(bytes: Bytes<'_>, headers: &Headers, sections: &[Section]) -> b
     let mut present = false;
     let mut decompressed = 0u64;
     for section in sections.iter().filter(|s| s.name.starts_with(b".debug_") && s.kind != elf::SHT_NOBITS) {
-        present |= section.name == b".debug_info" && section.size > 0;
+        if section.name == b".debug_info" {
+            present = section.size > 0 && section.size <= MAX_MAPPED;
+        }
         if section.flags & u64::from(elf::SHF_COMPRESSED) != 0 {
             let mut header = [0; 24];
             if bytes.read_exact(&mut header, section.offset).is_err() {

@@ -111,6 +111,21 @@ pub fn exports(bytes: Bytes<'_>, headers: &Headers, sections: &[Section], names:
     read().unwrap_or_default()
 }
 
+/// Name of the symbol at an index of a symbol table.
+pub fn name_of(
+    bytes: Bytes<'_>,
+    headers: &Headers,
+    sections: &[Section],
+    table: &Section,
+    index: u64,
+) -> Option<Vec<u8>> {
+    let entry_size = if headers.layout.is_64 { 24 } else { 16 };
+    let offset = index.checked_mul(entry_size).filter(|&offset| offset < table.size)?;
+    let mut name = [0; 4];
+    bytes.read_exact(&mut name, table.offset.checked_add(offset)?).ok()?;
+    read_name(bytes, sections.get(table.link as usize)?, u64::from(headers.layout.u32(&name, 0)))
+}
+
 struct Matcher<'a> {
     wanted: &'a [u64],
     /// Innermost symbol with a size, by address.

@@ -78,6 +78,16 @@ fn hex(digits: &[u8]) -> Option<u64> {
 pub fn read_executable(pid: u32, buffer: &mut Vec<u8>, mut each: impl FnMut(Line<'_>)) -> io::Result<()> {
     buffer.clear();
     File::open(format!("/proc/{pid}/maps"))?.take(MAX_BYTES).read_to_end(buffer)?;
+    if buffer.is_empty() {
+        // A kernel thread; or a process whose first thread has ended and took its view of the memory along.
+        let other_thread = std::fs::read_dir(format!("/proc/{pid}/task"))?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.file_name().is_some_and(|tid| *tid != *pid.to_string()));
+        if let Some(path) = other_thread {
+            File::open(path.join("maps"))?.take(MAX_BYTES).read_to_end(buffer)?;
+        }
+    }
     for line in buffer.split(|&b| b == b'\n') {
         // Most lines are data; their permissions are looked at before anything is parsed.
         let Some(space) = line.iter().position(|&b| b == b' ') else { continue };

@@ -10,7 +10,7 @@
 //!
 //! | code | names from | module |
 //! |---|---|---|
-//! | program, library | `.symtab`, separate debug file, `.dynsym`; lines and inlined functions from DWARF | its path |
+//! | program, library | `.symtab`, separate debug file, `.dynsym`; PLT stubs from relocations; lines and inlined functions from DWARF | its path |
 //! | kernel, kernel module, BPF program | /proc/kallsyms, the event stream | `[kernel]`, `[ext4]`, `[bpf]` |
 //! | vDSO | its image in memory | `[vdso]` |
 //! | JIT | `/tmp/perf-PID.map` | `[jit]` |
@@ -32,6 +32,7 @@ pub mod module;
 pub mod native;
 pub mod open;
 pub mod perf_map;
+pub mod plt;
 pub mod process;
 pub mod process_file;
 pub mod root;
@@ -52,7 +53,7 @@ use self::{
     module::{Module, ModuleKey, Modules},
     namer::Placed,
     perf_map::PerfMap,
-    process::{Place, Processes},
+    process::{Image, Place, Processes},
 };
 use crate::{
     model::{LocationId, Profile, StackEnd},
@@ -124,6 +125,10 @@ impl Symbolizer {
 
     /// Command name of the process (of its program image at that time; NUL-padded), if anything is known of it.
     pub fn process_comm(&mut self, owner: Owner) -> Option<Comm> {
+        if owner.pid == 0 {
+            // The idle tasks are no process in /proc; their threads are called `swapper/CPU`.
+            return Some(process_file::comm(b"swapper"));
+        }
         let image = self.processes.image(owner.pid, owner.incarnation, owner.first_ns, &mut self.modules)?;
         (image.comm != Comm::default()).then_some(image.comm)
     }
@@ -131,18 +136,33 @@ impl Symbolizer {
     /// Appends the frames of a user stack (absolute addresses: the sampled instruction, then return addresses).
     pub fn user_stack(&mut self, owner: Owner, addresses: &[u64], out: &mut Vec<FrameId>) {
         let Some(&leaf) = addresses.first() else { return };
+        let Owner { pid, incarnation, first_ns } = owner;
+        let Self { processes, modules, frames, .. } = self;
+        let mut image = processes.image(pid, incarnation, first_ns, modules);
         // Only the leaf is sure to be code; addresses further out can be what a broken chain picked up.
-        if self.place(owner, leaf).0 == ModuleKey::NO_MAPPING && leaf < KERNEL_START {
-            self.processes.reread(owner.pid, &mut self.modules);
+        let is_unknown =
+            |image: &Image| image.unread.is_none() && image.place(leaf, first_ns) == Place::Nowhere;
+        if leaf < KERNEL_START && image.as_deref().is_some_and(is_unknown) {
+            processes.reread(pid, modules);
+            image = processes.image(pid, incarnation, first_ns, modules);
         }
         for (depth, &address) in addresses.iter().enumerate() {
-            let (module, address) =
-                self.place(owner, if depth == 0 { address } else { address.wrapping_sub(1) });
-            self.modules.touch(module);
-            out.push(self.frames.intern(module, address));
+            let address = if depth == 0 { address } else { address.wrapping_sub(1) };
+            let (module, address) = match image.as_mut().map(|image| (image.place(address, first_ns), image))
+            {
+                Some((Place::Mapped(ModuleKey::ANONYMOUS, address), image)) => {
+                    let add = || modules.add(Module::Jit(PerfMap::of_process(pid)));
+                    (*image.jit.get_or_insert_with(add), address)
+                }
+                Some((Place::Mapped(module, address), _)) => (module, address),
+                Some((Place::Nowhere, image)) => (image.unread.unwrap_or(ModuleKey::NO_MAPPING), address),
+                None => (ModuleKey::PROCESS_GONE, address),
+            };
+            modules.touch(module);
+            out.push(frames.intern(module, address));
         }
         if let Some(&outermost) = out.last() {
-            self.frames.mark_outermost(outermost);
+            frames.mark_outermost(outermost);
         }
     }
 
@@ -155,26 +175,6 @@ impl Symbolizer {
         }
     }
 
-    fn place(&mut self, owner: Owner, address: u64) -> (ModuleKey, u64) {
-        let Some(image) =
-            self.processes.image(owner.pid, owner.incarnation, owner.first_ns, &mut self.modules)
-        else {
-            return (ModuleKey::PROCESS_GONE, address);
-        };
-        match image.place(address, owner.first_ns) {
-            Place::Mapped(ModuleKey::ANONYMOUS, address) => {
-                let modules = &mut self.modules;
-                let jit = *image
-                    .jit
-                    .get_or_insert_with(|| modules.add(Module::Jit(PerfMap::of_process(owner.pid))));
-                (jit, address)
-            }
-            Place::Mapped(module, address) => (module, address),
-            Place::Nowhere if image.is_gone => (ModuleKey::PROCESS_GONE, address),
-            Place::Nowhere => (ModuleKey::NO_MAPPING, address),
-        }
-    }
-
     /// All samples taken before this time have been looked up: forgets what ended before it.
     pub fn drained(&mut self, until_ns: u64) {
         self.processes.forget_ended_before(until_ns);
@@ -184,9 +184,9 @@ impl Symbolizer {
     /// What is held at the moment.
     pub fn held(&self) -> Held {
         Held {
-            processes: self.processes.len(),
+            processes: self.processes.count(),
             open_files: self.modules.open_files(),
-            frames: self.frames.len(),
+            frames: self.frames.count(),
         }
     }
 

@@ -38,7 +38,9 @@ impl ModuleKey {
     pub const ANONYMOUS: Self = Self(4);
     /// Mappings that the kernel makes: uprobe slots, 32-bit vDSO.
     pub const KERNEL_MADE: Self = Self(5);
-    const FIRST_FREE: u32 = 6;
+    /// User memory of a process whose mappings may not be read.
+    pub const NOT_PERMITTED: Self = Self(6);
+    const FIRST_FREE: u32 = 7;
 
     /// A key that no fixed module has.
     #[cfg(test)]
@@ -86,14 +88,22 @@ const MAX_ATTEMPTS: u8 = 16;
 /// beyond it counts as not mapped.
 const MAX_MODULES: usize = 1 << 16;
 /// Memory that has a path but is a JIT compiler's if it holds no ELF file: .NET, V8 and others map their code twice.
-const MEMORY_PATHS: &[&[u8]] = &[b"/memfd:", b"/dev/zero", b"/SYSV", b"/dev/shm/", b"anon_inode:"];
+const MEMORY_PATHS: &[&[u8]] =
+    &[b"/memfd:", b"/dev/zero", b"/SYSV", b"/dev/shm/", b"/anon_hugepage", b"anon_inode:"];
+
+/// Device (major, minor) and inode number, as the kernel shows them for mappings.
+type Inode = ((u32, u32), u64);
+
+/// A path under which a file was mapped, and its module.
+type KnownPath = (Box<[u8]>, ModuleKey);
 
 /// All modules seen.
 #[derive(Debug)]
 pub struct Modules {
     entries: Vec<Module>,
     by_build_id: HashMap<Vec<u8>, ModuleKey>,
-    by_inode: HashMap<((u32, u32), u64), Vec<(Box<[u8]>, ModuleKey)>>,
+    /// By device and inode: the paths seen, each with its module.
+    by_inode: HashMap<Inode, Vec<KnownPath>>,
     open: usize,
     max_open: usize,
     clock: u64,

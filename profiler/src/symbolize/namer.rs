@@ -50,6 +50,7 @@ pub fn name_all(frames: &[RawFrame], mut modules: Modules, profile: &mut Profile
                 ModuleKey::VDSO => namer.vdso(group),
                 ModuleKey::KERNEL_MADE => namer.unresolved(group, Unresolved::KERNEL_MADE),
                 ModuleKey::PROCESS_GONE => namer.unresolved(group, Unresolved::PROCESS_GONE),
+                ModuleKey::NOT_PERMITTED => namer.unresolved(group, Unresolved::NOT_PERMITTED),
                 _ => namer.unresolved(group, Unresolved::NO_MAPPING),
             },
         }
@@ -76,6 +77,8 @@ impl Unresolved {
     const NO_MAPPING: Self = Self { path: "[unknown]", kind: ModuleKind::Unknown, reason: Reason::NoMapping };
     const PROCESS_GONE: Self =
         Self { path: "[unknown]", kind: ModuleKind::Unknown, reason: Reason::ProcessGone };
+    const NOT_PERMITTED: Self =
+        Self { path: "[unknown]", kind: ModuleKind::Unknown, reason: Reason::PermissionDenied };
     const KERNEL_MADE: Self =
         Self { path: "[kernel mapping]", kind: ModuleKind::Vdso, reason: Reason::NoSymbols };
 }
@@ -205,7 +208,7 @@ impl Namer<'_> {
     fn stand_in(&self, module: ModuleId, address: u64, reason: Reason) -> String {
         let module = &self.profile.modules[module.index()];
         match reason {
-            Reason::NoMapping | Reason::ProcessGone | Reason::KernelHidden => {
+            _ if module.kind == ModuleKind::Unknown || reason == Reason::KernelHidden => {
                 format!("{} [{}]", module.name(), reason.words())
             }
             _ => format!("{}+{address:#x} [{}]", module.name(), reason.words()),

@@ -10,7 +10,7 @@ use super::{
     dwarf::{self, Activation, Chain},
     elf::{self, Bytes, Headers, Section},
     elf_symbols::{self, Answer},
-    root,
+    plt, root,
     unwind::UnwindTable,
 };
 use crate::model::Reason;
@@ -89,6 +89,11 @@ pub fn name(target: Target<'_>, wanted: &[Wanted]) -> Vec<Named> {
             // Every address is in `unique`, which was made from them.
             let index = unique.binary_search(&address).unwrap_or_default();
             let mut named = found.answer(index);
+            if named.chain.is_err()
+                && let Some(stub) = plt::name(bytes, &headers, &sections, address)
+            {
+                named.chain = Ok(vec![Activation { name: demangle_stub(&stub), file: None, line: 0 }]);
+            }
             if wanted.outermost && !named.is_root && named.chain.is_err() {
                 named.is_root =
                     root::is_nameless_root(bytes, &headers, &sections, &unwind, file_name, address);
@@ -96,6 +101,13 @@ pub fn name(target: Target<'_>, wanted: &[Wanted]) -> Vec<Named> {
             named
         })
         .collect()
+}
+
+fn demangle_stub(stub: &[u8]) -> String {
+    match stub.strip_suffix(b"@plt") {
+        Some(name) => demangle(name) + "@plt",
+        None => demangle(stub),
+    }
 }
 
 /// Names addresses of an ELF image in memory (the vDSO) by its symbols.

@@ -133,9 +133,14 @@ pub fn mapped(mapping: Mapped<'_>) -> Result<File, Reason> {
 }
 
 fn note(reason: &mut Reason, error: &io::Error) {
-    // "It may not be opened" says more than "it is gone", and "it is another file" more than both.
-    if error.kind() == io::ErrorKind::PermissionDenied && *reason == Reason::FileGone {
-        *reason = Reason::PermissionDenied;
+    // "It may not be opened" and "it is no file" say more than "it is gone", "it is another file" more than all.
+    if *reason == Reason::FileGone {
+        *reason = match error.kind() {
+            io::ErrorKind::PermissionDenied => Reason::PermissionDenied,
+            // See `readable`: a device, for example.
+            io::ErrorKind::InvalidInput => Reason::BadElf,
+            _ => Reason::FileGone,
+        };
     }
 }
 

@@ -4,7 +4,7 @@
 //! process has one image per `execve` (and per fork), each with the time it began; a sample belongs to the image that
 //! was alive at its own time. Children share their parent's mappings until one of them changes.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc};
 
 use profiler_common::Comm;
 
@@ -50,8 +50,8 @@ pub struct Image {
     read_ns: u64,
     /// Number of losses of events that it has been read after.
     generation: u32,
-    /// It could not be read: nothing is known.
-    pub is_gone: bool,
+    /// Where all its addresses are, because its mappings could not be read.
+    pub unread: Option<ModuleKey>,
     /// The module of its JIT code, once some was sampled.
     pub jit: Option<ModuleKey>,
 }
@@ -90,7 +90,7 @@ impl Processes {
     }
 
     /// Number of processes known, ended ones included.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.table.len()
     }
 
@@ -112,7 +112,7 @@ impl Processes {
         if is_same {
             image.read(pid, &mut self.buffer, modules, self.generation);
         } else {
-            image.is_gone = true;
+            image.unread = Some(ModuleKey::PROCESS_GONE);
         }
         self.table.insert(pid, vec![image]);
     }
@@ -183,7 +183,7 @@ impl Processes {
             if old.read_ns >= time_ns {
                 // /proc was read after this execve: what it showed is the new image's, not the old one's.
                 old.mappings = Arc::default();
-                old.is_gone = true;
+                old.unread = Some(ModuleKey::PROCESS_GONE);
             }
             self.ended += 1;
         }
@@ -301,7 +301,7 @@ impl Image {
             mappings: Arc::default(),
             read_ns: 0,
             generation,
-            is_gone: false,
+            unread: None,
             jit: None,
         }
     }
@@ -328,8 +328,14 @@ impl Image {
             };
             self.add(&new, modules);
         });
-        // Of a process that is gone nothing is known, if nothing was before.
-        self.is_gone = read.is_err() && self.mappings.iter().next().is_none();
+        // If nothing can be read now, what was known before still is.
+        self.unread = match read {
+            Err(error) if self.mappings.iter().next().is_none() => Some(match error.kind() {
+                io::ErrorKind::PermissionDenied => ModuleKey::NOT_PERMITTED,
+                _ => ModuleKey::PROCESS_GONE,
+            }),
+            _ => None,
+        };
         if let Ok(comm) = process_file::read_comm(pid) {
             self.comm = comm;
         }
