@@ -36,6 +36,9 @@ type Place = Option<(ModuleId, FunctionId)>;
 /// Writes the summary.
 pub fn write(tally: &Tally<'_>, options: &RenderOptions, out: &mut dyn Write) -> io::Result<()> {
     head(tally, options, out)?;
+    if tally.cells.is_empty() {
+        return writeln!(out, "no samples");
+    }
     let mut groups: Vec<_> = groups(tally, options).into_iter().collect();
     let sum = |cells: &[&Cell]| cells.iter().fold(0i64, |sum, cell| sum.saturating_add(cell.value));
     groups.sort_by_cached_key(|(label, cells)| (std::cmp::Reverse(sum(cells)), label.clone()));
@@ -168,4 +171,48 @@ fn functions(
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Profile, render::fixture};
+
+    fn summary(profile: &Profile, options: &RenderOptions) -> String {
+        let mut out = Vec::new();
+        write(&Tally::new(profile, options).unwrap(), options, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    /// 300 processes of one name with one sample each, beside a large one.
+    fn many_small() -> Profile {
+        let mut builder = fixture::Builder::default();
+        builder.0.sample_types = fixture::mixed().sample_types;
+        let sh = fixture::module("/bin/sh", crate::model::ModuleKind::Native);
+        let mut add = |pid, name: &str, function: &str, count: i64| {
+            let frames = [fixture::at(&sh, 1, function)];
+            let end = crate::model::StackEnd::Complete;
+            builder.sample(fixture::thread(pid, pid, name, name), &frames, end, 0, vec![count, count]);
+        };
+        add(1, "big", "spin", 700);
+        for pid in 100..400 {
+            add(pid, "sh", &format!("f{}", pid % 20), 1);
+        }
+        builder.0
+    }
+
+    #[test]
+    fn small_processes_of_a_name_are_one_line() {
+        let text = summary(&many_small(), &RenderOptions::default());
+        assert!(text.contains("\nbig (1): 700 samples, 70.0 %\n"), "{text}");
+        assert!(text.contains("\nsh (300 processes): 300 samples, 30.0 %\n"), "{text}");
+        assert!(text.contains("        15   1.5%         15   1.5%  f0 "), "{text}");
+        assert!(text.contains("       180  18.0%                    in 12 more functions"), "{text}");
+    }
+
+    #[test]
+    fn no_samples_is_said() {
+        let profile = Profile { samples: Vec::new(), ..fixture::mixed() };
+        assert!(summary(&profile, &RenderOptions::default()).ends_with("\n\nno samples\n"));
+    }
 }
