@@ -44,12 +44,12 @@ pub fn write(tally: &Tally<'_>, options: &RenderOptions, out: &mut dyn Write) ->
     groups.sort_by_cached_key(|(label, cells)| (std::cmp::Reverse(sum(cells)), label.clone()));
     let width = WIDTHS.0;
     writeln!(out, "{:>17} {:>17}  {:width$} MODULE", "SELF", "TOTAL", "FUNCTION")?;
-    let mut frames = HashMap::new();
+    let mut known = HashMap::new();
     for (label, cells) in groups.iter().take(MAX_GROUPS) {
         let value = sum(cells);
         let (percent, value) = (units::percent(value, tally.total), units::prose(value, tally.sample_type));
         writeln!(out, "{}: {value}, {percent:.1} %", cut(label, 60))?;
-        functions(tally, cells, &mut frames, out)?;
+        functions(tally, &rows(tally, cells, &mut known), out)?;
     }
     if let Some(rest) = groups.get(MAX_GROUPS..).filter(|rest| !rest.is_empty()) {
         let value = rest.iter().fold(0i64, |all, (_, cells)| all.saturating_add(sum(cells)));
@@ -118,12 +118,11 @@ fn places(tally: &Tally<'_>, stack: StackId) -> Vec<Place> {
     places
 }
 
-fn functions(
-    tally: &Tally<'_>,
-    cells: &[&Cell],
-    known: &mut HashMap<StackId, Vec<Place>>,
-    out: &mut dyn Write,
-) -> io::Result<()> {
+/// A function's own and total value, its name and its module's.
+type Row<'a> = ((i64, i64), (&'a str, &'a str));
+
+/// The functions with a value of their own, largest first.
+fn rows<'a>(tally: &'a Tally<'_>, cells: &[&Cell], known: &mut HashMap<StackId, Vec<Place>>) -> Vec<Row<'a>> {
     let mut sums: HashMap<Place, (i64, i64)> = HashMap::new();
     for cell in cells {
         let places = known.entry(cell.stack).or_insert_with(|| places(tally, cell.stack));
@@ -144,6 +143,10 @@ fn functions(
     let mut rows: Vec<_> = sums.into_iter().map(|(place, sums)| (sums, names(place))).collect();
     rows.retain(|((own, _), _)| *own != 0);
     rows.sort_unstable_by(|(a, a_names), (b, b_names)| b.cmp(a).then_with(|| a_names.cmp(b_names)));
+    rows
+}
+
+fn functions(tally: &Tally<'_>, rows: &[Row<'_>], out: &mut dyn Write) -> io::Result<()> {
     let is_large = |own: i64| units::percent(own, tally.total) >= MIN_PERCENT;
     let shown = rows.iter().take(MAX_FUNCTIONS).take_while(|((own, _), _)| is_large(*own)).count().max(1);
     let (width, unit) = (WIDTHS.0, tally.sample_type.unit);
