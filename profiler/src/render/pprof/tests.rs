@@ -129,12 +129,10 @@ fn foreign() -> Vec<u8> {
     out.message(field::LOCATION, &location(70, 9, 0x40_0020, vec![])).unwrap();
     out.message(field::FUNCTION, &proto::Function { id: 7, name: 6, system_name: 6, filename: 7 }).unwrap();
     out.number(field::DURATION_NANOS, 5).unwrap();
+    out.number(field::COMMENT, 10).unwrap();
     out.message(field::PERIOD_TYPE, &proto::ValueType { r#type: 3, unit: 4 }).unwrap();
     out.number(field::PERIOD, 10_000).unwrap();
-    out.number(field::COMMENT, 10).unwrap();
-    for text in strings {
-        out.string(field::STRING_TABLE, text).unwrap();
-    }
+    strings.iter().for_each(|text| out.string(field::STRING_TABLE, text).unwrap());
     out.into_inner()
 }
 
