@@ -284,6 +284,20 @@ fn one_long_name_is_not_copied_without_bound() {
 }
 
 #[test]
+fn small_files_cannot_stand_for_endless_stacks() {
+    // 256 inlined functions at one location, which 10 stacks of some 10,000 locations use: 26 million frames in 110 KB.
+    let mut out = FieldWriter::new(foreign());
+    let line = vec![proto::Line { function_id: 7, line: 0 }; 256];
+    out.message(field::LOCATION, &proto::Location { id: 80, mapping_id: 9, address: 0, line }).unwrap();
+    for n in 0..10 {
+        let location_id = vec![80; 10_000 + n];
+        out.message(field::SAMPLE, &proto::Sample { location_id, value: vec![1, 1], label: vec![] }).unwrap();
+    }
+    let result = read(&out.into_inner()[..]);
+    assert!(matches!(result, Err(DecodeError::TooMany { what: "frames in all stacks", .. })), "{result:?}");
+}
+
+#[test]
 fn our_files_have_no_field_that_the_schema_lacks() {
     let data = unpacked(&fixture::mixed());
     let known = [1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14];
