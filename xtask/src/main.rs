@@ -3,6 +3,7 @@
 //! Each task is a module with one public entry; they share `workspace` (where things are) and `process` (running
 //! programs). A task says what it does in a line each on stderr; stdout is for results.
 
+mod bench;
 mod dist;
 mod ebpf;
 mod process;
@@ -33,6 +34,8 @@ Usage: cargo xtask TASK [OPTIONS]
   dist [--target TRIPLE] [--prove]
                         Build the single static binary in <target>/dist
                           --prove        run it in an empty chroot (root)
+  bench [--quick]       Measure what profiling costs, beside other profilers, into docs/performance.md (root)
+                          --quick        3 rounds (3 minutes) instead of 7
 ";
 
 fn main() -> ExitCode {
@@ -89,6 +92,13 @@ fn dispatch(args: &[String]) -> Result<(), Failure> {
             options.end()?;
             dist::dist(target.as_deref(), prove)?;
         }
+        "bench" => {
+            let quick = options.flag("--quick");
+            options.end()?;
+            bench::bench(quick)?;
+        }
+        // What `bench` starts as its load.
+        "bench-load" => bench::load(rest.first().map_or("", String::as_str))?,
         other => return Err(Failure::usage(format!("no task `{other}`; see cargo xtask --help"))),
     }
     Ok(())
