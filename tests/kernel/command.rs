@@ -41,10 +41,6 @@ fn a_command_that_is_not_executable() {
     fs::write(&data, "no program").unwrap();
     let recorded = Record::new().command(&data, [""; 0]).run();
     fails_with("no execute permission", recorded.status(), &recorded.stderr(), 126, "data");
-    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::write(&data, b"\x7fELF garbage").unwrap();
-    let recorded = Record::new().command(&data, [""; 0]).run();
-    fails_with("no program", recorded.status(), &recorded.stderr(), 126, "data");
     let recorded = Record::new().command(directory.path(), [""; 0]).run();
     fails_with("a directory", recorded.status(), &recorded.stderr(), 126, directory.path().to_str().unwrap());
 }
