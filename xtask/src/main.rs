@@ -15,6 +15,7 @@ mod workspace;
 use std::{env, process::ExitCode};
 
 use process::Failure;
+use setup::Extent;
 
 const HELP: &str = "\
 Tasks of this workspace.
@@ -63,9 +64,9 @@ fn dispatch(args: &[String]) -> Result<(), Failure> {
         "-h" | "--help" | "help" => print!("{HELP}"),
         "run" => return run::run(rest.strip_prefix(&["--".to_owned()]).unwrap_or(rest)),
         "setup" => {
-            let tests = options.flag("--tests");
+            let extent = if options.flag("--tests") { Extent::Tests } else { Extent::Build };
             options.end()?;
-            setup::setup(tests)?;
+            setup::setup(extent)?;
         }
         "ebpf" => {
             options.end()?;

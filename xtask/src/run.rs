@@ -4,13 +4,14 @@ use std::{os::unix::process::CommandExt as _, process::Command};
 
 use crate::{
     process::{Failure, as_root, is_root, run as run_command, say},
-    setup, workspace,
+    setup::{self, Extent},
+    workspace,
 };
 
 /// Sets up if the toolchain is missing, builds the release binary, and becomes it.
 pub fn run(args: &[String]) -> Result<(), Failure> {
     if ebpf_toolchain::find().is_err() {
-        setup::setup(false)?;
+        setup::setup(Extent::Build)?;
     }
     build_release()?;
     let binary = workspace::release_binary()?;

@@ -9,7 +9,8 @@ use ebpf_toolchain::Action;
 use crate::{
     process::{Failure, as_root, is_root, run},
     run::build_release,
-    setup, tidy, workspace,
+    setup::{self, Extent},
+    tidy, workspace,
 };
 
 /// What is run.
@@ -33,7 +34,7 @@ pub fn test(plan: &Plan) -> Result<(), Failure> {
         let hint = "the kernel tests load eBPF programs: run as root, or leave them out with --no-kernel";
         as_root("true").map_err(|e| Failure::new(format!("{e}; {hint}")))?;
     }
-    let mut steps: Vec<Step> = vec![("set-up", |_| setup::setup(true))];
+    let mut steps: Vec<Step> = vec![("set-up", set_up)];
     if plan.filter.is_none() {
         steps.extend(CHECKS);
     }
@@ -48,6 +49,10 @@ pub fn test(plan: &Plan) -> Result<(), Failure> {
         step(plan).map_err(|e| Failure::new(format!("{name}: {e}")))?;
     }
     Ok(())
+}
+
+fn set_up(plan: &Plan) -> Result<(), Failure> {
+    setup::setup(if plan.kernel { Extent::Tests } else { Extent::Checks })
 }
 
 fn format(_: &Plan) -> Result<(), Failure> {

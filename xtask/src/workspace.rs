@@ -5,16 +5,21 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
 };
 
 use ebpf_toolchain::Crate;
 
 use crate::process::{Failure, capture};
 
-/// The workspace's directory. It is compiled in: xtask is always run from where it was built.
+/// The workspace's directory: of the package that cargo runs. What was compiled in is the fallback only: clones that
+/// share a target directory also share this program.
 pub fn root() -> &'static Path {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.parent().unwrap_or(package)
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let package = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        Path::new(&package).parent().map_or_else(|| PathBuf::from(&package), Path::to_owned)
+    })
 }
 
 /// The workspace's version.

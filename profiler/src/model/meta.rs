@@ -43,3 +43,10 @@ pub struct Meta {
     /// Limitations of this run that the reader should know: features that were off, and why.
     pub notes: Vec<String>,
 }
+
+impl Meta {
+    /// Whether this profiler made the recording. Another tool's file says nothing about losses and cost.
+    pub fn is_own(&self) -> bool {
+        !self.profiler_version.is_empty()
+    }
+}

@@ -179,7 +179,26 @@ impl RenderError {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Also clean: no control characters but line ends in any text format.
+        #[test]
+        fn any_profile_is_written_in_any_format(profile in fixture::profiles(), inverted: bool, per_thread: bool, merge_by_name: bool) {
+            let options = RenderOptions { inverted, per_thread, merge_by_name, ..RenderOptions::default() };
+            for format in FORMATS {
+                let mut out = Vec::new();
+                (format.write)(&profile, &options, &mut out).unwrap();
+                if format.name != "pprof" {
+                    let text = String::from_utf8(out).unwrap();
+                    let is_clean = |c: char| c == '\n' || !c.is_control();
+                    prop_assert!(text.chars().all(is_clean), "{}", format.name);
+                }
+            }
+        }
+    }
 
     #[test]
     fn the_extension_chooses_the_format() {

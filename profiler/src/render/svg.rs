@@ -147,7 +147,9 @@ fn subtitle(profile: &Profile, options: &RenderOptions, total: u64) -> String {
         _ = write!(text, ", {} at {} Hz", meta.sampler, meta.frequency_hz);
     }
     _ = write!(text, ", {}", units::utc(meta.start_unix_ns));
-    _ = write!(text, ", lost {}", units::count(profile.losses.lost_samples()));
+    if meta.is_own() {
+        _ = write!(text, ", lost {}", units::count(profile.losses.lost_samples()));
+    }
     if let Some(selection) = &options.selection {
         _ = write!(text, ", only {selection}");
     }

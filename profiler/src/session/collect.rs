@@ -188,8 +188,9 @@ impl Collector {
         }
         let Some(stack) = window.stack(key.user_stack) else { return self.no_stack(true) };
         let mut frames = Vec::with_capacity(stack.frames.len());
-        symbolizer.user_stack(owner(key, value), &stack.frames, &mut frames);
-        let id = self.stacks.intern(KeptStack { frames: frames.into(), end: Some(stack.end) });
+        let broke = symbolizer.user_stack(owner(key, value), &stack.frames, &mut frames);
+        let end = if broke { WalkEnd::Ended } else { stack.end };
+        let id = self.stacks.intern(KeptStack { frames: frames.into(), end: Some(end) });
         self.user_cache.insert(cached, id);
         id
     }

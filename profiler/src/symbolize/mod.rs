@@ -134,8 +134,11 @@ impl Symbolizer {
     }
 
     /// Appends the frames of a user stack (absolute addresses: the sampled instruction, then return addresses).
-    pub fn user_stack(&mut self, owner: Owner, addresses: &[u64], out: &mut Vec<FrameId>) {
-        let Some(&leaf) = addresses.first() else { return };
+    ///
+    /// A return address in no mapping proves that the chain of frame pointers broke: it is kept as one unknown frame, so
+    /// that the break is seen, and what the walk picked up behind it is not, because it was never a frame. True if so.
+    pub fn user_stack(&mut self, owner: Owner, addresses: &[u64], out: &mut Vec<FrameId>) -> bool {
+        let Some(&leaf) = addresses.first() else { return false };
         let Owner { pid, incarnation, first_ns } = owner;
         let Self { processes, modules, frames, .. } = self;
         let mut image = processes.image(pid, incarnation, first_ns, modules);
@@ -158,12 +161,17 @@ impl Symbolizer {
                 Some((Place::Nowhere, image)) => (image.unread.unwrap_or(ModuleKey::NO_MAPPING), address),
                 None => (ModuleKey::PROCESS_GONE, address),
             };
+            if depth > 0 && module == ModuleKey::NO_MAPPING {
+                out.push(frames.intern(module, 0));
+                return true;
+            }
             modules.touch(module);
             out.push(frames.intern(module, address));
         }
         if let Some(&outermost) = out.last() {
             frames.mark_outermost(outermost);
         }
+        false
     }
 
     /// Appends the frames of a kernel stack (absolute addresses: the sampled instruction, then return addresses).

@@ -22,7 +22,6 @@ use crate::perf::record::{FileIdentity, ProcessEvent};
 const MAX_ENDED: usize = 65_536;
 /// A process whose sample hit unknown memory is read again at most this often.
 const REREAD_INTERVAL_NS: u64 = 1_000_000_000;
-
 /// /proc shows start times in whole ticks of 10 ms; 1 ms more for a million `execve`s.
 const START_SLACK_NS: u64 = 11_000_000;
 

@@ -1,3 +1,5 @@
+//! Commands started stopped, released, and seen to their end.
+
 use std::{
     io::Read,
     os::unix::{fs::PermissionsExt, process::ExitStatusExt},

@@ -24,17 +24,31 @@ type Way = fn(&Survey, &mut Apt) -> Result<bool, Failure>;
 
 const WAYS: [Way; 4] = [|_, _| Ok(true), rust::add_sources, rust::install_packages, rust::install_nightly];
 
-/// Sets the machine up; `tests`: also for `cargo xtask test`.
+/// What the machine is set up for; each includes those before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Extent {
+    /// `cargo build`.
+    Build,
+    /// The checks, and the tests that need no kernel.
+    Checks,
+    /// Everything that `cargo xtask test` does.
+    Tests,
+}
+
+/// Sets the machine up.
 ///
 /// # Errors
 /// One line per way that was tried and did not work, each with the command to give by hand, and the missing piece.
-pub fn setup(tests: bool) -> Result<(), Failure> {
+pub fn setup(extent: Extent) -> Result<(), Failure> {
     let mut apt = Apt::default();
     let toolchain = toolchain(&mut apt)?;
     say(format!("eBPF toolchain: {toolchain}"));
-    if tests {
+    if extent >= Extent::Checks {
         rust::components()?;
-        tools::install(&mut apt)?;
+        tools::compilers(&mut apt)?;
+    }
+    if extent >= Extent::Tests {
+        tools::consumers(&mut apt)?;
     }
     let ebpf = workspace::ebpf_crate()?;
     ebpf.run(&toolchain, Action::Build)

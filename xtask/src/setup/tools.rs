@@ -1,20 +1,76 @@
-//! Programs that only the tests need.
+//! Programs that only the tests need: compilers for the workloads, and other tools that read what the profiler writes.
 
-use ebpf_toolchain::on_path;
+use std::{fs, path::Path, process::Command};
 
 use super::apt::Apt;
-use crate::process::Failure;
+use crate::{
+    process::{Failure, run, say, succeeds},
+    workspace,
+};
 
-/// Program, its package, and what it is needed for.
-const TOOLS: [(&str, &str, &str); 2] =
-    [("gcc", "gcc", "the workloads in C"), ("g++", "g++", "the workloads in C++")];
+/// A program that is asked for its version to see that it works: a name on PATH may have nothing behind it.
+struct Tool {
+    /// Names that it goes by.
+    programs: &'static [&'static str],
+    /// The argument that makes it print its version.
+    version: &'static str,
+    package: &'static str,
+    why: &'static str,
+}
 
-/// Installs what is missing.
-pub fn install(apt: &mut Apt) -> Result<(), Failure> {
-    for (program, package, why) in TOOLS {
-        if on_path(program).is_none() {
-            apt.install(&[package], why)?;
+const COMPILERS: [Tool; 2] = [
+    Tool { programs: &["gcc"], version: "--version", package: "gcc", why: "workloads in C" },
+    Tool { programs: &["g++"], version: "--version", package: "g++", why: "workloads in C++" },
+];
+
+const CONSUMERS: [Tool; 2] = [
+    Tool {
+        programs: &["chromium", "chromium-browser", "google-chrome"],
+        version: "--version",
+        package: "chromium",
+        why: "flamegraphs in a browser",
+    },
+    Tool {
+        programs: &["go"],
+        version: "version",
+        package: "golang-go",
+        why: "recordings in `go tool pprof`",
+    },
+];
+
+/// Installs the compilers of the workloads.
+pub fn compilers(apt: &mut Apt) -> Result<(), Failure> {
+    install(&COMPILERS, apt)
+}
+
+/// Installs the programs that read the profiler's output.
+pub fn consumers(apt: &mut Apt) -> Result<(), Failure> {
+    install(&CONSUMERS, apt)?;
+    speedscope(&workspace::build_directory()?.join("consumers"), apt)
+}
+
+fn install(tools: &[Tool], apt: &mut Apt) -> Result<(), Failure> {
+    for tool in tools {
+        let works = |program: &&str| succeeds(Command::new(program).arg(tool.version));
+        if !tool.programs.iter().any(works) {
+            apt.install(&[tool.package], tool.why)?;
         }
     }
     Ok(())
+}
+
+/// The flamegraph viewer, a package of npm's, in the build directory.
+fn speedscope(directory: &Path, apt: &mut Apt) -> Result<(), Failure> {
+    const PACKAGE: &str = "speedscope@1.25.0";
+    if directory.join("node_modules/speedscope/dist/release/index.html").exists() {
+        return Ok(());
+    }
+    const NPM: Tool =
+        Tool { programs: &["npm"], version: "--version", package: "npm", why: "installing speedscope" };
+    install(&[NPM], apt)?;
+    fs::create_dir_all(directory).map_err(|e| Failure::io(directory, &e))?;
+    say(format!("installing for recordings in speedscope: npm install {PACKAGE}"));
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix"]);
+    run(npm.arg(directory).arg(PACKAGE).current_dir(directory))
 }

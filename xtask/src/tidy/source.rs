@@ -101,6 +101,23 @@ pub fn without_tests(source: &str) -> &str {
     source
 }
 
+/// The files of the modules that a file declares for tests only (`#[cfg(test)] mod golden;`), without `.rs`: what is
+/// below such a path is test code as well.
+pub fn test_modules(path: &str, source: &str) -> Vec<String> {
+    let stem = path.strip_suffix(".rs").unwrap_or(path);
+    let (directory, name) = stem.rsplit_once('/').unwrap_or(("", stem));
+    let directory = if matches!(name, "mod" | "lib" | "main") { directory } else { stem };
+    let mut found = Vec::new();
+    let mut lines = source.lines().peekable();
+    while let Some(line) = lines.next() {
+        let declared = lines.peek().and_then(|next| next.trim().strip_suffix(';')?.split_once("mod "));
+        if let (true, Some((_, module))) = (line.trim() == "#[cfg(test)]", declared) {
+            found.push(format!("{directory}/{module}"));
+        }
+    }
+    found
+}
+
 /// A path in the code, braces expanded: `use crate::{a, b::C}` names two.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Named {
@@ -251,6 +268,14 @@ mod tests {
         let found = named("println!(x); a != b; std::write!(f);");
         let macros: Vec<_> = found.iter().filter(|n| n.is_macro).map(|n| n.segments.join("::")).collect();
         assert_eq!(macros, ["println", "std::write"]);
+    }
+
+    #[test]
+    fn modules_for_tests_are_found_where_their_files_are() {
+        let source =
+            "mod a;\n#[cfg(test)]\npub(crate) mod b;\n#[cfg(test)]\nmod tests {\n}\n#[cfg(unix)]\nmod c;\n";
+        assert_eq!(test_modules("profiler/src/render/mod.rs", source), ["profiler/src/render/b"]);
+        assert_eq!(test_modules("profiler/src/target.rs", source), ["profiler/src/target/b"]);
     }
 
     #[test]

@@ -1,3 +1,5 @@
+//! What `doctor` says of machines that lack something.
+
 use proptest::prelude::*;
 use rustix::io::Errno;
 

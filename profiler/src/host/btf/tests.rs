@@ -1,3 +1,5 @@
+//! BTF made by hand, valid and hostile, and the running kernel's.
+
 use std::{io::Write, path::Path};
 
 use proptest::prelude::*;

@@ -27,7 +27,7 @@ pub const MAX_COMMENTS: usize = 4096;
 pub const MAX_STRINGS: usize = 16 << 20;
 
 /// Entries of each of the other tables: modules, functions, locations, samples.
-pub const MAX_ENTRIES: usize = 32 << 20;
+pub const MAX_ENTRIES: usize = 16 << 20;
 
 /// Inlined functions at one location. Compilers stop far below.
 pub const MAX_LINES: usize = 256;
@@ -35,8 +35,12 @@ pub const MAX_LINES: usize = 256;
 /// Locations of one stack.
 pub const MAX_STACK: usize = 16 << 10;
 
-/// Frames of all distinct stacks, inlined ones expanded: one walk over all stacks is what every renderer does.
-pub const MAX_FRAMES: usize = 1 << 27;
+/// Frames of all distinct stacks, inlined ones expanded, that any file may have: one walk over all stacks is what every
+/// renderer does.
+pub const FREE_FRAMES: usize = 4 << 20;
+
+/// Beyond [`FREE_FRAMES`]: frames per byte of unpacked data. A location takes one to three bytes in a stack.
+pub const FRAMES_PER_BYTE: usize = 8;
 
 /// Bytes of names taken into the model, beside [`NAME_BYTES_PER_BYTE`]: many entries may share one long string.
 pub const NAME_BYTES: usize = 64 << 20;

@@ -7,7 +7,7 @@ use prost::Message;
 use super::{
     DecodeError,
     decode::{Decoder, damaged, next_id, raw_messages, unit},
-    limits::{MAX_FRAMES, MAX_STACK},
+    limits::{FRAMES_PER_BYTE, FREE_FRAMES, MAX_STACK},
     proto::{self, field},
 };
 use crate::model::{LocationId, Sample, Stack, StackEnd, StackId, Thread, ThreadId, Unit};
@@ -22,6 +22,7 @@ pub fn read(
         locations,
         stacks: HashMap::new(),
         frames: 0,
+        max_frames: FREE_FRAMES.saturating_add(decoder.data.len().saturating_mul(FRAMES_PER_BYTE)),
         threads: HashMap::new(),
         raw_threads: HashMap::new(),
         sums: vec![0; scales.len()],
@@ -111,6 +112,7 @@ struct Reader<'a> {
     stacks: HashMap<Stack, StackId>,
     /// Frames of all stacks, inlined ones expanded.
     frames: usize,
+    max_frames: usize,
     threads: HashMap<Thread, ThreadId>,
     raw_threads: HashMap<RawThread, ThreadId>,
     /// Sum of absolute values per sample type.
@@ -132,8 +134,8 @@ impl Reader<'_> {
         }
         let lines = stack.locations.iter().map(|id| decoder.profile.locations[id.index()].lines.len());
         self.frames = self.frames.saturating_add(lines.sum());
-        if self.frames > MAX_FRAMES {
-            return Err(DecodeError::TooMany { what: "frames in all stacks", limit: MAX_FRAMES });
+        if self.frames > self.max_frames {
+            return Err(DecodeError::TooMany { what: "frames in all stacks", limit: self.max_frames });
         }
         // Stacks are fewer than samples, whose number is bounded.
         let id = StackId(self.stacks.len() as u32);

@@ -129,12 +129,10 @@ fn foreign() -> Vec<u8> {
     out.message(field::LOCATION, &location(70, 9, 0x40_0020, vec![])).unwrap();
     out.message(field::FUNCTION, &proto::Function { id: 7, name: 6, system_name: 6, filename: 7 }).unwrap();
     out.number(field::DURATION_NANOS, 5).unwrap();
+    out.number(field::COMMENT, 10).unwrap();
     out.message(field::PERIOD_TYPE, &proto::ValueType { r#type: 3, unit: 4 }).unwrap();
     out.number(field::PERIOD, 10_000).unwrap();
-    out.number(field::COMMENT, 10).unwrap();
-    for text in strings {
-        out.string(field::STRING_TABLE, text).unwrap();
-    }
+    strings.iter().for_each(|text| out.string(field::STRING_TABLE, text).unwrap());
     out.into_inner()
 }
 
@@ -283,6 +281,20 @@ fn one_long_name_is_not_copied_without_bound() {
         .unwrap();
     }
     assert!(matches!(read(&out.into_inner()[..]), Err(DecodeError::TooMany { what: "bytes of names", .. })));
+}
+
+#[test]
+fn small_files_cannot_stand_for_endless_stacks() {
+    // 256 inlined functions at one location, which 10 stacks of some 10,000 locations use: 26 million frames in 110 KB.
+    let mut out = FieldWriter::new(foreign());
+    let line = vec![proto::Line { function_id: 7, line: 0 }; 256];
+    out.message(field::LOCATION, &proto::Location { id: 80, mapping_id: 9, address: 0, line }).unwrap();
+    for n in 0..10 {
+        let location_id = vec![80; 10_000 + n];
+        out.message(field::SAMPLE, &proto::Sample { location_id, value: vec![1, 1], label: vec![] }).unwrap();
+    }
+    let result = read(&out.into_inner()[..]);
+    assert!(matches!(result, Err(DecodeError::TooMany { what: "frames in all stacks", .. })), "{result:?}");
 }
 
 #[test]

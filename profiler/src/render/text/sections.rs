@@ -53,6 +53,12 @@ impl Section {
         SECTIONS.iter().find(|section| section.name == name)
     }
 
+    /// Its levels, outermost first.
+    #[cfg(test)]
+    pub const fn levels(&self) -> &'static [Level] {
+        self.levels
+    }
+
     /// Whether the options ask for it.
     pub fn is_shown(&'static self, options: &RenderOptions) -> bool {
         options.sections.is_empty() || options.sections.contains(&self)

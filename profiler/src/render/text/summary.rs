@@ -36,17 +36,20 @@ type Place = Option<(ModuleId, FunctionId)>;
 /// Writes the summary.
 pub fn write(tally: &Tally<'_>, options: &RenderOptions, out: &mut dyn Write) -> io::Result<()> {
     head(tally, options, out)?;
+    if tally.cells.is_empty() {
+        return writeln!(out, "no samples");
+    }
     let mut groups: Vec<_> = groups(tally, options).into_iter().collect();
     let sum = |cells: &[&Cell]| cells.iter().fold(0i64, |sum, cell| sum.saturating_add(cell.value));
     groups.sort_by_cached_key(|(label, cells)| (std::cmp::Reverse(sum(cells)), label.clone()));
     let width = WIDTHS.0;
     writeln!(out, "{:>17} {:>17}  {:width$} MODULE", "SELF", "TOTAL", "FUNCTION")?;
-    let mut frames = HashMap::new();
+    let mut known = HashMap::new();
     for (label, cells) in groups.iter().take(MAX_GROUPS) {
         let value = sum(cells);
         let (percent, value) = (units::percent(value, tally.total), units::prose(value, tally.sample_type));
         writeln!(out, "{}: {value}, {percent:.1} %", cut(label, 60))?;
-        functions(tally, cells, &mut frames, out)?;
+        functions(tally, &rows(tally, cells, &mut known), out)?;
     }
     if let Some(rest) = groups.get(MAX_GROUPS..).filter(|rest| !rest.is_empty()) {
         let value = rest.iter().fold(0i64, |all, (_, cells)| all.saturating_add(sum(cells)));
@@ -115,12 +118,11 @@ fn places(tally: &Tally<'_>, stack: StackId) -> Vec<Place> {
     places
 }
 
-fn functions(
-    tally: &Tally<'_>,
-    cells: &[&Cell],
-    known: &mut HashMap<StackId, Vec<Place>>,
-    out: &mut dyn Write,
-) -> io::Result<()> {
+/// A function's own and total value, its name and its module's.
+type Row<'a> = ((i64, i64), (&'a str, &'a str));
+
+/// The functions with a value of their own, largest first.
+fn rows<'a>(tally: &'a Tally<'_>, cells: &[&Cell], known: &mut HashMap<StackId, Vec<Place>>) -> Vec<Row<'a>> {
     let mut sums: HashMap<Place, (i64, i64)> = HashMap::new();
     for cell in cells {
         let places = known.entry(cell.stack).or_insert_with(|| places(tally, cell.stack));
@@ -141,6 +143,10 @@ fn functions(
     let mut rows: Vec<_> = sums.into_iter().map(|(place, sums)| (sums, names(place))).collect();
     rows.retain(|((own, _), _)| *own != 0);
     rows.sort_unstable_by(|(a, a_names), (b, b_names)| b.cmp(a).then_with(|| a_names.cmp(b_names)));
+    rows
+}
+
+fn functions(tally: &Tally<'_>, rows: &[Row<'_>], out: &mut dyn Write) -> io::Result<()> {
     let is_large = |own: i64| units::percent(own, tally.total) >= MIN_PERCENT;
     let shown = rows.iter().take(MAX_FUNCTIONS).take_while(|((own, _), _)| is_large(*own)).count().max(1);
     let (width, unit) = (WIDTHS.0, tally.sample_type.unit);
@@ -168,4 +174,48 @@ fn functions(
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Profile, render::fixture};
+
+    fn summary(profile: &Profile, options: &RenderOptions) -> String {
+        let mut out = Vec::new();
+        write(&Tally::new(profile, options).unwrap(), options, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    /// 300 processes of one name with one sample each, beside a large one.
+    fn many_small() -> Profile {
+        let mut builder = fixture::Builder::default();
+        builder.0.sample_types = fixture::mixed().sample_types;
+        let sh = fixture::module("/bin/sh", crate::model::ModuleKind::Native);
+        let mut add = |pid, name: &str, function: &str, count: i64| {
+            let frames = [fixture::at(&sh, 1, function)];
+            let end = crate::model::StackEnd::Complete;
+            builder.sample(fixture::thread(pid, pid, name, name), &frames, end, 0, vec![count, count]);
+        };
+        add(1, "big", "spin", 700);
+        for pid in 100..400 {
+            add(pid, "sh", &format!("f{}", pid % 20), 1);
+        }
+        builder.0
+    }
+
+    #[test]
+    fn small_processes_of_a_name_are_one_line() {
+        let text = summary(&many_small(), &RenderOptions::default());
+        assert!(text.contains("\nbig (1): 700 samples, 70.0 %\n"), "{text}");
+        assert!(text.contains("\nsh (300 processes): 300 samples, 30.0 %\n"), "{text}");
+        assert!(text.contains("        15   1.5%         15   1.5%  f0 "), "{text}");
+        assert!(text.contains("       180  18.0%                    in 12 more functions"), "{text}");
+    }
+
+    #[test]
+    fn no_samples_is_said() {
+        let profile = Profile { samples: Vec::new(), ..fixture::mixed() };
+        assert!(summary(&profile, &RenderOptions::default()).ends_with("\n\nno samples\n"));
+    }
 }

@@ -29,8 +29,12 @@ pub fn write(tally: &Tally<'_>, options: &RenderOptions, out: &mut dyn Write) ->
     writeln!(out)?;
     let mut line = |key: &str, text: String| wrapped(key, &text, out);
     line("samples", samples(tally))?;
-    line("lost", lost(&profile.losses))?;
-    line("unresolved", unresolved(&profile.losses))?;
+    if profile.meta.is_own() {
+        line("lost", lost(&profile.losses))?;
+        line("unresolved", unresolved(&profile.losses))?;
+    } else {
+        line("lost", "not known".to_owned())?;
+    }
     line("stacks", stacks(tally, options))?;
     if profile.cost != Cost::default() {
         let cost = &profile.cost;

@@ -94,3 +94,46 @@ fn sorted(mut node: Node) -> Node {
     node.children.sort_unstable_by(|a, b| b.value.cmp(&a.value).then_with(|| a.label.cmp(&b.label)));
     node
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::render::{SECTIONS, fixture};
+
+    /// Every node is the sum of its children, and its split adds up to it.
+    fn is_consistent(node: &Node) -> bool {
+        let children: i64 = node.children.iter().map(|child| child.value).sum();
+        node.split.iter().sum::<i64>() == node.value
+            && (node.children.is_empty() || children == node.value)
+            && node.children.iter().all(is_consistent)
+    }
+
+    #[test]
+    fn largest_first_then_by_name() {
+        let profile = fixture::mixed();
+        let tally = Tally::new(&profile, &RenderOptions::default()).unwrap();
+        let root = Labels::new(&tally, &RenderOptions::default()).tree(&[Level::Process]);
+        let lines: Vec<_> = root.children.iter().map(|n| (n.label.as_str(), n.value, n.split)).collect();
+        assert_eq!(lines[1], ("crunch (100)", 413, [60, 300, 53, 0]));
+        assert_eq!(
+            lines[2..5].iter().map(|l| l.0).collect::<Vec<_>>(),
+            ["date (200)", "date (201)", "date (202)"]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_in_any_section(profile in fixture::profiles(), merge_by_name: bool) {
+            let options = RenderOptions { merge_by_name, ..RenderOptions::default() };
+            let tally = Tally::new(&profile, &options).unwrap();
+            let labels = Labels::new(&tally, &options);
+            for section in SECTIONS {
+                let root = labels.tree(section.levels());
+                prop_assert_eq!(root.value, tally.total);
+                prop_assert!(is_consistent(&root));
+            }
+        }
+    }
+}
