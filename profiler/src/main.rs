@@ -13,7 +13,13 @@ use profiler::cli::{
 fn main() -> ExitCode {
     let begun_ns = profiler::session::monotonic_ns();
     let cli = Cli::parse();
-    env_logger::Builder::new().filter_level(cli.log_level.filter()).format(log_line).init();
+    env_logger::Builder::new()
+        .filter_level(cli.log_level.filter())
+        // What the loader says of itself is not what the kernel side logs.
+        .filter_module("aya", log::LevelFilter::Warn)
+        .filter_module("aya_obj", log::LevelFilter::Warn)
+        .format(log_line)
+        .init();
     let result = match cli.command {
         Command::Record(args) => record::run(&args, cli.log_level, begun_ns),
         Command::Report(args) => report::run(&args, &mut std::io::stdout().lock())

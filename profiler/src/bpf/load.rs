@@ -49,9 +49,7 @@ impl Kernel {
     pub fn load(options: &LoadOptions) -> Result<Self, BpfError> {
         let log_level = u8::from(options.log) * log::Level::Debug as u8;
         let targets = if options.filter.by_process != 0 { MAX_TARGETS } else { 1 };
-        // No program needs the kernel's BTF to load (offsets are read globals), and reading it costs 20 ms and 20 MB.
         let mut ebpf = EbpfLoader::new()
-            .btf(None)
             .override_global("FILTER", &options.filter, true)
             .override_global("TASK_OFFSETS", &options.offsets, true)
             .override_global("STACK_LIMIT", &options.stack_limit, true)

@@ -42,6 +42,8 @@ pub fn meta(facts: Facts<'_>) -> Result<Meta, SessionError> {
     };
     let mut notes = facts.options.notes.clone();
     notes.extend(facts.notes);
+    let ticks = facts.probe.seen(Seen::Ticks)?;
+    notes.extend(undelivered(ticks, expected_ticks));
     Ok(Meta {
         profiler_version: env!("CARGO_PKG_VERSION").to_owned(),
         host: clean(uname.nodename().to_bytes()),
@@ -58,7 +60,7 @@ pub fn meta(facts: Facts<'_>) -> Result<Meta, SessionError> {
         command: facts.options.command_line.clone(),
         window_ns: facts.window_ns,
         idle_samples: 0,
-        ticks: facts.probe.seen(Seen::Ticks)?,
+        ticks,
         expected_ticks,
         notes,
     })
@@ -68,4 +70,34 @@ pub fn meta(facts: Facts<'_>) -> Result<Meta, SessionError> {
 fn expected_ticks(frequency_hz: u64, duration_ns: u64, cpus: usize) -> u64 {
     let product = u128::from(frequency_hz) * u128::from(duration_ns) * cpus as u128;
     u64::try_from(product / 1_000_000_000).unwrap_or(u64::MAX)
+}
+
+/// Says why ticks are missing, if more are than timers are late by (2 %).
+fn undelivered(ticks: u64, expected: u64) -> Option<String> {
+    let missing = expected.saturating_sub(ticks);
+    (missing > expected / 50).then(|| {
+        let percent = missing as f64 * 100.0 / expected as f64;
+        format!(
+            "{percent:.0} % of the timer ticks did not come: idle CPUs whose timer stands still (nothing is missing \
+             then), or a hypervisor that gave the CPU to others (then CPU time is missing)"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_rate_times_time_times_cpus() {
+        assert_eq!(expected_ticks(99, 10_000_000_000, 2), 1980);
+        assert_eq!(expected_ticks(u64::MAX, u64::MAX, usize::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn a_few_late_ticks_are_not_worth_a_note() {
+        assert_eq!(undelivered(98, 100), None);
+        assert_eq!(undelivered(0, 0), None);
+        assert!(undelivered(50, 100).is_some_and(|note| note.starts_with("50 %")));
+    }
 }
