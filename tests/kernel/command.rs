@@ -21,7 +21,8 @@ fn the_exit_status_is_passed_on() {
         assert_eq!(recorded.code(), code, "{argument}: {}", recorded.describe());
         let profile = recorded.profile();
         let view = View::of(&profile);
-        expect::samples(argument, view.with("burner_work"), 50_000_000, &profile, 0.1);
+        // 50 ms are few samples, and interrupts that hit them are on top: what is checked here is the status.
+        expect::samples(argument, view.with("burner_work"), 50_000_000, &profile, 0.3);
         no_panic(argument, &recorded.stderr());
     }
 }
