@@ -30,7 +30,7 @@ pub fn run(table: Table) -> Result<(), Failure> {
         Table::Formats => rows(
             "| format | file names | what it is |\n|---|---|---|",
             FORMATS.iter().map(|f| {
-                let names: Vec<String> = f.extensions.iter().map(|e| format!("`.{e}`")).collect();
+                let names: Vec<String> = f.extensions.iter().map(|e| format!("`{e}`")).collect();
                 format!("| `{}` | {} | {} |", f.name, names.join(", "), f.summary)
             }),
         ),

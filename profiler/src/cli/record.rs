@@ -222,17 +222,35 @@ fn render_options(args: &RecordArgs) -> RenderOptions {
     RenderOptions { per_thread: args.per_thread, ..RenderOptions::default() }
 }
 
-/// Completes at the first SIGINT or SIGTERM.
+/// Completes at the first SIGINT or SIGTERM, or SIGHUP (a closed terminal) unless it is ignored as nohup(1) does.
 fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     let failed = |error| Failure::new(Exit::Failure, format!("cannot handle signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut hangup =
+        if is_ignored(libc::SIGHUP) { None } else { Some(signal(SignalKind::hangup()).map_err(failed)?) };
     Ok(async move {
+        let hung_up = async {
+            match &mut hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hung_up => {}
         }
     })
+}
+
+/// True if this process was started with the signal ignored.
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: a null new action makes sigaction(2) only read; all-zero bytes are a valid sigaction.
+    unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut now) == 0 && now.sa_sigaction == libc::SIG_IGN
+    }
 }
 
 /// From here on Ctrl-C ends the process at once, as if it had never been handled: a shell sees 130.

@@ -1,11 +1,11 @@
 //! Tables in the documents that the program writes: a block between two comments equals what
 //! `profiler generate NAME` prints.
 
-use std::fs;
+use std::{fs, path::PathBuf, process::Command};
 
 use super::{Problem, files::File};
 use crate::{
-    process::{Failure, capture, say},
+    process::{Failure, capture, run, say},
     workspace,
 };
 
@@ -23,10 +23,19 @@ pub enum Mode {
 }
 
 /// Checks or rewrites the blocks of the documents.
+///
+/// # Errors
+/// If the program cannot be built, or a document cannot be written.
 pub fn check<'a>(documents: impl Iterator<Item = &'a File>, mode: Mode) -> Result<Vec<Problem>, Failure> {
     let mut problems = Vec::new();
+    let mut program = None;
     for file in documents {
-        let Some(text) = file.text() else { continue };
+        let Some(text) = file.text().filter(|text| text.contains(BEGIN)) else { continue };
+        let program = match &program {
+            Some(built) => built,
+            None => program.insert(build()?),
+        };
+        let mut print = |name: &str| capture(Command::new(program).args(["generate", name]));
         let (updated, found) = update(&file.path, text, &mut print);
         if mode == Mode::Check {
             problems.extend(found);
@@ -42,9 +51,10 @@ pub fn check<'a>(documents: impl Iterator<Item = &'a File>, mode: Mode) -> Resul
     Ok(problems)
 }
 
-/// What the program prints for that name.
-fn print(name: &str) -> Result<String, Failure> {
-    capture(workspace::cargo().args(["run", "--quiet", "--package", "profiler", "--", "generate", name]))
+/// The profiler of a debug build, which the tests need as well.
+fn build() -> Result<PathBuf, Failure> {
+    run(workspace::cargo().args(["build", "--quiet", "--package", "profiler"]))?;
+    Ok(workspace::build_directory()?.join("debug/profiler"))
 }
 
 const OUT_OF_DATE: &str = "is out of date: cargo xtask tidy --bless";
@@ -89,7 +99,7 @@ fn update(
 mod tests {
     use super::*;
 
-    fn run(text: &str) -> (String, Vec<String>) {
+    fn updated(text: &str) -> (String, Vec<String>) {
         let mut print = |name: &str| match name {
             "probes" => Ok("| a |\n|---|\n".to_owned()),
             _ => Err(Failure::new("unknown name")),
@@ -102,13 +112,13 @@ mod tests {
 
     #[test]
     fn an_equal_block_is_left_alone() {
-        assert_eq!(run(GOOD), (GOOD.to_owned(), vec![]));
+        assert_eq!(updated(GOOD), (GOOD.to_owned(), vec![]));
     }
 
     #[test]
     fn a_different_block_is_a_problem_and_can_be_rewritten() {
         let old = GOOD.replace("| a |", "| b |");
-        let (out, problems) = run(&old);
+        let (out, problems) = updated(&old);
         assert_eq!(out, GOOD);
         assert_eq!(problems, ["README.md:2: the table `probes` is out of date: cargo xtask tidy --bless"]);
     }
@@ -116,7 +126,7 @@ mod tests {
     #[test]
     fn an_unknown_name_is_a_problem_and_keeps_the_block() {
         let text = GOOD.replace("probes", "prices");
-        let (out, problems) = run(&text);
+        let (out, problems) = updated(&text);
         assert_eq!(out, text);
         assert_eq!(problems, ["README.md:2: the program does not print `prices`: unknown name"]);
     }
@@ -124,7 +134,7 @@ mod tests {
     #[test]
     fn a_block_without_end_is_a_problem_and_eats_nothing() {
         let text = GOOD.replace(END, "");
-        let (out, problems) = run(&text);
+        let (out, problems) = updated(&text);
         assert_eq!(out, text);
         assert_eq!(problems, ["README.md:2: the generated block `probes` has no `<!-- end -->`"]);
     }
