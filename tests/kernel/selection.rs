@@ -51,7 +51,7 @@ fn all_processes() {
     let (one, two) = burners();
     let profile = Record::at_999().args(["-a", "-d", "0.5"]).run().succeeded();
     let view = View::of(&profile);
-    expect::nothing_lost(&profile);
+    expect::no_sample_lost(&profile);
     assert!(view.of_pid(of(&one)) > 0);
     assert!(view.of_pid(of(&two)) > 0);
 }

@@ -6,7 +6,7 @@
 
 use std::{
     collections::hash_map::DefaultHasher,
-    env, fs,
+    fs,
     hash::{Hash as _, Hasher as _},
     path::{Path, PathBuf},
     process::Command,
@@ -23,7 +23,8 @@ struct Recipe {
     flags: &'static [&'static str],
 }
 
-/// Frame pointers everywhere, and every call a call: what the known answers are about.
+/// Frame pointers (with `KEEP_FRAME` of `burn.h` also in leaf functions), and every call a call: what the known
+/// answers are about.
 const C_FLAGS: [&str; 6] = [
     "-O2",
     "-fno-omit-frame-pointer",
@@ -102,10 +103,6 @@ impl Recipe {
         let mut arguments: Vec<String> = Vec::new();
         if self.compiler != "rustc" {
             arguments.extend(C_FLAGS.map(str::to_owned));
-            if env::consts::ARCH == "x86_64" {
-                // Elsewhere leaf functions follow -fno-omit-frame-pointer.
-                arguments.push("-mno-omit-leaf-frame-pointer".to_owned());
-            }
         }
         arguments.push(source_directory().join("workload").join(self.source).display().to_string());
         arguments.extend(self.flags.iter().map(|&flag| flag.to_owned()));

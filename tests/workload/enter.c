@@ -4,7 +4,7 @@
  * usage: enter STEP... -- PROGRAM ARGUMENT...
  *   chroot=DIR    chroot and change to its root
  *   tmpfs=DIR     a private mount namespace in which DIR is an empty tmpfs
- *   full=DIR      the same, but it has room for one page only
+ *   full=DIR      the same, but it has no room left: its one page is taken
  *   bind=FROM:TO  a private mount namespace in which TO shows FROM
  *   copy=FROM:TO  copy a file, executable (into the tmpfs, say)
  *   pidns         a new pid namespace: the rest runs as its process 1, whose exit status is passed on
@@ -56,6 +56,15 @@ static void copy(const char *from, const char *to)
     close(in), close(out);
 }
 
+static void full_disk(const char *directory)
+{
+    char path[4096], page[4096] = {1};
+    private_mounts(), check(mount("tmpfs", directory, "tmpfs", 0, "size=4k"), directory);
+    snprintf(path, sizeof path, "%s/filler", directory);
+    int file = open(path, O_WRONLY | O_CREAT, 0600);
+    check(file, path), check(write(file, page, sizeof page), path), close(file);
+}
+
 static void pid_namespace(void)
 {
     check(unshare(CLONE_NEWPID), "unshare pids");
@@ -87,7 +96,7 @@ int main(int argc, char **argv)
         else if (!strncmp(argv[i], "tmpfs=", 6))
             private_mounts(), check(mount("tmpfs", value, "tmpfs", 0, "size=64m"), value);
         else if (!strncmp(argv[i], "full=", 5))
-            private_mounts(), check(mount("tmpfs", value, "tmpfs", 0, "size=4k"), value);
+            full_disk(value);
         else if (!strncmp(argv[i], "bind=", 5)) {
             char *to = split_pair(value);
             private_mounts(), check(mount(value, to, NULL, MS_BIND, NULL), to);

@@ -17,6 +17,7 @@ static inline __attribute__((always_inline)) void inline_middle(void)
 
 NOINLINE void inline_outer(uint64_t ns)
 {
+    KEEP_FRAME();
     uint64_t end = thread_cpu_ns() + ns;
     do
         inline_middle();

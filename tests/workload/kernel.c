@@ -9,13 +9,14 @@ static char buffer[1 << 20];
 
 NOINLINE void kernel_caller(uint64_t ns)
 {
+    KEEP_FRAME();
     int zero = open("/dev/zero", O_RDONLY);
     uint64_t end = thread_cpu_ns() + ns;
     if (zero < 0)
         perror("/dev/zero"), exit(71);
     do
         for (int i = 0; i < 4; i++)
-            if (read(zero, buffer, sizeof buffer) < 0)
+            if (system_call(SYS_read, zero, (long)buffer, sizeof buffer) < 0)
                 exit(71);
     while (thread_cpu_ns() < end);
     close(zero);

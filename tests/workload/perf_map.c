@@ -26,6 +26,7 @@ typedef void loop(uint64_t iterations);
 
 NOINLINE void jit_caller(loop *hot, uint64_t ns)
 {
+    KEEP_FRAME();
     uint64_t end = thread_cpu_ns() + ns;
     do
         hot(SLICE);

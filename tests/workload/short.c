@@ -5,6 +5,7 @@
 
 NOINLINE void short_work(uint64_t ns)
 {
+    KEEP_FRAME();
     uint64_t end = thread_cpu_ns() + ns;
     do
         spin(SLICE / 10);

@@ -13,6 +13,7 @@ static uint64_t calls[3];
 
 NOINLINE void split_work(uint64_t iterations)
 {
+    KEEP_FRAME();
     spin(iterations);
 }
 

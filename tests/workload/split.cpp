@@ -14,6 +14,7 @@ struct fifth {};
 
 NOINLINE void work(uint64_t iterations)
 {
+    KEEP_FRAME();
     spin(iterations);
 }
 

@@ -1,8 +1,6 @@
 /* A workload whose speed shows what a profiler costs it: deep calls, system calls and page faults, counted.
  *
  * usage: throughput MILLISECONDS (of wall-clock time: what is taken from it must show) */
-#include <sys/syscall.h>
-
 #include "burn.h"
 
 static uint64_t wall_ns(void)
@@ -14,6 +12,7 @@ static uint64_t wall_ns(void)
 
 NOINLINE void deep(int depth)
 {
+    KEEP_FRAME();
     if (depth)
         deep(depth - 1);
     else
@@ -27,7 +26,7 @@ int main(int argc, char **argv)
     do {
         for (int i = 0; i < 50; i++) {
             deep(40);
-            syscall(SYS_getppid);
+            system_call(SYS_getppid, 0, 0, 0);
         }
         rounds++;
     } while ((now = wall_ns()) < end);

@@ -6,6 +6,7 @@
 
 NOINLINE void vdso_caller(uint64_t ns)
 {
+    KEEP_FRAME();
     uint64_t end = thread_cpu_ns() + ns;
     do {
         struct timespec now;

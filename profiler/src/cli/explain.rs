@@ -6,7 +6,10 @@ use super::{
     error::{Exit, Failure},
     report::ReportError,
 };
-use crate::{bpf::BpfError, probe::cpu::CpuError, session::SessionError, target::TargetError};
+use crate::{
+    bpf::BpfError, host::cgroup::CgroupError, probe::cpu::CpuError, session::SessionError,
+    target::TargetError,
+};
 
 /// A recording that could not start or go on.
 pub fn session(error: &SessionError) -> Failure {
@@ -36,7 +39,7 @@ const fn operation(error: &BpfError) -> Op {
 /// A target that is not there.
 pub fn target(error: &TargetError) -> Failure {
     let exit = match error {
-        TargetError::Process(_) => Exit::NoTarget,
+        TargetError::Process(_) | TargetError::Cgroup(CgroupError::NotFound { .. }) => Exit::NoTarget,
         TargetError::PidNamespace | TargetError::Cgroup(_) => Exit::Unsupported,
         TargetError::NoPids
         | TargetError::TooManyPids { .. }

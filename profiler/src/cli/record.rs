@@ -200,7 +200,7 @@ fn record_options(args: &RecordArgs, log_level: LogLevel, target: &Target) -> Re
                 .mend("record without them: --no-children; see `profiler doctor`, line `btf`"));
         }
         Err(error) => {
-            notes.push(format!("processes that reuse an id are not told apart: {error}"));
+            notes.push(format!("no BTF, so processes that reuse an id are not told apart: {error}"));
             TaskOffsets::UNKNOWN
         }
     };

@@ -3,7 +3,11 @@
 //! The kernel reports mappings that appear, never ones that go: what a new mapping covers is gone. What it replaced is
 //! kept for a while, because samples are looked up up to a drain interval after they were taken.
 
-use super::module::ModuleKey;
+use super::{
+    module::{ModuleKey, Modules},
+    open::Mapped,
+};
+use crate::perf::record::FileIdentity;
 
 /// Most mappings of one image; `vm.max_map_count` allows 65,530 of all kinds. Further ones are not recorded.
 const MAX_CURRENT: usize = 16_384;
@@ -139,6 +143,45 @@ impl Mappings {
     /// The current mappings, lowest address first.
     pub fn iter(&self) -> impl Iterator<Item = &Mapping> {
         self.current.iter()
+    }
+}
+
+/// A mapping as told by an event or by /proc.
+pub struct NewMapping<'a> {
+    /// Process.
+    pub pid: u32,
+    /// First address.
+    pub start: u64,
+    /// Address behind the last.
+    pub end: u64,
+    /// Offset of the first byte in the file.
+    pub file_offset: u64,
+    /// As the kernel tells it.
+    pub path: &'a [u8],
+    /// Of the file; `None`: there is none.
+    pub identity: Option<&'a FileIdentity>,
+    /// `CLOCK_MONOTONIC`, ns.
+    pub time_ns: u64,
+}
+
+impl NewMapping<'_> {
+    /// What is mapped; opens a file that is new. `parent`: a process that may have had the file before.
+    pub fn module(&self, parent: u32, modules: &mut Modules) -> ModuleKey {
+        match (self.identity, self.path) {
+            (_, b"[vdso]") if self.start >= 1 << 32 => ModuleKey::VDSO,
+            (_, b"[vdso]" | b"[vsyscall]" | b"[uprobes]" | b"[sigpage]" | b"[vectors]") => {
+                ModuleKey::KERNEL_MADE
+            }
+            (Some(identity), path) => modules.file(Mapped {
+                pid: self.pid,
+                parent,
+                start: self.start,
+                end: self.end,
+                path,
+                identity,
+            }),
+            (None, _) => ModuleKey::ANONYMOUS,
+        }
     }
 }
 

@@ -50,9 +50,8 @@ pub use self::{frames::FrameId, process::Watch};
 use self::{
     frames::Frames,
     kernel_text::KernelText,
-    module::{Module, ModuleKey, Modules},
+    module::{ModuleKey, Modules},
     namer::Placed,
-    perf_map::PerfMap,
     process::{Image, Place, Processes},
 };
 use crate::{
@@ -154,8 +153,7 @@ impl Symbolizer {
             let (module, address) = match image.as_mut().map(|image| (image.place(address, first_ns), image))
             {
                 Some((Place::Mapped(ModuleKey::ANONYMOUS, address), image)) => {
-                    let add = || modules.add(Module::Jit(PerfMap::of_process(pid)));
-                    (*image.jit.get_or_insert_with(add), address)
+                    (*image.jit.get_or_insert_with(|| modules.jit(pid)), address)
                 }
                 Some((Place::Mapped(module, address), _)) => (module, address),
                 Some((Place::Nowhere, image)) => (image.unread.unwrap_or(ModuleKey::NO_MAPPING), address),

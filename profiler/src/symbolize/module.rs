@@ -139,6 +139,11 @@ impl Modules {
         }
     }
 
+    /// The JIT code of a process that lives.
+    pub fn jit(&mut self, pid: u32) -> ModuleKey {
+        self.add(Module::Jit(PerfMap::of_process(pid)))
+    }
+
     /// Adds a module that is no file.
     pub fn add(&mut self, module: Module) -> ModuleKey {
         if self.entries.len() >= MAX_MODULES {

@@ -10,13 +10,12 @@ use profiler_common::Comm;
 
 use super::{
     clock,
-    mappings::{Mapping, Mappings},
+    mappings::{Mapping, Mappings, NewMapping},
     maps,
     module::{ModuleKey, Modules},
-    open::Mapped,
     process_file,
 };
-use crate::perf::record::{FileIdentity, ProcessEvent};
+use crate::perf::record::ProcessEvent;
 
 /// Most images of ended processes kept; the oldest are forgotten first.
 const MAX_ENDED: usize = 65_536;
@@ -51,7 +50,7 @@ pub struct Image {
     generation: u32,
     /// Where all its addresses are, because its mappings could not be read.
     pub unread: Option<ModuleKey>,
-    /// The module of its JIT code, once some was sampled.
+    /// The module of its JIT code, once there is some.
     pub jit: Option<ModuleKey>,
 }
 
@@ -341,11 +340,16 @@ impl Image {
     }
 
     fn add(&mut self, new: &NewMapping<'_>, modules: &mut Modules) {
+        let module = new.module(self.parent, modules);
+        if module == ModuleKey::ANONYMOUS && self.jit.is_none() {
+            // Not at its first sample: a short-lived process is gone by then, and with it the way to its perf map.
+            self.jit = Some(modules.jit(new.pid));
+        }
         let mapping = Mapping {
             start: new.start,
             end: new.end,
             file_offset: new.file_offset,
-            module: new.module(self.parent, modules),
+            module,
             since_ns: new.time_ns,
         };
         if !self.mappings.contains(&mapping) {
@@ -364,37 +368,6 @@ impl Image {
                 Place::Mapped(mapping.module, offset)
             }
             None => Place::Nowhere,
-        }
-    }
-}
-
-/// A mapping as told by an event or by /proc.
-struct NewMapping<'a> {
-    pid: u32,
-    start: u64,
-    end: u64,
-    file_offset: u64,
-    path: &'a [u8],
-    identity: Option<&'a FileIdentity>,
-    time_ns: u64,
-}
-
-impl NewMapping<'_> {
-    fn module(&self, parent: u32, modules: &mut Modules) -> ModuleKey {
-        match (self.identity, self.path) {
-            (_, b"[vdso]") if self.start >= 1 << 32 => ModuleKey::VDSO,
-            (_, b"[vdso]" | b"[vsyscall]" | b"[uprobes]" | b"[sigpage]" | b"[vectors]") => {
-                ModuleKey::KERNEL_MADE
-            }
-            (Some(identity), path) => modules.file(Mapped {
-                pid: self.pid,
-                parent,
-                start: self.start,
-                end: self.end,
-                path,
-                identity,
-            }),
-            (None, _) => ModuleKey::ANONYMOUS,
         }
     }
 }
