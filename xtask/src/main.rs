@@ -3,6 +3,7 @@
 //! Each task is a module with one public entry; they share `workspace` (where things are) and `process` (running
 //! programs). A task says what it does in a line each on stderr; stdout is for results.
 
+mod bench;
 mod dist;
 mod ebpf;
 mod process;
@@ -30,6 +31,8 @@ Usage: cargo xtask TASK [OPTIONS]
                           --no-kernel    leave out the tests that need root and a kernel with BTF
                           --filter NAME  only run tests whose name contains NAME, and no other check
   tidy [--bless]        Check the rules that the compiler does not; --bless rewrites generated tables
+  bench [--quick]       Measure what the profiler costs, beside the others that are installed (root), into
+                        docs/performance.md; --quick in two minutes
   dist [--target TRIPLE] [--prove]
                         Build the single static binary in <target>/dist
                           --prove        run it in an empty chroot (root)
@@ -82,6 +85,11 @@ fn dispatch(args: &[String]) -> Result<(), Failure> {
             let bless = options.flag("--bless");
             options.end()?;
             tidy::tidy(bless)?;
+        }
+        "bench" => {
+            let quick = options.flag("--quick");
+            options.end()?;
+            bench::bench(quick)?;
         }
         "dist" => {
             let prove = options.flag("--prove");

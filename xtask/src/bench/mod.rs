@@ -1,0 +1,233 @@
+//! `cargo xtask bench`: what this profiler costs, beside the others that are installed, and against its budgets.
+//!
+//! All profilers sample the whole machine at 99 Hz with stacks. Measurements are interleaved (nothing, one profiler,
+//! nothing, the next one ...), so that what changes slowly on the machine meets all alike; the pairs of two runs of
+//! nothing tell the noise. Medians and ratios of pairs are shown. The tables go to docs/performance.md.
+
+mod budget;
+mod child;
+mod load;
+mod page;
+mod stats;
+mod tools;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    process::{Failure, is_root, say},
+    run::build_release,
+};
+use child::Measured;
+use tools::Tool;
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Extent {
+    /// Pairs of runs with and without each profiler.
+    rounds: usize,
+    /// Length of a run.
+    run: Duration,
+    /// Length of the recordings of compilations and of a browser.
+    long: Duration,
+}
+
+const QUICK: Extent = Extent { rounds: 3, run: Duration::from_secs(3), long: Duration::from_secs(5) };
+const FULL: Extent = Extent { rounds: 9, run: Duration::from_secs(5), long: Duration::from_secs(30) };
+
+/// What one profiler used, a value per round.
+#[derive(Default)]
+struct Samples {
+    base: Vec<f64>,
+    with: Vec<f64>,
+    start_s: Vec<f64>,
+    recording_cpu_percent: Vec<f64>,
+    total_cpu_s: Vec<f64>,
+    recording_rss_mib: Vec<f64>,
+    peak_rss_mib: Vec<f64>,
+    exit_s: Vec<f64>,
+    report_s: Vec<f64>,
+}
+
+/// Measures and writes the tables. `quick`: in about two minutes.
+///
+/// # Errors
+/// Not root, a program that fails, or a budget that is not kept (the tables are written all the same).
+pub fn bench(quick: bool) -> Result<(), Failure> {
+    if !is_root() {
+        return Err(Failure::new(
+            "profilers of the whole machine need root: run `cargo xtask bench` as root",
+        ));
+    }
+    build_release()?;
+    let directory = scratch()?;
+    let result = Bench::new(&directory, if quick { QUICK } else { FULL }).and_then(|bench| bench.run(quick));
+    _ = fs::remove_dir_all(&directory);
+    result
+}
+
+fn scratch() -> Result<PathBuf, Failure> {
+    let path = env::temp_dir().join(format!("profiler-bench-{}", std::process::id()));
+    fs::create_dir_all(&path).map_err(|e| Failure::io(&path, &e))?;
+    Ok(path)
+}
+
+/// A bench that is set up.
+struct Bench<'a> {
+    directory: &'a Path,
+    extent: Extent,
+    cpus: usize,
+    program: PathBuf,
+}
+
+impl<'a> Bench<'a> {
+    fn new(directory: &'a Path, extent: Extent) -> Result<Self, Failure> {
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self { directory, extent, cpus, program: load::throughput_program(directory)? })
+    }
+
+    fn run(&self, quick: bool) -> Result<(), Failure> {
+        let (tools, missing) = tools::all()?;
+        for name in &missing {
+            say(format!("not measured: {name} is not installed or does not run"));
+        }
+        let (samples, noise) = self.compare(&tools)?;
+        let budgets = self.budgets(&tools[0], &samples[0])?;
+        let command = if quick { "cargo xtask bench --quick" } else { "cargo xtask bench" };
+        let mut text = page::circumstances(command, self.cpus)?;
+        text.push('\n');
+        text.push_str(&budget::table(&budgets));
+        text.push_str(&self.comparison(&tools, &samples, &noise));
+        for name in missing {
+            text.push_str(&format!("\nNot measured: {name}, which was not installed or did not run.\n"));
+        }
+        print!("{text}");
+        page::write(&text)?;
+        budget::check(&budgets)
+    }
+
+    /// All profilers in turn; what each used, and the throughput of pairs of runs without any.
+    fn compare(&self, tools: &[Tool]) -> Result<(Vec<Samples>, Samples), Failure> {
+        let mut samples: Vec<Samples> = tools.iter().map(|_| Samples::default()).collect();
+        let mut noise = Samples::default();
+        for round in 1..=self.extent.rounds {
+            say(format!("round {round} of {}", self.extent.rounds));
+            noise.base.push(self.throughput()?);
+            noise.with.push(self.throughput()?);
+            for (tool, samples) in tools.iter().zip(&mut samples) {
+                samples.base.push(self.throughput()?);
+                self.measure(tool, samples)?;
+            }
+        }
+        Ok((samples, noise))
+    }
+
+    fn throughput(&self) -> Result<f64, Failure> {
+        load::throughput(&self.program, self.cpus, self.extent.run)
+    }
+
+    /// One run of the counting loop under a profiler.
+    fn measure(&self, tool: &Tool, samples: &mut Samples) -> Result<(), Failure> {
+        let (child, start) = Measured::start(&mut tool.command(), self.directory, tool.events(self.cpus))?;
+        let (cpu, begun) = (child.cpu_s(), Instant::now());
+        samples.with.push(self.throughput()?);
+        let share = (child.cpu_s() - cpu) / begun.elapsed().as_secs_f64();
+        samples.start_s.push(start.as_secs_f64());
+        samples.recording_cpu_percent.push(100.0 * share);
+        samples.recording_rss_mib.push(child.peak_rss_mib());
+        let used = child.interrupt()?;
+        samples.total_cpu_s.push(used.cpu_s);
+        samples.peak_rss_mib.push(used.peak_rss_mib);
+        samples.exit_s.push(used.exit_s);
+        if let Some(mut report) = tool.show(self.directory) {
+            let begun = Instant::now();
+            let status = report.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+            status.map_err(|e| Failure::new(format!("{}: {e}", tool.name)))?;
+            samples.report_s.push(begun.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    /// A recording of this profiler while `load` runs; Ctrl-C then comes with warm or empty caches.
+    fn long(
+        &self,
+        tool: &Tool,
+        load: impl Fn() -> Result<(), Failure>,
+        cold: bool,
+    ) -> Result<budget::Long, Failure> {
+        let (child, _) = Measured::start(&mut tool.command(), self.directory, tool.events(self.cpus))?;
+        let (cpu, begun) = (child.cpu_s(), Instant::now());
+        load()?;
+        let cpu_percent = 100.0 * (child.cpu_s() - cpu) / begun.elapsed().as_secs_f64();
+        let recording_rss_mib = child.peak_rss_mib();
+        if cold {
+            load::drop_caches()?;
+        }
+        let used = child.interrupt()?;
+        Ok(budget::Long {
+            cpu_percent,
+            recording_rss_mib,
+            peak_rss_mib: used.peak_rss_mib,
+            exit_s: used.exit_s,
+        })
+    }
+
+    fn budgets(&self, ours: &Tool, samples: &Samples) -> Result<Vec<budget::Budget>, Failure> {
+        say("compilations, with warm and with empty caches");
+        let time = self.extent.long;
+        let compile = || load::compile(self.directory, time).map(|_| ());
+        // Once before, so that what is then called warm is.
+        self.long(ours, || load::compile(self.directory, Duration::from_secs(2)).map(|_| ()), false)?;
+        let warm = self.long(ours, compile, false)?;
+        let cold = self.long(ours, compile, true)?;
+        say("a browser");
+        let is_there = std::cell::Cell::new(false);
+        let browse = || load::browse(self.directory, time / 2).map(|there| is_there.set(there));
+        let browser = self.long(ours, browse, false)?;
+        Ok(budget::of(samples, &warm, &cold, is_there.get().then_some(&browser)))
+    }
+
+    fn comparison(&self, tools: &[Tool], samples: &[Samples], noise: &Samples) -> String {
+        let percent = |value: Option<f64>| page::number(value.map(|value| 100.0 * value), 2);
+        let row = |tool: &Tool, s: &Samples| {
+            vec![
+                if tool.is_ours() { format!("**{}**", tool.name) } else { tool.name.to_owned() },
+                page::number(stats::median(&s.start_s), 2),
+                page::number(stats::median(&s.recording_cpu_percent), 2),
+                page::number(stats::median(&s.total_cpu_s), 2),
+                page::number(stats::median(&s.recording_rss_mib), 0),
+                page::number(stats::median(&s.peak_rss_mib), 0),
+                page::number(stats::median(&s.exit_s), 2),
+                page::number(stats::median(&s.report_s), 2),
+                percent(stats::change(&s.with, &s.base)),
+            ]
+        };
+        let mut rows: Vec<_> = tools.iter().zip(samples).map(|(tool, samples)| row(tool, samples)).collect();
+        let mut nothing = vec!["nothing (noise)".to_owned()];
+        nothing.extend(std::iter::repeat_n("-".to_owned(), 7));
+        nothing.push(percent(stats::change(&noise.with, &noise.base)));
+        rows.push(nothing);
+        let head = [
+            "99 Hz, whole machine",
+            "start s",
+            "CPU % of one core while recording",
+            "CPU s from start to end",
+            "RSS MiB while recording",
+            "peak RSS MiB",
+            "Ctrl-C to end s",
+            "then to names s",
+            "workload slower by %",
+        ];
+        format!(
+            "\nMedians of {} runs of {} s each, the counting loop (`tests/workload/throughput.c`) on every CPU.\n\n{}",
+            self.extent.rounds,
+            self.extent.run.as_secs(),
+            page::table(&head, &rows)
+        )
+    }
+}
