@@ -17,8 +17,7 @@ use crate::tools::{find, output, recording};
 
 /// The browser, if there is one.
 pub fn chromium(test: &str) -> Option<PathBuf> {
-    let browser = find("chromium", "chromium").or_else(|| find("chromium-browser", "chromium"));
-    let browser = browser.or_else(|| find("google-chrome", "chromium"));
+    let browser = ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(find);
     if browser.is_none() {
         skip(test, "no Chromium: `cargo xtask setup --tests`");
     }

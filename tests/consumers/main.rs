@@ -1,7 +1,7 @@
 //! What other programs make of the profiler's output: `go tool pprof`, inferno, speedscope, a browser.
 //!
-//! They are not needed to build or to use the profiler: `cargo xtask setup --tests` installs what it can, and what is
-//! not there is skipped if `skips.txt` lists it.
+//! They are not needed to build or to use the profiler: `cargo xtask setup --tests` installs them. Where one is not to
+//! be had, its tests can be listed in `skips.txt`.
 
 #![expect(clippy::unwrap_used, reason = "these are tests, their helper functions too")]
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::tools::{find, output, recording};
 
 fn go(test: &str) -> Option<PathBuf> {
-    let go = find("go", "venv/bin/go");
+    let go = find("go");
     if go.is_none() {
         skip(test, "no Go: `cargo xtask setup --tests`");
     }

@@ -3,20 +3,18 @@
 use std::{env, path::PathBuf, process::Command, sync::OnceLock};
 
 use profiler_tests::{
-    binary::build_directory,
     record::{Record, Recorded},
     workload,
 };
 
-/// A program on PATH, or where `cargo xtask setup --tests` puts it: `consumers/` of the build directory.
-pub fn find(name: &str, in_consumers: &str) -> Option<PathBuf> {
+/// A program on PATH that works: a version manager's stand-in may have nothing behind it.
+pub fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let installed = build_directory().join("consumers").join(in_consumers);
-    env::split_paths(&path)
-        .map(|directory| directory.join(name))
-        .chain([installed])
-        // A stand-in that a version manager puts on PATH may have nothing behind it.
-        .find(|file| file.is_file() && Command::new(file).arg("--version").output().is_ok())
+    let works = |file: &PathBuf| {
+        let mut versions = ["--version", "version"].into_iter();
+        versions.any(|version| Command::new(file).arg(version).output().is_ok_and(|o| o.status.success()))
+    };
+    env::split_paths(&path).map(|directory| directory.join(name)).filter(|file| file.is_file()).find(works)
 }
 
 /// One recording for all tests: user code, kernel code, inlined functions, several threads and processes.

@@ -31,11 +31,11 @@ Usage: cargo xtask TASK [OPTIONS]
                           --no-kernel    leave out the tests that need root and a kernel with BTF
                           --filter NAME  only run tests whose name contains NAME, and no other check
   tidy [--bless]        Check the rules that the compiler does not; --bless rewrites generated tables
+  bench [--quick]       Measure what the profiler costs, beside the others that are installed (root), into
+                        docs/performance.md; --quick in two minutes
   dist [--target TRIPLE] [--prove]
                         Build the single static binary in <target>/dist
                           --prove        run it in an empty chroot (root)
-  bench [--quick]       Measure what profiling costs, beside other profilers, into docs/performance.md (root)
-                          --quick        3 rounds (3 minutes) instead of 7
 ";
 
 fn main() -> ExitCode {
@@ -86,19 +86,17 @@ fn dispatch(args: &[String]) -> Result<(), Failure> {
             options.end()?;
             tidy::tidy(bless)?;
         }
+        "bench" => {
+            let quick = options.flag("--quick");
+            options.end()?;
+            bench::bench(quick)?;
+        }
         "dist" => {
             let prove = options.flag("--prove");
             let target = options.value("--target")?;
             options.end()?;
             dist::dist(target.as_deref(), prove)?;
         }
-        "bench" => {
-            let quick = options.flag("--quick");
-            options.end()?;
-            bench::bench(quick)?;
-        }
-        // What `bench` starts as its load.
-        "bench-load" => bench::load(rest.first().map_or("", String::as_str))?,
         other => return Err(Failure::usage(format!("no task `{other}`; see cargo xtask --help"))),
     }
     Ok(())

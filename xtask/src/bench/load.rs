@@ -1,66 +1,96 @@
-//! The load that profilers are compared under: this program again, with two computing threads and 20 program starts a
-//! second. It counts the work it gets done, so that what a profiler takes from it shows.
+//! What runs while a profiler is measured: a loop that counts its rounds on every CPU, compilations, a browser.
 
 use std::{
-    env,
-    hint::black_box,
+    fs,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
-use super::measure::thread_cpu_seconds;
-use crate::process::Failure;
+use ebpf_toolchain::on_path;
 
-/// Threads that compute.
-const THREADS: usize = 2;
-/// Pause between two program starts.
-const START_INTERVAL: Duration = Duration::from_millis(50);
+use crate::{
+    process::{Failure, capture, run, succeeds},
+    workspace,
+};
 
-/// Starts the load in a process of its own; it ends by itself.
-pub fn start(seconds: u32) -> Result<Child, Failure> {
-    let program = env::current_exe().map_err(|e| Failure::new(format!("this program's own path: {e}")))?;
-    Command::new(program)
-        .args(["bench-load", &seconds.to_string()])
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|e| Failure::new(format!("cannot start the load: {e}")))
+/// Builds the counting loop.
+pub fn throughput_program(directory: &Path) -> Result<PathBuf, Failure> {
+    let program = directory.join("throughput");
+    let source = workspace::root().join("tests/workload/throughput.c");
+    let flags = ["-O2", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls"];
+    run(Command::new("gcc").args(flags).arg(source).arg("-o").arg(&program))?;
+    Ok(program)
 }
 
-/// Waits for the load's end: its units of work per second of CPU time.
-pub fn finish(load: Child) -> Result<f64, Failure> {
-    let output =
-        load.wait_with_output().map_err(|e| Failure::new(format!("cannot wait for the load: {e}")))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.trim().parse().map_err(|_| Failure::new(format!("the load printed `{}`", text.trim())))
+/// Rounds a second of the counting loop, on every CPU at once.
+pub fn throughput(program: &Path, cpus: usize, time: Duration) -> Result<f64, Failure> {
+    let milliseconds = time.as_millis().to_string();
+    let failure = |e: std::io::Error| Failure::new(format!("{}: {e}", program.display()));
+    let mut children: Vec<Child> = Vec::new();
+    for _ in 0..cpus {
+        let mut command = Command::new(program);
+        children.push(command.arg(&milliseconds).stdout(Stdio::piped()).spawn().map_err(failure)?);
+    }
+    let mut sum = 0.0;
+    for child in children {
+        let output = child.wait_with_output().map_err(failure)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let said: serde_json::Value = serde_json::from_str(&text)
+            .map_err(|e| Failure::new(format!("the workload said `{text}`: {e}")))?;
+        let number = |key: &str| said[key].as_f64().unwrap_or(f64::NAN);
+        sum += number("rounds") / (number("wall_ns") / 1e9);
+    }
+    Ok(sum)
 }
 
-/// The load itself: runs for `seconds` and prints units of work per CPU second.
-pub fn load(seconds: &str) -> Result<(), Failure> {
-    let seconds: u64 = seconds.parse().map_err(|_| Failure::usage("bench-load needs a number of seconds"))?;
-    let end = Instant::now() + Duration::from_secs(seconds);
-    let workers: Vec<_> = (0..THREADS).map(|seed| thread::spawn(move || compute(seed as u64, end))).collect();
-    while Instant::now() < end {
-        // That programs start is what matters; what becomes of them is not.
-        _ = Command::new("true").status();
-        thread::sleep(START_INTERVAL);
+/// The machine as developers have it: compilations, one after the other, until a time is over.
+pub fn compile(directory: &Path, time: Duration) -> Result<u32, Failure> {
+    let start = Instant::now();
+    let sources = workspace::root().join("tests/workload");
+    let mut count = 0;
+    while start.elapsed() < time {
+        let mut compiler = Command::new("g++");
+        compiler.args(["-O2", "-std=c++17", "-c"]).arg(sources.join("split.cpp"));
+        run(compiler.arg("-o").arg(directory.join("split.o")))?;
+        count += 1;
     }
-    let mut rate = 0.0;
-    for worker in workers {
-        rate += worker.join().map_err(|_| Failure::new("a thread of the load has panicked"))?;
-    }
-    println!("{rate}");
-    Ok(())
+    Ok(count)
 }
 
-fn compute(seed: u64, end: Instant) -> f64 {
-    let begin = thread_cpu_seconds();
-    let (mut state, mut units) = (seed, 0.0);
-    while Instant::now() < end {
-        for _ in 0..100_000 {
-            state = black_box(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
-        }
-        units += 1.0;
-    }
-    units / (thread_cpu_seconds() - begin)
+/// Runs a browser on a page that computes for some time. `false`: there is no browser.
+pub fn browse(directory: &Path, time: Duration) -> Result<bool, Failure> {
+    let Some(browser) = ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(on_path)
+    else {
+        return Ok(false);
+    };
+    let page = directory.join("page.html");
+    let script = format!(
+        "<title>x</title><script>const end = performance.now() + {};\n\
+         while (performance.now() < end) JSON.parse(JSON.stringify(Array.from({{length: 1e4}}, (_, i) => [i])));\n\
+         document.title = 'done'</script>",
+        time.as_millis()
+    );
+    fs::write(&page, script).map_err(|e| Failure::io(&page, &e))?;
+    let mut command = Command::new(browser);
+    command
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
+        .args([
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--dump-dom",
+        ])
+        .arg(format!("--user-data-dir={}", directory.join("browser").display()))
+        .arg(&page)
+        .stderr(Stdio::null());
+    let document = capture(&mut command)?;
+    if document.contains("done") { Ok(true) } else { Err(Failure::new("the browser did not run the page")) }
+}
+
+/// Empties the page cache, so that the next reading of each file is from disk.
+pub fn drop_caches() -> Result<(), Failure> {
+    _ = succeeds(&mut Command::new("sync"));
+    let path = Path::new("/proc/sys/vm/drop_caches");
+    fs::write(path, "3").map_err(|e| Failure::io(path, &e))
 }

@@ -1,185 +1,233 @@
-//! `cargo xtask bench`: what profiling costs, ours beside `perf record` and bcc's `profile`, on one machine in one run.
+//! `cargo xtask bench`: what this profiler costs, beside the others that are installed, and against its budgets.
 //!
-//! Every round runs every subject once, in turn, under the same load (`load`): two threads that compute, and 20 program
-//! starts a second. A subject is measured from outside (`measure`): its CPU time and peak memory by wait4(2), and what
-//! the load got done per second of its own CPU time. Medians over the rounds; two runs without any profiler give the
-//! noise floor. The table replaces the one in docs/performance.md.
+//! All profilers sample the whole machine at 99 Hz with stacks. Measurements are interleaved (nothing, one profiler,
+//! nothing, the next one ...), so that what changes slowly on the machine meets all alike; the pairs of two runs of
+//! nothing tell the noise. Medians and ratios of pairs are shown. The tables go to docs/performance.md.
 
+mod budget;
+mod child;
 mod load;
-mod measure;
-mod table;
+mod page;
+mod stats;
+mod tools;
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
 };
-
-pub use load::load;
-use measure::Usage;
 
 use crate::{
-    process::{Failure, is_root, say, succeeds},
+    process::{Failure, is_root, say},
     run::build_release,
-    workspace,
 };
+use child::Measured;
+use tools::Tool;
 
-/// Seconds that each subject records in a round.
-const SECONDS: u32 = 10;
-/// Rounds of a full run, and of `--quick`.
-const ROUNDS: (usize, usize) = (7, 3);
-/// Samples per second and CPU.
-const FREQUENCY_HZ: u32 = 99;
-
-/// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Subject {
-    /// No profiler; twice, for the noise floor.
-    Nothing,
-    NothingAgain,
-    /// This profiler.
-    Ours,
-    /// `perf record`.
-    Perf,
-    /// bcc's `profile`.
-    Bcc,
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Extent {
+    /// Pairs of runs with and without each profiler.
+    rounds: usize,
+    /// Length of a run.
+    run: Duration,
+    /// Length of the recordings of compilations and of a browser.
+    long: Duration,
 }
 
-impl Subject {
-    const ALL: [Self; 5] = [Self::Nothing, Self::Ours, Self::Perf, Self::Bcc, Self::NothingAgain];
+const QUICK: Extent = Extent { rounds: 3, run: Duration::from_secs(3), long: Duration::from_secs(5) };
+const FULL: Extent = Extent { rounds: 9, run: Duration::from_secs(5), long: Duration::from_secs(30) };
 
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Nothing => "no profiler",
-            Self::NothingAgain => "no profiler (again: the noise)",
-            Self::Ours => "profiler record",
-            Self::Perf => "perf record -g",
-            Self::Bcc => "bcc profile",
-        }
-    }
-
-    /// The command that records the whole machine for [`SECONDS`]; `None` if it is not installed.
-    fn command(self, directory: &Path) -> Result<Option<Command>, Failure> {
-        let (seconds, frequency) = (SECONDS.to_string(), FREQUENCY_HZ.to_string());
-        let mut command = match self {
-            Self::Nothing | Self::NothingAgain => {
-                let mut command = Command::new("sleep");
-                command.arg(seconds);
-                command
-            }
-            Self::Ours => {
-                let mut command = Command::new(workspace::release_binary()?);
-                command
-                    .args(["record", "-a", "-F", &frequency, "-d", &seconds, "-o"])
-                    .arg(recording(directory));
-                command
-            }
-            Self::Perf => {
-                let mut command = Command::new("perf");
-                command.args(["record", "-q", "-a", "-g", "-e", "cpu-clock", "-F", &frequency, "-o"]);
-                command.arg(directory.join("perf.data")).args(["--", "sleep", &seconds]);
-                command
-            }
-            Self::Bcc => {
-                let mut command = Command::new("profile-bpfcc");
-                command.args(["-F", &frequency, "-f", &seconds]);
-                command
-            }
-        };
-        let installed = succeeds(Command::new("which").arg(command.get_program()));
-        command.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null());
-        Ok(installed.then_some(command))
-    }
+/// What one profiler used, a value per round.
+#[derive(Default)]
+struct Samples {
+    base: Vec<f64>,
+    with: Vec<f64>,
+    start_s: Vec<f64>,
+    recording_cpu_percent: Vec<f64>,
+    total_cpu_s: Vec<f64>,
+    recording_rss_mib: Vec<f64>,
+    peak_rss_mib: Vec<f64>,
+    exit_s: Vec<f64>,
+    report_s: Vec<f64>,
 }
 
-/// One subject in one round.
-#[derive(Clone, Copy, Debug)]
-struct Round {
-    usage: Usage,
-    /// Units of work that the load did per second of its CPU time.
-    work_rate: f64,
-    /// From our own recording: ns to the first possible sample, ns to resolve names, CPU ns while recording.
-    own: Option<Own>,
-}
-
-/// What our recording says of itself.
-#[derive(Clone, Copy, Debug)]
-struct Own {
-    start_ns: f64,
-    naming_ns: f64,
-    recording_cpu_ns: f64,
-    recording_rss_bytes: f64,
-    map_bytes: f64,
-    ebpf_ns: f64,
-    ebpf_runs: f64,
-}
-
-/// All rounds of a subject.
-struct Results {
-    subject: Subject,
-    rounds: Vec<Round>,
-}
-
-fn recording(directory: &Path) -> PathBuf {
-    directory.join("bench.pb.gz")
-}
-
-/// Runs the comparison and writes its table.
+/// Measures and writes the tables. `quick`: in about two minutes.
+///
+/// # Errors
+/// Not root, a program that fails, or a budget that is not kept (the tables are written all the same).
 pub fn bench(quick: bool) -> Result<(), Failure> {
     if !is_root() {
-        return Err(Failure::new("profiling the whole machine needs root: run as root"));
+        return Err(Failure::new(
+            "profilers of the whole machine need root: run `cargo xtask bench` as root",
+        ));
     }
     build_release()?;
-    let directory = env::temp_dir().join(format!("profiler-bench-{}", std::process::id()));
-    fs::create_dir_all(&directory).map_err(|e| Failure::io(&directory, &e))?;
-    let results = rounds(&directory, if quick { ROUNDS.1 } else { ROUNDS.0 });
-    fs::remove_dir_all(&directory).map_err(|e| Failure::io(&directory, &e))?;
-    let text = table::render(&results?)?;
-    print!("{text}");
-    table::store(&workspace::root().join("docs/performance.md"), &text)
+    let directory = scratch()?;
+    let result = Bench::new(&directory, if quick { QUICK } else { FULL }).and_then(|bench| bench.run(quick));
+    _ = fs::remove_dir_all(&directory);
+    result
 }
 
-fn rounds(directory: &Path, count: usize) -> Result<Vec<Results>, Failure> {
-    let mut results: Vec<Results> = Vec::new();
-    for subject in Subject::ALL {
-        match subject.command(directory)? {
-            Some(_) => results.push(Results { subject, rounds: Vec::new() }),
-            None => say(format!("{} is not installed: left out", subject.name())),
-        }
+fn scratch() -> Result<PathBuf, Failure> {
+    let path = env::temp_dir().join(format!("profiler-bench-{}", std::process::id()));
+    fs::create_dir_all(&path).map_err(|e| Failure::io(&path, &e))?;
+    Ok(path)
+}
+
+/// A bench that is set up.
+struct Bench<'a> {
+    directory: &'a Path,
+    extent: Extent,
+    cpus: usize,
+    program: PathBuf,
+}
+
+impl<'a> Bench<'a> {
+    fn new(directory: &'a Path, extent: Extent) -> Result<Self, Failure> {
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self { directory, extent, cpus, program: load::throughput_program(directory)? })
     }
-    for round in 1..=count {
-        for result in &mut results {
-            say(format!("round {round} of {count}: {}", result.subject.name()));
-            if let Some(command) = result.subject.command(directory)? {
-                result.rounds.push(one(result.subject, command, directory)?);
+
+    fn run(&self, quick: bool) -> Result<(), Failure> {
+        let (tools, missing) = tools::all()?;
+        for name in &missing {
+            say(format!("not measured: {name} is not installed or does not run"));
+        }
+        let (samples, noise) = self.compare(&tools)?;
+        let budgets = self.budgets(&tools[0], &samples[0])?;
+        let command = if quick { "cargo xtask bench --quick" } else { "cargo xtask bench" };
+        let mut text = page::circumstances(command, self.cpus)?;
+        text.push('\n');
+        text.push_str(&budget::table(&budgets));
+        text.push_str(&self.comparison(&tools, &samples, &noise));
+        for name in missing {
+            text.push_str(&format!("\nNot measured: {name}, which was not installed or did not run.\n"));
+        }
+        print!("{text}");
+        page::write(&text)?;
+        budget::check(&budgets)
+    }
+
+    /// All profilers in turn; what each used, and the throughput of pairs of runs without any.
+    fn compare(&self, tools: &[Tool]) -> Result<(Vec<Samples>, Samples), Failure> {
+        let mut samples: Vec<Samples> = tools.iter().map(|_| Samples::default()).collect();
+        let mut noise = Samples::default();
+        for round in 1..=self.extent.rounds {
+            say(format!("round {round} of {}", self.extent.rounds));
+            noise.base.push(self.throughput()?);
+            noise.with.push(self.throughput()?);
+            for (tool, samples) in tools.iter().zip(&mut samples) {
+                samples.base.push(self.throughput()?);
+                self.measure(tool, samples)?;
             }
         }
+        Ok((samples, noise))
     }
-    Ok(results)
-}
 
-fn one(subject: Subject, mut command: Command, directory: &Path) -> Result<Round, Failure> {
-    let load = load::start(SECONDS)?;
-    let usage = measure::run(&mut command)?;
-    let work_rate = load::finish(load)?;
-    let own = if subject == Subject::Ours { Some(own(&recording(directory))?) } else { None };
-    Ok(Round { usage, work_rate, own })
-}
+    fn throughput(&self) -> Result<f64, Failure> {
+        load::throughput(&self.program, self.cpus, self.extent.run)
+    }
 
-/// Reads the cost that our recording carries.
-fn own(recording: &Path) -> Result<Own, Failure> {
-    let mut command = Command::new(workspace::release_binary()?);
-    let json = crate::process::capture(command.arg("report").arg(recording).arg("--json"))?;
-    let number = |key: &str| {
-        measure::json_number(&json, key).ok_or_else(|| Failure::new(format!("the recording has no `{key}`")))
-    };
-    Ok(Own {
-        start_ns: number("start_ns")?,
-        naming_ns: number("naming_ns")?,
-        recording_cpu_ns: number("user_cpu_ns")? + number("system_cpu_ns")?,
-        recording_rss_bytes: number("recording_peak_rss_bytes")?,
-        map_bytes: number("kernel_map_bytes")?,
-        ebpf_ns: number("ebpf_run_ns")?,
-        ebpf_runs: number("ebpf_runs")?,
-    })
+    /// One run of the counting loop under a profiler.
+    fn measure(&self, tool: &Tool, samples: &mut Samples) -> Result<(), Failure> {
+        let (child, start) = Measured::start(&mut tool.command(), self.directory, tool.events(self.cpus))?;
+        let (cpu, begun) = (child.cpu_s(), Instant::now());
+        samples.with.push(self.throughput()?);
+        let share = (child.cpu_s() - cpu) / begun.elapsed().as_secs_f64();
+        samples.start_s.push(start.as_secs_f64());
+        samples.recording_cpu_percent.push(100.0 * share);
+        samples.recording_rss_mib.push(child.peak_rss_mib());
+        let used = child.interrupt()?;
+        samples.total_cpu_s.push(used.cpu_s);
+        samples.peak_rss_mib.push(used.peak_rss_mib);
+        samples.exit_s.push(used.exit_s);
+        if let Some(mut report) = tool.show(self.directory) {
+            let begun = Instant::now();
+            let status = report.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+            status.map_err(|e| Failure::new(format!("{}: {e}", tool.name)))?;
+            samples.report_s.push(begun.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    /// A recording of this profiler while `load` runs; Ctrl-C then comes with warm or empty caches.
+    fn long(
+        &self,
+        tool: &Tool,
+        load: impl Fn() -> Result<(), Failure>,
+        cold: bool,
+    ) -> Result<budget::Long, Failure> {
+        let (child, _) = Measured::start(&mut tool.command(), self.directory, tool.events(self.cpus))?;
+        let (cpu, begun) = (child.cpu_s(), Instant::now());
+        load()?;
+        let cpu_percent = 100.0 * (child.cpu_s() - cpu) / begun.elapsed().as_secs_f64();
+        let recording_rss_mib = child.peak_rss_mib();
+        if cold {
+            load::drop_caches()?;
+        }
+        let used = child.interrupt()?;
+        Ok(budget::Long {
+            cpu_percent,
+            recording_rss_mib,
+            peak_rss_mib: used.peak_rss_mib,
+            exit_s: used.exit_s,
+        })
+    }
+
+    fn budgets(&self, ours: &Tool, samples: &Samples) -> Result<Vec<budget::Budget>, Failure> {
+        say("compilations, with warm and with empty caches");
+        let time = self.extent.long;
+        let compile = || load::compile(self.directory, time).map(|_| ());
+        // Once before, so that what is then called warm is.
+        self.long(ours, || load::compile(self.directory, Duration::from_secs(2)).map(|_| ()), false)?;
+        let warm = self.long(ours, compile, false)?;
+        let cold = self.long(ours, compile, true)?;
+        say("a browser");
+        let is_there = std::cell::Cell::new(false);
+        let browse = || load::browse(self.directory, time / 2).map(|there| is_there.set(there));
+        let browser = self.long(ours, browse, false)?;
+        Ok(budget::of(samples, &warm, &cold, is_there.get().then_some(&browser)))
+    }
+
+    fn comparison(&self, tools: &[Tool], samples: &[Samples], noise: &Samples) -> String {
+        let percent = |value: Option<f64>| page::number(value.map(|value| 100.0 * value), 2);
+        let row = |tool: &Tool, s: &Samples| {
+            vec![
+                if tool.is_ours() { format!("**{}**", tool.name) } else { tool.name.to_owned() },
+                page::number(stats::median(&s.start_s), 2),
+                page::number(stats::median(&s.recording_cpu_percent), 2),
+                page::number(stats::median(&s.total_cpu_s), 2),
+                page::number(stats::median(&s.recording_rss_mib), 0),
+                page::number(stats::median(&s.peak_rss_mib), 0),
+                page::number(stats::median(&s.exit_s), 2),
+                page::number(stats::median(&s.report_s), 2),
+                percent(stats::change(&s.with, &s.base)),
+            ]
+        };
+        let mut rows: Vec<_> = tools.iter().zip(samples).map(|(tool, samples)| row(tool, samples)).collect();
+        let mut nothing = vec!["nothing (noise)".to_owned()];
+        nothing.extend(std::iter::repeat_n("-".to_owned(), 7));
+        nothing.push(percent(stats::change(&noise.with, &noise.base)));
+        rows.push(nothing);
+        let head = [
+            "99 Hz, whole machine",
+            "start s",
+            "CPU % of one core while recording",
+            "CPU s from start to end",
+            "RSS MiB while recording",
+            "peak RSS MiB",
+            "Ctrl-C to end s",
+            "then to names s",
+            "workload slower by %",
+        ];
+        format!(
+            "\nMedians of {} runs of {} s each, the counting loop (`tests/workload/throughput.c`) on every CPU.\n\n{}",
+            self.extent.rounds,
+            self.extent.run.as_secs(),
+            page::table(&head, &rows)
+        )
+    }
 }
