@@ -27,9 +27,9 @@ pub struct ReportArgs {
     /// Where to write; the extension says the format, `-` is standard output. May be repeated
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<PathBuf>,
-    /// Format of the output, whatever its name
+    /// Format of outputs whose name does not tell
     #[arg(long, value_parser = format, value_name = "FORMAT", conflicts_with_all = ["json", "summary"],
-        help = format!("Format of the output, whatever its name: {}", names(FORMATS, |f| f.name)))]
+        help = format!("Format of outputs whose name does not tell (`-o -`): {}", names(FORMATS, |f| f.name)))]
     pub format: Option<&'static Format>,
     /// JSON (the same as --format json)
     #[arg(long)]

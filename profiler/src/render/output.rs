@@ -77,8 +77,8 @@ pub struct Written {
 }
 
 impl OutputSet {
-    /// Chooses formats and checks that each output can be created; `-` is standard output. `format` is for all of them,
-    /// if given; else names decide, and `stdout_format` is that of `-`.
+    /// Chooses formats and checks that each output can be created; `-` is standard output. Names decide; `format` is for
+    /// those that do not tell, and `stdout_format` for `-` without it.
     ///
     /// # Errors
     /// The first output that has no format, is given twice or cannot be written.
@@ -91,8 +91,9 @@ impl OutputSet {
         for path in paths {
             let fail = |cause| OutputError { path: path.clone(), cause };
             let is_stdout = path == Path::new("-");
-            let by_name = || if is_stdout { Some(stdout_format) } else { format_by_path(path) };
-            let format = format.or_else(by_name).ok_or_else(|| fail(OutputCause::UnknownFormat))?;
+            let otherwise = format.or(if is_stdout { Some(stdout_format) } else { None });
+            let format =
+                format_by_path(path).or(otherwise).ok_or_else(|| fail(OutputCause::UnknownFormat))?;
             let place = if is_stdout {
                 Place::Stdout
             } else {
@@ -288,6 +289,20 @@ mod tests {
         );
         assert_eq!(fs::read_to_string(&svg).unwrap(), "older");
         assert_eq!(names(dir.path()), ["a.folded", "a.svg"], "no temporary file is left");
+    }
+
+    #[test]
+    fn a_name_that_tells_its_format_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = ["a.folded", "plain", "-"]
+            .map(|name| if name == "-" { name.into() } else { dir.path().join(name) });
+        let (json, text) = (format_by_name("json").unwrap(), format_by_name("text").unwrap());
+        let set = OutputSet::open(&paths, Some(json), text).unwrap();
+        assert_eq!(
+            set.0.iter().map(|output| output.format.name).collect::<Vec<_>>(),
+            ["folded", "json", "json"]
+        );
+        assert!(OutputSet::open(&paths[1..], None, text).is_err(), "nothing says the format of `plain`");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     bpf::{load::Kernel, load::LoadOptions, stats::RunTime, targets::Targets},
-    host::limits::Limits,
+    host::{cpus, limits::Limits},
     model::{Cost, Losses, SampleType},
     perf::{record::ProcessEvent, sideband::Sideband},
     probe::cpu::{self, CpuProbe, Sizing},
@@ -65,6 +65,7 @@ pub struct Recording<'a> {
     collector: Collector,
     run_time: RunTime,
     sizing: Sizing,
+    cpus: Vec<u32>,
     start_unix_ns: u64,
     start_ns: u64,
     window_start_ns: u64,
@@ -118,6 +119,7 @@ impl<'a> Recording<'a> {
             collector: Collector::new(sizing.window_ns),
             run_time,
             sizing,
+            cpus: cpus.to_vec(),
             start_unix_ns: unix_ns(),
             start_ns,
             window_start_ns: 0,
@@ -216,6 +218,7 @@ impl<'a> Recording<'a> {
         self.kernel.flush_log();
         drop(window);
         let mut losses = self.losses()?;
+        self.note_new_cpus();
         let mut meta = meta(Facts {
             options: self.options,
             probe: &self.probe,
@@ -240,6 +243,12 @@ impl<'a> Recording<'a> {
         cost.naming_ns = monotonic_ns().saturating_sub(end_ns);
         (profile.meta, profile.losses, profile.cost) = (meta, losses, cost);
         Ok(Outcome { profile, stop })
+    }
+
+    fn note_new_cpus(&mut self) {
+        for cpu in cpus::online().into_iter().filter(|cpu| !self.cpus.contains(cpu)) {
+            self.notes.push(format!("CPU {cpu} came online while recording: it was not sampled"));
+        }
     }
 
     fn losses(&self) -> Result<Losses, SessionError> {
