@@ -7,6 +7,7 @@ use std::time::Instant;
 use ebpf_toolchain::Action;
 
 use crate::{
+    dist,
     process::{Failure, as_root, is_root, run},
     run::build_release,
     setup::{self, Extent},
@@ -26,6 +27,7 @@ type Step = (&'static str, fn(&Plan) -> Result<(), Failure>);
 const CHECKS: [Step; 4] =
     [("format", format), ("clippy", clippy), ("eBPF lints", ebpf_lints), ("tidy", |_| tidy::tidy(false))];
 const TESTS: [Step; 1] = [("unit, golden and command-line tests", user_tests)];
+const DIST: [Step; 1] = [("static binary in an empty root", |_| dist::dist(None, true))];
 const KERNEL: [Step; 2] = [("release binary", |_| build_release()), ("real-kernel tests", kernel_tests)];
 
 /// Runs the plan; the first step that fails ends it.
@@ -40,6 +42,9 @@ pub fn test(plan: &Plan) -> Result<(), Failure> {
     }
     steps.extend(TESTS);
     if plan.kernel {
+        if plan.filter.is_none() {
+            steps.extend(DIST);
+        }
         steps.extend(KERNEL);
     }
     let start = Instant::now();

@@ -68,8 +68,8 @@ pub fn meta(facts: Facts<'_>) -> Result<Meta, SessionError> {
 
 /// Ticks that a timer of that frequency gives on all CPUs.
 fn expected_ticks(frequency_hz: u64, duration_ns: u64, cpus: usize) -> u64 {
-    let product = u128::from(frequency_hz) * u128::from(duration_ns) * cpus as u128;
-    u64::try_from(product / 1_000_000_000).unwrap_or(u64::MAX)
+    let per_second = u128::from(frequency_hz).saturating_mul(cpus as u128);
+    u64::try_from(per_second.saturating_mul(u128::from(duration_ns)) / 1_000_000_000).unwrap_or(u64::MAX)
 }
 
 /// Says why ticks are missing, if more are than timers are late by (2 %).
