@@ -1,6 +1,6 @@
 /* A workload whose speed shows what a profiler costs it: deep calls, system calls and page faults, counted.
  *
- * usage: throughput MILLISECONDS (of wall-clock time: what is taken from it must show) */
+ * usage: throughput MILLISECONDS (of wall-clock time: it runs beside a profiler) */
 #include "burn.h"
 
 static uint64_t wall_ns(void)

@@ -24,19 +24,39 @@ pub struct Budget {
     measured: Option<f64>,
 }
 
-/// The budgets with what was measured. Of repeated runs, the largest counts.
-pub fn of(samples: &Samples, warm: &Long, cold: &Long, browser: Option<&Long>) -> Vec<Budget> {
-    let rss = [warm, cold].map(|long| long.recording_rss_mib);
-    let rss = stats::largest(&[&samples.recording_rss_mib[..], &rss].concat());
-    let cpu = [&samples.recording_cpu_percent[..], &[warm.cpu_percent, cold.cpu_percent]].concat();
+/// What the budgets are about, of this profiler.
+pub struct Measurements<'a> {
+    /// The counting loop.
+    pub counting: &'a Samples,
+    /// Compilations, names in the page cache.
+    pub warm: &'a Long,
+    /// Compilations, page cache empty.
+    pub cold: &'a Long,
+    /// A browser, if there is one.
+    pub browser: Option<&'a Long>,
+}
+
+/// The budgets with what was measured.
+pub fn of(measured: &Measurements<'_>) -> Vec<Budget> {
+    let Measurements { counting, warm, cold, browser } = measured;
+    let rss: Vec<f64> =
+        [Some(*warm), Some(*cold), *browser].into_iter().flatten().map(|l| l.recording_rss_mib).collect();
+    let rss = stats::largest(&[&counting.recording_rss_mib[..], &rss].concat());
     let budget = |what, unit, limit, measured| Budget { what, unit, limit, measured };
     vec![
-        budget("start to first sample", "s", 0.3, stats::median(&samples.start_s)),
-        budget("Ctrl-C to report, names in the page cache", "s", 1.0, Some(warm.exit_s)),
-        budget("Ctrl-C to report, page cache empty", "s", 3.0, Some(cold.exit_s)),
-        budget("RSS while recording", "MiB", 40.0, rss),
+        budget("start to first sample", "s", 0.3, stats::median(&counting.start_s)),
+        budget("Ctrl-C to report of compilations, files in the page cache", "s", 1.0, Some(warm.exit_s)),
+        budget("Ctrl-C to report of compilations, page cache empty", "s", 3.0, Some(cold.exit_s)),
+        budget("RSS while recording, largest", "MiB", 40.0, rss),
         budget("peak RSS, naming a browser", "MiB", 150.0, browser.map(|long| long.peak_rss_mib)),
-        budget("own CPU at 99 Hz, of one core", "%", 0.5, stats::median(&cpu)),
+        budget(
+            "own CPU, of one core: counting loop",
+            "%",
+            0.5,
+            stats::median(&counting.recording_cpu_percent),
+        ),
+        budget("own CPU, of one core: compilations", "%", 0.5, Some(warm.cpu_percent)),
+        budget("own CPU, of one core: browser", "%", 0.5, browser.map(|long| long.cpu_percent)),
     ]
 }
 

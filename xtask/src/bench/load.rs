@@ -23,7 +23,8 @@ pub fn throughput_program(directory: &Path) -> Result<PathBuf, Failure> {
     Ok(program)
 }
 
-/// Rounds a second of the counting loop, on every CPU at once.
+/// Rounds of the counting loop in a second of its CPU time, on every CPU at once. Interrupts and what runs in them are
+/// in that time; other programs, which a wall clock would count too, are not.
 pub fn throughput(program: &Path, cpus: usize, time: Duration) -> Result<f64, Failure> {
     let milliseconds = time.as_millis().to_string();
     let failure = |e: std::io::Error| Failure::new(format!("{}: {e}", program.display()));
@@ -39,7 +40,7 @@ pub fn throughput(program: &Path, cpus: usize, time: Duration) -> Result<f64, Fa
         let said: serde_json::Value = serde_json::from_str(&text)
             .map_err(|e| Failure::new(format!("the workload said `{text}`: {e}")))?;
         let number = |key: &str| said[key].as_f64().unwrap_or(f64::NAN);
-        sum += number("rounds") / (number("wall_ns") / 1e9);
+        sum += number("rounds") / (number("cpu_ns") / 1e9);
     }
     Ok(sum)
 }

@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: what this profiler costs, beside the others that are installed, and against its budgets.
 //!
 //! All profilers sample the whole machine at 99 Hz with stacks. Measurements are interleaved (nothing, one profiler,
-//! nothing, the next one ...), so that what changes slowly on the machine meets all alike; the pairs of two runs of
-//! nothing tell the noise. Medians and ratios of pairs are shown. The tables go to docs/performance.md.
+//! nothing, the next one ...), and a run is compared with its two neighbours, so that what changes slowly on the
+//! machine meets all alike; a run of nothing that takes a profiler's place tells the noise. Medians are shown. The
+//! tables go to docs/performance.md.
 
 mod budget;
 mod child;
@@ -12,6 +13,7 @@ mod stats;
 mod tools;
 
 use std::{
+    cell::Cell,
     env, fs,
     path::{Path, PathBuf},
     process::Stdio,
@@ -23,13 +25,14 @@ use crate::{
     process::{Failure, is_root, say},
     run::build_release,
 };
+use budget::Long;
 use child::Measured;
 use tools::Tool;
 
 /// How much is measured.
 #[derive(Clone, Copy)]
 struct Extent {
-    /// Pairs of runs with and without each profiler.
+    /// Runs under each profiler.
     rounds: usize,
     /// Length of a run.
     run: Duration,
@@ -37,14 +40,13 @@ struct Extent {
     long: Duration,
 }
 
-const QUICK: Extent = Extent { rounds: 3, run: Duration::from_secs(3), long: Duration::from_secs(5) };
+const QUICK: Extent = Extent { rounds: 3, run: Duration::from_secs(2), long: Duration::from_secs(5) };
 const FULL: Extent = Extent { rounds: 9, run: Duration::from_secs(5), long: Duration::from_secs(30) };
 
 /// What one profiler used, a value per round.
 #[derive(Default)]
 struct Samples {
-    base: Vec<f64>,
-    with: Vec<f64>,
+    slowdown: Vec<f64>,
     start_s: Vec<f64>,
     recording_cpu_percent: Vec<f64>,
     total_cpu_s: Vec<f64>,
@@ -52,6 +54,14 @@ struct Samples {
     peak_rss_mib: Vec<f64>,
     exit_s: Vec<f64>,
     report_s: Vec<f64>,
+}
+
+/// The longer recordings.
+struct LongRuns {
+    /// Compilations, of each profiler.
+    warm: Vec<Long>,
+    cold: Long,
+    browser: Option<Long>,
 }
 
 /// Measures and writes the tables. `quick`: in about two minutes.
@@ -97,12 +107,19 @@ impl<'a> Bench<'a> {
             say(format!("not measured: {name} is not installed or does not run"));
         }
         let (samples, noise) = self.compare(&tools)?;
-        let budgets = self.budgets(&tools[0], &samples[0])?;
+        let long = self.long_runs(&tools)?;
+        let budgets = budget::of(&budget::Measurements {
+            counting: &samples[0],
+            warm: &long.warm[0],
+            cold: &long.cold,
+            browser: long.browser.as_ref(),
+        });
         let command = if quick { "cargo xtask bench --quick" } else { "cargo xtask bench" };
         let mut text = page::circumstances(command, self.cpus)?;
         text.push('\n');
         text.push_str(&budget::table(&budgets));
         text.push_str(&self.comparison(&tools, &samples, &noise));
+        text.push_str(&self.compilations(&tools, &long.warm));
         for name in missing {
             text.push_str(&format!("\nNot measured: {name}, which was not installed or did not run.\n"));
         }
@@ -111,18 +128,22 @@ impl<'a> Bench<'a> {
         budget::check(&budgets)
     }
 
-    /// All profilers in turn; what each used, and the throughput of pairs of runs without any.
-    fn compare(&self, tools: &[Tool]) -> Result<(Vec<Samples>, Samples), Failure> {
+    /// All profilers in turn, what each used; and the slowdowns of runs of nothing.
+    fn compare(&self, tools: &[Tool]) -> Result<(Vec<Samples>, Vec<f64>), Failure> {
         let mut samples: Vec<Samples> = tools.iter().map(|_| Samples::default()).collect();
-        let mut noise = Samples::default();
+        let mut noise = Vec::new();
+        let mut before = self.throughput()?;
         for round in 1..=self.extent.rounds {
             say(format!("round {round} of {}", self.extent.rounds));
-            noise.base.push(self.throughput()?);
-            noise.with.push(self.throughput()?);
             for (tool, samples) in tools.iter().zip(&mut samples) {
-                samples.base.push(self.throughput()?);
-                self.measure(tool, samples)?;
+                let with = self.measure(tool, samples)?;
+                let after = self.throughput()?;
+                samples.slowdown.push(stats::slowdown(before, with, after));
+                before = after;
             }
+            let (nothing, after) = (self.throughput()?, self.throughput()?);
+            noise.push(stats::slowdown(before, nothing, after));
+            before = after;
         }
         Ok((samples, noise))
     }
@@ -131,11 +152,11 @@ impl<'a> Bench<'a> {
         load::throughput(&self.program, self.cpus, self.extent.run)
     }
 
-    /// One run of the counting loop under a profiler.
-    fn measure(&self, tool: &Tool, samples: &mut Samples) -> Result<(), Failure> {
+    /// One run of the counting loop under a profiler; its throughput.
+    fn measure(&self, tool: &Tool, samples: &mut Samples) -> Result<f64, Failure> {
         let (child, start) = Measured::start(&mut tool.command(), self.directory, tool.events(self.cpus))?;
         let (cpu, begun) = (child.cpu_s(), Instant::now());
-        samples.with.push(self.throughput()?);
+        let throughput = self.throughput()?;
         let share = (child.cpu_s() - cpu) / begun.elapsed().as_secs_f64();
         samples.start_s.push(start.as_secs_f64());
         samples.recording_cpu_percent.push(100.0 * share);
@@ -150,16 +171,11 @@ impl<'a> Bench<'a> {
             status.map_err(|e| Failure::new(format!("{}: {e}", tool.name)))?;
             samples.report_s.push(begun.elapsed().as_secs_f64());
         }
-        Ok(())
+        Ok(throughput)
     }
 
     /// A recording of this profiler while `load` runs; Ctrl-C then comes with warm or empty caches.
-    fn long(
-        &self,
-        tool: &Tool,
-        load: impl Fn() -> Result<(), Failure>,
-        cold: bool,
-    ) -> Result<budget::Long, Failure> {
+    fn long(&self, tool: &Tool, load: impl Fn() -> Result<(), Failure>, cold: bool) -> Result<Long, Failure> {
         let (child, _) = Measured::start(&mut tool.command(), self.directory, tool.events(self.cpus))?;
         let (cpu, begun) = (child.cpu_s(), Instant::now());
         load()?;
@@ -169,34 +185,31 @@ impl<'a> Bench<'a> {
             load::drop_caches()?;
         }
         let used = child.interrupt()?;
-        Ok(budget::Long {
-            cpu_percent,
-            recording_rss_mib,
-            peak_rss_mib: used.peak_rss_mib,
-            exit_s: used.exit_s,
-        })
+        Ok(Long { cpu_percent, recording_rss_mib, peak_rss_mib: used.peak_rss_mib, exit_s: used.exit_s })
     }
 
-    fn budgets(&self, ours: &Tool, samples: &Samples) -> Result<Vec<budget::Budget>, Failure> {
-        say("compilations, with warm and with empty caches");
+    /// Compilations under every profiler, then this one with empty caches, and with a browser.
+    fn long_runs(&self, tools: &[Tool]) -> Result<LongRuns, Failure> {
         let time = self.extent.long;
         let compile = || load::compile(self.directory, time).map(|_| ());
-        // Once before, so that what is then called warm is.
-        self.long(ours, || load::compile(self.directory, Duration::from_secs(2)).map(|_| ()), false)?;
-        let warm = self.long(ours, compile, false)?;
-        let cold = self.long(ours, compile, true)?;
+        say("compilations, with files in the page cache");
+        // Once before, so that they are.
+        load::compile(self.directory, Duration::ZERO)?;
+        let warm = tools.iter().map(|tool| self.long(tool, compile, false)).collect::<Result<_, _>>()?;
+        say("compilations, with an empty page cache");
+        let cold = self.long(&tools[0], compile, true)?;
         say("a browser");
-        let is_there = std::cell::Cell::new(false);
+        let is_there = Cell::new(false);
         let browse = || load::browse(self.directory, time / 2).map(|there| is_there.set(there));
-        let browser = self.long(ours, browse, false)?;
-        Ok(budget::of(samples, &warm, &cold, is_there.get().then_some(&browser)))
+        let browser = self.long(&tools[0], browse, false)?;
+        Ok(LongRuns { warm, cold, browser: is_there.get().then_some(browser) })
     }
 
-    fn comparison(&self, tools: &[Tool], samples: &[Samples], noise: &Samples) -> String {
+    fn comparison(&self, tools: &[Tool], samples: &[Samples], noise: &[f64]) -> String {
         let percent = |value: Option<f64>| page::number(value.map(|value| 100.0 * value), 2);
         let row = |tool: &Tool, s: &Samples| {
             vec![
-                if tool.is_ours() { format!("**{}**", tool.name) } else { tool.name.to_owned() },
+                tool.title(),
                 page::number(stats::median(&s.start_s), 2),
                 page::number(stats::median(&s.recording_cpu_percent), 2),
                 page::number(stats::median(&s.total_cpu_s), 2),
@@ -204,13 +217,14 @@ impl<'a> Bench<'a> {
                 page::number(stats::median(&s.peak_rss_mib), 0),
                 page::number(stats::median(&s.exit_s), 2),
                 page::number(stats::median(&s.report_s), 2),
-                percent(stats::change(&s.with, &s.base)),
+                percent(stats::median(&s.slowdown)),
             ]
         };
         let mut rows: Vec<_> = tools.iter().zip(samples).map(|(tool, samples)| row(tool, samples)).collect();
-        let mut nothing = vec!["nothing (noise)".to_owned()];
+        let mut nothing = vec!["nothing (largest noise)".to_owned()];
         nothing.extend(std::iter::repeat_n("-".to_owned(), 7));
-        nothing.push(percent(stats::change(&noise.with, &noise.base)));
+        let size: Vec<f64> = noise.iter().map(|slowdown| slowdown.abs()).collect();
+        nothing.push(format!("+- {}", percent(stats::largest(&size))));
         rows.push(nothing);
         let head = [
             "99 Hz, whole machine",
@@ -227,6 +241,31 @@ impl<'a> Bench<'a> {
             "\nMedians of {} runs of {} s each, the counting loop (`tests/workload/throughput.c`) on every CPU.\n\n{}",
             self.extent.rounds,
             self.extent.run.as_secs(),
+            page::table(&head, &rows)
+        )
+    }
+
+    fn compilations(&self, tools: &[Tool], runs: &[Long]) -> String {
+        let row = |(tool, run): (&Tool, &Long)| {
+            vec![
+                tool.title(),
+                page::number(Some(run.cpu_percent), 2),
+                page::number(Some(run.recording_rss_mib), 0),
+                page::number(Some(run.peak_rss_mib), 0),
+                page::number(Some(run.exit_s), 2),
+            ]
+        };
+        let rows: Vec<_> = tools.iter().zip(runs).map(row).collect();
+        let head = [
+            "99 Hz, whole machine",
+            "CPU % of one core while recording",
+            "RSS MiB while recording",
+            "peak RSS MiB",
+            "Ctrl-C to end s",
+        ];
+        let seconds = self.extent.long.as_secs();
+        format!(
+            "\nOne run of {seconds} s each, compilations one after the other.\n\n{}",
             page::table(&head, &rows)
         )
     }

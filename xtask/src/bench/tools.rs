@@ -24,6 +24,8 @@ pub struct Tool {
     pub report: &'static [&'static str],
 }
 
+const OURS: &str = "profiler";
+
 /// How each is started: name, program, arguments, events per CPU, report.
 type Spec = (&'static str, &'static str, &'static [&'static str], usize, &'static [&'static str]);
 
@@ -45,7 +47,7 @@ pub fn all() -> Result<(Vec<Tool>, Vec<&'static str>), Failure> {
     let events_per_cpu = 2;
     let program = workspace::release_binary()?;
     let arguments = &["record", "-F", "99", "-a"];
-    let mut tools = vec![Tool { name: "profiler", program, arguments, events_per_cpu, report: &[] }];
+    let mut tools = vec![Tool { name: OURS, program, arguments, events_per_cpu, report: &[] }];
     let mut missing = Vec::new();
     for (name, program, arguments, events_per_cpu, report) in OTHERS {
         match on_path(program) {
@@ -71,9 +73,9 @@ impl Tool {
         self.events_per_cpu * cpus
     }
 
-    /// Whether it is this workspace's.
-    pub const fn is_ours(&self) -> bool {
-        matches!(self.name.as_bytes(), b"profiler")
+    /// Its name in tables; that of this workspace's is bold.
+    pub fn title(&self) -> String {
+        if self.name == OURS { format!("**{OURS}**") } else { self.name.to_owned() }
     }
 
     /// Shows what was recorded in a directory.
