@@ -14,7 +14,8 @@ pub struct Cost {
     pub user_cpu_ns: u64,
     /// Kernel-mode CPU time of the profiler while recording, ns.
     pub system_cpu_ns: u64,
-    /// CPU time, user and kernel, of loading before and of naming after the recording, ns.
+    /// CPU time, user and kernel, of the start (loading, reading the processes that exist) and of naming after the
+    /// recording, ns.
     pub setup_and_naming_cpu_ns: u64,
     /// Peak resident set while recording, bytes.
     pub recording_peak_rss_bytes: u64,

@@ -142,7 +142,10 @@ impl<'a> Recording<'a> {
     pub fn scan_existing(&mut self, wanted: impl Fn(u32) -> bool) -> Result<(), SessionError> {
         self.symbolizer
             .scan_existing(wanted)
-            .map_err(|source| SessionError::Host { path: PathBuf::from("/proc"), source })
+            .map_err(|source| SessionError::Host { path: PathBuf::from("/proc"), source })?;
+        // Reading what was there before is a cost of the start, however long the recording goes on.
+        self.cpu_at_start = cpu_ns();
+        Ok(())
     }
 
     /// Records until something ends it: the duration, `ended` (a signal, the command's end), or the targets' end.
@@ -157,9 +160,14 @@ impl<'a> Recording<'a> {
         let deadline = self.options.duration.map(|duration| Instant::now() + duration);
         tokio::pin!(ended);
         let mut next_events = Instant::now();
+        // What a process does first comes in a burst that the side band does not tell the end of.
+        let mut more_events = false;
         loop {
             let events = async {
                 sleep_until(next_events).await;
+                if more_events {
+                    return Ok(());
+                }
                 self.sideband.readable().await.map(|mut guard| guard.clear_ready())
             };
             tokio::select! {
@@ -167,7 +175,7 @@ impl<'a> Recording<'a> {
                 () = at(deadline) => return Ok(Stop::Duration),
                 ready = events => {
                     ready.map_err(SessionError::Sideband)?;
-                    self.read_events();
+                    more_events = self.read_events() > 0;
                     next_events = Instant::now() + EVENT_PACE;
                 }
                 _ = windows.tick() => {
@@ -186,14 +194,14 @@ impl<'a> Recording<'a> {
         Progress { elapsed, samples: self.collector.total() }
     }
 
-    fn read_events(&mut self) {
+    fn read_events(&mut self) -> usize {
         let (symbolizer, lost) = (&mut self.symbolizer, &mut self.lost_events);
         self.sideband.get_mut().0.read(|event| {
             if let ProcessEvent::Lost { count } = event {
                 *lost += count;
             }
             symbolizer.observe(event);
-        });
+        })
     }
 
     fn end_window(&mut self) -> Result<(), SessionError> {
@@ -232,7 +240,8 @@ impl<'a> Recording<'a> {
         let mut cost = self.recording_cost();
         let cpu_before_naming = cpu_ns();
         // The kernel side is done: its memory and descriptors are given back before names are read.
-        let Self { collector, symbolizer, options, .. } = self;
+        let Self { collector, symbolizer, options, kernel, probe, targets, sideband, .. } = self;
+        drop((probe, targets, kernel, sideband));
         let built = build(&collector, symbolizer, &build_options(options));
         let mut profile = built.profile;
         meta.idle_samples = built.idle_samples;
