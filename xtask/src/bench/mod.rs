@@ -40,7 +40,7 @@ struct Extent {
     long: Duration,
 }
 
-const QUICK: Extent = Extent { rounds: 3, run: Duration::from_secs(2), long: Duration::from_secs(5) };
+const QUICK: Extent = Extent { rounds: 3, run: Duration::from_secs(2), long: Duration::from_secs(12) };
 const FULL: Extent = Extent { rounds: 9, run: Duration::from_secs(5), long: Duration::from_secs(30) };
 
 /// What one profiler used, a value per round.
