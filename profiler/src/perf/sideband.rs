@@ -20,10 +20,11 @@ use super::{
 /// Data bytes of each CPU's ring: about 1,000 records, some 150 program starts between two reads.
 const RING_BYTES: usize = 128 * 1024;
 
-/// The reader is woken after so many bytes of records of one CPU. A program's start is about 2 KiB of them, so that this
-/// is early enough to find a short-lived process alive. A wake-up is paid by the process that causes it too: one for
-/// every record cost one that starts and ends 80 us, and the reader half as much again.
-const WAKEUP_BYTES: u32 = 1024;
+/// The reader is woken after so many bytes of records of one CPU: two or three. A program's start is 400 (static) to
+/// 900 bytes of them, so that it wakes the reader while it is alive, which then reads on until nothing comes any more:
+/// later, files in a chroot and the way to a perf map are gone with the process (`tests/kernel`: places, names). A
+/// wake-up is paid by the process that causes it too: one for every record cost one that starts and ends 80 us.
+const WAKEUP_BYTES: u32 = 256;
 
 /// One CPU's stream.
 struct Stream {
