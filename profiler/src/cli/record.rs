@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    os::unix::process::ExitStatusExt as _,
     path::PathBuf,
     process::ExitStatus,
     time::Duration,
@@ -29,7 +28,10 @@ use crate::{
         text,
     },
     session::{FREQUENCY_HZ, Outcome, Progress, RecordOptions, Recording, Stop},
-    target::{Choice, Target, command::RunningCommand},
+    target::{
+        Choice, Target,
+        command::{RunningCommand, shell_exit_code},
+    },
 };
 
 /// Where a recording goes if no output is named.
@@ -58,7 +60,7 @@ pub fn run(args: &RecordArgs, log_level: LogLevel, begun_ns: u64) -> Result<u8, 
         return Err(Failure::new(Exit::Failure, error));
     }
     let status = status?;
-    Ok(status.map_or(Exit::Success.code(), exit_code))
+    Ok(status.map_or(Exit::Success.code(), shell_exit_code))
 }
 
 async fn record(
@@ -290,12 +292,6 @@ fn end_command(mut command: RunningCommand, stop: Stop) -> Result<Option<ExitSta
     }
     // The recording ended first, as asked for: its success is what counts.
     Ok(None)
-}
-
-/// As a shell gives it: the exit code, or 128 + the signal.
-fn exit_code(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-    u8::try_from(code & 0xff).unwrap_or(1)
 }
 
 /// What is said at the end: the summary on stdout if nothing else was asked for, and where the outputs went.

@@ -4,6 +4,7 @@
 //! software event per CPU with a ring buffer. It needs no probe on any system call, carries the mapped file's build id
 //! (Linux 5.12), and is ordered by the same clock as the samples (`CLOCK_MONOTONIC`).
 
+pub mod clock;
 pub mod record;
 pub mod ring;
 pub mod sampler;

@@ -4,7 +4,7 @@
 //! generation. Counts are rotated before stacks, so the stack of a drained count is in the stacks drained with it or in
 //! those drained one window earlier; older ones can be forgotten.
 
-use std::{collections::HashMap, io, mem, os::fd::OwnedFd};
+use std::{collections::HashMap, io, mem, os::fd::OwnedFd, rc::Rc};
 
 use profiler_common::{
     loss::Loss,
@@ -73,8 +73,8 @@ pub struct CapturedStack {
 pub struct Window {
     /// Counts.
     pub counts: Vec<(CountKey, CountValue)>,
-    stacks: HashMap<u64, CapturedStack>,
-    older_stacks: HashMap<u64, CapturedStack>,
+    stacks: Rc<HashMap<u64, CapturedStack>>,
+    older_stacks: Rc<HashMap<u64, CapturedStack>>,
 }
 
 impl Window {
@@ -124,7 +124,7 @@ pub struct CpuProbe {
     seen: Counters,
     losses: Counters,
     sampler: Sampler,
-    last_stacks: HashMap<u64, CapturedStack>,
+    last_stacks: Rc<HashMap<u64, CapturedStack>>,
     frequency_hz: u64,
     _program: OwnedFd,
 }
@@ -144,7 +144,7 @@ impl CpuProbe {
         let program = kernel.load_perf_event("cpu_sample")?;
         let sampler = Sampler::open(cpus, frequency_hz, &program)
             .map_err(|source| CpuError::Perf { frequency_hz, source })?;
-        let last_stacks = HashMap::new();
+        let last_stacks = Rc::default();
         Ok(Self { counts, stacks, seen, losses, sampler, last_stacks, frequency_hz, _program: program })
     }
 
@@ -179,7 +179,8 @@ impl CpuProbe {
     }
 
     fn window(&mut self, counts: Vec<(CountKey, CountValue)>, stacks: HashMap<u64, CapturedStack>) -> Window {
-        let older_stacks = mem::replace(&mut self.last_stacks, stacks.clone());
+        let stacks = Rc::new(stacks);
+        let older_stacks = mem::replace(&mut self.last_stacks, Rc::clone(&stacks));
         Window { counts, stacks, older_stacks }
     }
 

@@ -24,9 +24,3 @@ pub fn peak_rss_bytes() -> u64 {
         .and_then(|value| value.trim().parse::<u64>().ok())
         .map_or(0, |kib| kib * 1024)
 }
-
-/// `CLOCK_MONOTONIC`, ns: the clock of samples and process events.
-pub fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}

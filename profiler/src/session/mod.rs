@@ -14,7 +14,7 @@ use std::{path::PathBuf, time::Duration};
 
 use profiler_common::filter::{FilterConfig, TaskOffsets};
 
-pub use cost::monotonic_ns;
+pub use crate::perf::clock::monotonic_ns;
 pub use recording::{Progress, Recording, Stop};
 
 use crate::{bpf::BpfError, model::Profile, probe::cpu::CpuError};

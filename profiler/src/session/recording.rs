@@ -16,14 +16,14 @@ use super::{
     Outcome, RecordOptions, SessionError,
     build::{BuildOptions, build},
     collect::Collector,
-    cost::{cpu_ns, monotonic_ns, peak_rss_bytes},
+    cost::{cpu_ns, peak_rss_bytes},
     facts::{Facts, meta, unix_ns},
 };
 use crate::{
     bpf::{load::Kernel, load::LoadOptions, stats::RunTime, targets::Targets},
     host::{cpus, limits::Limits},
     model::{Cost, Losses, SampleType},
-    perf::{record::ProcessEvent, sideband::Sideband},
+    perf::{clock::monotonic_ns, record::ProcessEvent, sideband::Sideband},
     probe::cpu::{self, CpuProbe, Sizing},
     symbolize::{Symbolizer, Watch},
 };

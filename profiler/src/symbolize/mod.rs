@@ -39,7 +39,6 @@ pub mod root;
 pub mod unwind;
 pub mod vdso;
 
-mod clock;
 mod namer;
 
 use std::{fs, io};

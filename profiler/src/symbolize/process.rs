@@ -9,13 +9,12 @@ use std::{collections::HashMap, io, sync::Arc};
 use profiler_common::Comm;
 
 use super::{
-    clock,
     mappings::{Mapping, Mappings, NewMapping},
     maps,
     module::{ModuleKey, Modules},
     process_file,
 };
-use crate::perf::record::ProcessEvent;
+use crate::perf::{clock::monotonic_ns, record::ProcessEvent};
 
 /// Most images of ended processes kept; the oldest are forgotten first.
 const MAX_ENDED: usize = 65_536;
@@ -246,7 +245,7 @@ impl Processes {
     pub fn reread(&mut self, pid: u32, modules: &mut Modules) -> bool {
         let generation = self.generation;
         let Some(image) = self.table.get_mut(&pid).and_then(|images| images.last_mut()) else { return false };
-        if image.until_ns.is_some() || clock::monotonic_ns() < image.read_ns + REREAD_INTERVAL_NS {
+        if image.until_ns.is_some() || monotonic_ns() < image.read_ns + REREAD_INTERVAL_NS {
             return false;
         }
         image.read(pid, &mut self.buffer, modules, generation);
@@ -311,7 +310,7 @@ impl Image {
     /// Takes in what /proc shows now.
     fn read(&mut self, pid: u32, buffer: &mut Vec<u8>, modules: &mut Modules, generation: u32) {
         self.generation = generation;
-        self.read_ns = clock::monotonic_ns();
+        self.read_ns = monotonic_ns();
         let time_ns = if self.mappings.iter().next().is_none() { self.since_ns } else { self.read_ns };
         let read = maps::read_executable(pid, buffer, |line| {
             let identity = line.identity();
