@@ -10,6 +10,7 @@ pub mod filter;
 pub mod loss;
 pub mod probe;
 pub mod stack;
+pub mod unwind;
 
 /// Bytes of a task's command name in the kernel, the terminating NUL included (`TASK_COMM_LEN`, include/linux/sched.h).
 pub const COMM_LEN: usize = 16;

@@ -30,26 +30,67 @@ const _: () = assert!(size_of::<RawStack>() == 8 + 8 * MAX_FRAMES);
 /// Why a stack walk stopped.
 ///
 /// The kernel's own frame-pointer walk (`bpf_get_stack`) does not say why it stopped, only how far it came: `Ended`
-/// means "no further frame", which user space tells apart into complete and broken by the outermost frame's name.
+/// means "no further frame", which user space tells apart into complete and broken by the outermost frame's name. The
+/// walk by tables (`unwind`) knows.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WalkEnd {
-    /// The walk found no further frame.
+    /// The kernel's walk found no further frame.
     Ended = 0,
     /// The frame array was full.
     Truncated = 1,
+    /// The outermost function of the thread was reached.
+    Complete = 2,
+    /// A return address lies in no executable mapping.
+    NoMapping = 3,
+    /// No entry of the file's table covers the address.
+    NoRow = 4,
+    /// The table's rule there needs what is not followed (another register, a DWARF expression).
+    UnsupportedRule = 5,
+    /// The stack could not be read: not present in memory.
+    BadRead = 6,
+    /// A frame would not be further out than its callee.
+    NoProgress = 7,
+    /// The file's table is not in memory (yet).
+    NotLoaded = 8,
+    /// Nothing was known yet of the process: its first sample, walked by the kernel by frame pointers.
+    UnknownProcess = 9,
+    /// No user registers: a 32-bit process, or an event without any. Walked by the kernel by frame pointers.
+    NoRegisters = 10,
+    /// The kernel refused to go on (its limit of tail calls).
+    TailCallFailed = 11,
 }
 
 impl WalkEnd {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 12] = [
+        Self::Ended,
+        Self::Truncated,
+        Self::Complete,
+        Self::NoMapping,
+        Self::NoRow,
+        Self::UnsupportedRule,
+        Self::BadRead,
+        Self::NoProgress,
+        Self::NotLoaded,
+        Self::UnknownProcess,
+        Self::NoRegisters,
+        Self::TailCallFailed,
+    ];
+
     /// Reads a number written by the kernel side; unknown numbers are `None`.
-    pub const fn from_u32(value: u32) -> Option<Self> {
-        match value {
-            0 => Some(Self::Ended),
-            1 => Some(Self::Truncated),
-            _ => None,
-        }
+    pub fn from_u32(value: u32) -> Option<Self> {
+        Self::ALL.get(value as usize).copied()
     }
 }
+
+const _: () = {
+    let mut i = 0;
+    while i < WalkEnd::ALL.len() {
+        assert!(WalkEnd::ALL[i] as usize == i);
+        i += 1;
+    }
+};
 
 /// Multiplier of [`StackHasher`]: the 64-bit golden ratio, 2^64 / phi, made odd.
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -1,0 +1,160 @@
+//! Values of the maps that hold tables and mappings in the kernel.
+//!
+//! Rows, rules, pages and mappings each live in an *arena*: a map of arrays (chunks) of one size, that user space adds
+//! as they are needed and writes through `mmap`. An index into an arena is chunk << shift | place; what belongs together
+//! (a page's rows, a module's rules, a process's mappings) never straddles two chunks, so that the chunk is looked up
+//! once. Replaced parts are used again only after a grace period (see `profiler::unwind`).
+
+/// Shape of an arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arena {
+    /// log2 of the elements of a chunk.
+    pub shift: u32,
+    /// Most chunks.
+    pub chunks: u32,
+}
+
+impl Arena {
+    /// Elements of a chunk.
+    pub const fn chunk_len(self) -> usize {
+        1 << self.shift
+    }
+
+    /// The chunk of an index.
+    #[inline(always)]
+    pub const fn chunk(self, index: u32) -> u32 {
+        index >> self.shift
+    }
+
+    /// The place in its chunk of an index.
+    #[inline(always)]
+    pub const fn place(self, index: u32) -> u32 {
+        index & ((1 << self.shift) - 1)
+    }
+}
+
+/// Rows, 4 bytes each: chunks of 2 MiB. A page's rows (at most 2^16) fit.
+pub const ROWS: Arena = Arena { shift: 19, chunks: 256 };
+/// Rules, 8 bytes each: chunks of 1 MiB. A module's rules (at most 2^16) fit.
+pub const RULES: Arena = Arena { shift: 17, chunks: 64 };
+/// Pages, 8 bytes each: chunks of 256 KiB. The pages of a module of 2 GiB fit.
+pub const PAGES: Arena = Arena { shift: 15, chunks: 64 };
+/// Mappings, 32 bytes each: chunks of 256 KiB, the mappings of one process at most.
+pub const MAPPINGS: Arena = Arena { shift: 13, chunks: 256 };
+
+/// Steps of a search among the mappings of a process (fewer than 2^13).
+pub const MAPPING_STEPS: u32 = MAPPINGS.shift;
+
+const _: () = assert!(super::row::MAX_ROWS as usize <= ROWS.chunk_len());
+const _: () = assert!(1 << 16 <= RULES.chunk_len());
+
+/// Most files whose tables are in the kernel at the same time.
+pub const MAX_MODULES: usize = 8192;
+/// Most processes whose mappings are in the kernel at the same time.
+pub const MAX_PROCESSES: usize = 16_384;
+
+/// The table of one file.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Module {
+    /// Index of its first page in the arena of pages.
+    pub pages: u32,
+    /// Number of pages; 0: the table is not in memory.
+    pub page_count: u32,
+    /// ELF virtual address of the first page, in pages.
+    pub first_page: u32,
+    /// Index of its first rule in the arena of rules.
+    pub rules: u32,
+    /// When it was last used: seconds of `CLOCK_MONOTONIC`, written by the kernel side.
+    pub used_s: u32,
+    /// Not used.
+    pub padding: u32,
+}
+
+const _: () = assert!(size_of::<Module>() == 24);
+
+/// How code in a mapping is unwound.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// By the module's table.
+    Table = 0,
+    /// By frame pointers: code without a file (JIT), or a file without a table.
+    FramePointer = 1,
+    /// Not at all yet: the file's table is being made, or did not fit into the memory budget.
+    NotLoaded = 2,
+}
+
+/// An executable mapping of a process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mapping {
+    /// First address.
+    pub start: u64,
+    /// Address behind the last.
+    pub end: u64,
+    /// Address minus ELF virtual address (wrapping).
+    pub bias: u64,
+    /// Index of the module, for [`Method::Table`].
+    pub module: u32,
+    /// A [`Method`] as a number.
+    pub method: u32,
+}
+
+const _: () = assert!(size_of::<Mapping>() == 32);
+
+/// What is known of a process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Whose mappings these are (`probe::cpu::CountKey::incarnation`); those of another one are of no use.
+    pub incarnation: u64,
+    /// When user space was last asked for mappings, ns of `CLOCK_MONOTONIC`; written by the kernel side.
+    pub asked_ns: u64,
+    /// Index of its first mapping in the arena of mappings.
+    pub first: u32,
+    /// Number of mappings; 0: none known.
+    pub count: u32,
+}
+
+const _: () = assert!(size_of::<Process>() == 24);
+
+/// Why user space is asked for the mappings of a process.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// A program began: what it maps will be needed.
+    Executed = 0,
+    /// A sample of a process that nothing is known of.
+    UnknownProcess = 1,
+    /// A sample hit an address in none of the known mappings.
+    UnknownAddress = 2,
+}
+
+/// A request to user space.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Process id.
+    pub pid: u32,
+    /// An [`Ask`] as a number.
+    pub ask: u32,
+    /// Which incarnation of the process.
+    pub incarnation: u64,
+}
+
+const _: () = assert!(size_of::<Request>() == 16);
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::{Mapping, Module, Process, Request};
+
+    // SAFETY: repr(C), integers only, no padding (size asserted above); every bit pattern is valid.
+    unsafe impl aya::Pod for Mapping {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Module {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Process {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Request {}
+}
