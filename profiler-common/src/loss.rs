@@ -23,11 +23,15 @@ pub enum Loss {
     KernelStackTruncated = 6,
     /// A child of a target was not followed: the map of followed processes was full.
     TargetsFull = 7,
+    /// A process's stacks were not walked by tables: the map of processes was full.
+    UnwindProcessesFull = 8,
+    /// User space was not asked for a process's mappings (it is again later): the ring of requests was full.
+    UnwindRequestsFull = 9,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -36,6 +40,8 @@ impl Loss {
         Self::UserStackTruncated,
         Self::KernelStackTruncated,
         Self::TargetsFull,
+        Self::UnwindProcessesFull,
+        Self::UnwindRequestsFull,
     ];
 
     /// The key of this loss in reports (snake_case, stable).
@@ -49,6 +55,8 @@ impl Loss {
             Self::UserStackTruncated => "user_stack_truncated",
             Self::KernelStackTruncated => "kernel_stack_truncated",
             Self::TargetsFull => "targets_map_full",
+            Self::UnwindProcessesFull => "unwind_processes_full",
+            Self::UnwindRequestsFull => "unwind_requests_full",
         }
     }
 }

@@ -126,13 +126,14 @@ impl StackHasher {
     }
 }
 
-/// The hash of a whole address list, as the eBPF side computes it word by word.
-pub fn hash_frames(seed: u64, frames: &[u64]) -> u64 {
+/// The hash of a stack, as the eBPF side computes it word by word: equal addresses whose walks ended differently are
+/// different stacks.
+pub fn hash_stack(seed: u64, frames: &[u64], end: WalkEnd) -> u64 {
     let mut hasher = StackHasher::new(seed);
     for &frame in frames {
         hasher.word(frame);
     }
-    hasher.word(frames.len() as u64);
+    hasher.word(frames.len() as u64 | (end as u64) << 32);
     hasher.finish()
 }
 
@@ -155,7 +156,7 @@ mod tests {
         let mut seen = HashSet::new();
         for a in 0..200u64 {
             for b in 0..200u64 {
-                assert!(seen.insert(hash_frames(0, &[0x55d0_0000_1000 + a, 0x55d0_0000_2000 + b])));
+                assert!(seen.insert(hash_stack(0, &[0x55d0_0000_1000 + a, 0x55d0_0000_2000 + b], WalkEnd::Ended)));
             }
         }
     }
@@ -163,21 +164,26 @@ mod tests {
     proptest! {
         #[test]
         fn never_the_empty_name(seed: u64, frames: Vec<u64>) {
-            prop_assert_ne!(hash_frames(seed, &frames), EMPTY_STACK);
+            prop_assert_ne!(hash_stack(seed, &frames, WalkEnd::Ended), EMPTY_STACK);
         }
 
         #[test]
         fn one_changed_bit_changes_the_hash(mut frames in prop::collection::vec(any::<u64>(), 1..127), index: prop::sample::Index, bit in 0u32..64) {
-            let before = hash_frames(0, &frames);
+            let before = hash_stack(0, &frames, WalkEnd::Ended);
             let at = index.index(frames.len());
             frames[at] ^= 1 << bit;
-            prop_assert_ne!(before, hash_frames(0, &frames));
+            prop_assert_ne!(before, hash_stack(0, &frames, WalkEnd::Ended));
+        }
+
+        #[test]
+        fn the_end_matters(frames: Vec<u64>) {
+            prop_assert_ne!(hash_stack(0, &frames, WalkEnd::Complete), hash_stack(0, &frames, WalkEnd::NoRow));
         }
 
         #[test]
         fn order_matters(a: u64, b: u64) {
             prop_assume!(a != b);
-            prop_assert_ne!(hash_frames(0, &[a, b]), hash_frames(0, &[b, a]));
+            prop_assert_ne!(hash_stack(0, &[a, b], WalkEnd::Ended), hash_stack(0, &[b, a], WalkEnd::Ended));
         }
     }
 }

@@ -10,8 +10,10 @@
 mod filter;
 mod loss;
 mod probe;
+mod registers;
 mod stack;
 mod task;
+mod unwind;
 
 use aya_ebpf::{
     macros::{perf_event, raw_tracepoint},
@@ -22,6 +24,30 @@ use aya_ebpf::{
 #[perf_event]
 pub fn cpu_sample(ctx: PerfEventContext) -> u32 {
     probe::cpu::sample(&ctx)
+}
+
+/// Walks the user stack of such a sample, some frames of it.
+#[perf_event]
+pub fn cpu_walk(ctx: PerfEventContext) -> u32 {
+    probe::cpu::walk(&ctx)
+}
+
+/// Counts such a sample when its user stack has been walked.
+#[perf_event]
+pub fn cpu_count(ctx: PerfEventContext) -> u32 {
+    probe::cpu::walked(&ctx)
+}
+
+/// `sched_process_exec(task, old_pid, bprm)`: the program's mappings and tables will be needed.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn unwind_exec(_ctx: RawTracePointContext) -> i32 {
+    probe::process::executed()
+}
+
+/// `sched_process_free(task)`: the process's mappings are not needed any more.
+#[raw_tracepoint(tracepoint = "sched_process_free")]
+pub fn unwind_free(ctx: RawTracePointContext) -> i32 {
+    probe::process::gone(&ctx)
 }
 
 /// `sched_process_fork(parent, child)`: children of targets become targets.

@@ -34,9 +34,10 @@ pub enum Side {
     User,
 }
 
-/// Captures a stack of the current task and keeps it under its hash, which is returned.
+/// Has the kernel capture a stack of the current task and keeps it under its hash, which is returned. `end` is what
+/// is known of the walk's end beforehand: [`WalkEnd::Ended`], or why the stack was not walked by tables.
 #[inline(always)]
-pub fn capture<C: EbpfContext>(ctx: &C, side: Side, scratch: &mut RawStack) -> u64 {
+pub fn capture<C: EbpfContext>(ctx: &C, side: Side, end: WalkEnd, scratch: &mut RawStack) -> u64 {
     let (flags, failed, truncated) = match side {
         Side::Kernel => (0, Loss::KernelStackFailed, Loss::KernelStackTruncated),
         Side::User => (BPF_F_USER_STACK as u64, Loss::UserStackFailed, Loss::UserStackTruncated),
@@ -48,22 +49,28 @@ pub fn capture<C: EbpfContext>(ctx: &C, side: Side, scratch: &mut RawStack) -> u
         loss::count(failed);
         return EMPTY_STACK;
     }
-    let len = (bytes as u64 / 8).min(MAX_FRAMES as u64) as u32;
-    if len == 0 {
-        return EMPTY_STACK;
-    }
-    scratch.len = len;
-    scratch.end = WalkEnd::Ended as u32;
-    if len >= STACK_LIMIT.load() {
+    scratch.len = (bytes as u64 / 8).min(MAX_FRAMES as u64) as u32;
+    scratch.end = end as u32;
+    if scratch.len >= STACK_LIMIT.load() {
         scratch.end = WalkEnd::Truncated as u32;
         loss::count(truncated);
     }
-    let hash = hash(side, scratch, len);
-    keep(hash, scratch);
+    keep(side, scratch)
+}
+
+/// Keeps a captured stack under its hash, which is returned.
+#[inline(always)]
+pub fn keep(side: Side, stack: &RawStack) -> u64 {
+    let len = stack.len;
+    if len == 0 {
+        return EMPTY_STACK;
+    }
+    let hash = hash(side, stack, len);
+    insert(hash, stack);
     hash
 }
 
-/// The stack's name; the same as `profiler_common::stack::hash_frames` with the side as seed.
+/// The stack's name; the same as `profiler_common::stack::hash_stack` with the side as seed.
 #[inline(always)]
 fn hash(side: Side, stack: &RawStack, len: u32) -> u64 {
     let mut hasher = StackHasher::new(side as u64);
@@ -74,12 +81,12 @@ fn hash(side: Side, stack: &RawStack, len: u32) -> u64 {
         }
         hasher.word(stack.frames[i]);
     }
-    hasher.word(len as u64);
+    hasher.word(len as u64 | (stack.end as u64) << 32);
     hasher.finish()
 }
 
 #[inline(always)]
-fn keep(hash: u64, stack: &RawStack) {
+fn insert(hash: u64, stack: &RawStack) {
     let Some(stacks) = STACKS.get(0) else {
         loss::count(Loss::NoScratch);
         return;

@@ -4,6 +4,8 @@
 //! as they are needed and writes through `mmap`. An index into an arena is chunk << shift | place; what belongs together
 //! (a page's rows, a module's rules, a process's mappings) never straddles two chunks, so that the chunk is looked up
 //! once. Replaced parts are used again only after a grace period (see `profiler::unwind`).
+//!
+//! Values of arrays take multiples of 8 bytes (`array_map_alloc`, kernel/bpf/arraymap.c), so rows come in pairs.
 
 /// Shape of an arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +18,7 @@ pub struct Arena {
 
 impl Arena {
     /// Elements of a chunk.
-    pub const fn chunk_len(self) -> usize {
+    pub const fn chunk_len(self) -> u32 {
         1 << self.shift
     }
 
@@ -33,7 +35,7 @@ impl Arena {
     }
 }
 
-/// Rows, 4 bytes each: chunks of 2 MiB. A page's rows (at most 2^16) fit.
+/// Rows, 4 bytes each, two in an array's value: chunks of 2 MiB. A page's rows (at most 2^16) fit.
 pub const ROWS: Arena = Arena { shift: 19, chunks: 256 };
 /// Rules, 8 bytes each: chunks of 1 MiB. A module's rules (at most 2^16) fit.
 pub const RULES: Arena = Arena { shift: 17, chunks: 64 };
@@ -45,8 +47,11 @@ pub const MAPPINGS: Arena = Arena { shift: 13, chunks: 256 };
 /// Steps of a search among the mappings of a process (fewer than 2^13).
 pub const MAPPING_STEPS: u32 = MAPPINGS.shift;
 
-const _: () = assert!(super::row::MAX_ROWS as usize <= ROWS.chunk_len());
+const _: () = assert!(super::row::MAX_ROWS <= ROWS.chunk_len());
 const _: () = assert!(1 << 16 <= RULES.chunk_len());
+
+/// [`Mapping::module`] of code that a program made itself (JIT): unwound by frame pointers.
+pub const NO_MODULE: u32 = u32::MAX;
 
 /// Most files whose tables are in the kernel at the same time.
 pub const MAX_MODULES: usize = 8192;
@@ -65,25 +70,29 @@ pub struct Module {
     pub first_page: u32,
     /// Index of its first rule in the arena of rules.
     pub rules: u32,
-    /// When it was last used: seconds of `CLOCK_MONOTONIC`, written by the kernel side.
-    pub used_s: u32,
-    /// Not used.
-    pub padding: u32,
+    /// When it was last used: `CLOCK_MONOTONIC` in units of 2^30 ns, written by the kernel side.
+    pub used: u32,
+    /// What there is of it, a [`State`] as a number.
+    pub state: u32,
+}
+
+/// How code of a module is unwound.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Not yet: the table is being made.
+    Loading = 0,
+    /// By the table.
+    Table = 1,
+    /// By frame pointers: the file has no table.
+    FramePointer = 2,
+    /// Not at all: the table cannot be had, or does not fit into the memory budget.
+    Unavailable = 3,
+    /// The table was in memory and had to make room; user space is asked for it.
+    Evicted = 4,
 }
 
 const _: () = assert!(size_of::<Module>() == 24);
-
-/// How code in a mapping is unwound.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// By the module's table.
-    Table = 0,
-    /// By frame pointers: code without a file (JIT), or a file without a table.
-    FramePointer = 1,
-    /// Not at all yet: the file's table is being made, or did not fit into the memory budget.
-    NotLoaded = 2,
-}
 
 /// An executable mapping of a process.
 #[repr(C)]
@@ -95,10 +104,10 @@ pub struct Mapping {
     pub end: u64,
     /// Address minus ELF virtual address (wrapping).
     pub bias: u64,
-    /// Index of the module, for [`Method::Table`].
+    /// Index of the module; [`NO_MODULE`] for code without a file.
     pub module: u32,
-    /// A [`Method`] as a number.
-    pub method: u32,
+    /// Not used.
+    pub padding: u32,
 }
 
 const _: () = assert!(size_of::<Mapping>() == 32);
@@ -109,8 +118,8 @@ const _: () = assert!(size_of::<Mapping>() == 32);
 pub struct Process {
     /// Whose mappings these are (`probe::cpu::CountKey::incarnation`); those of another one are of no use.
     pub incarnation: u64,
-    /// When user space was last asked for mappings, ns of `CLOCK_MONOTONIC`; written by the kernel side.
-    pub asked_ns: u64,
+    /// User space is not asked for mappings before this time, ns of `CLOCK_MONOTONIC`; written by both sides.
+    pub ask_after_ns: u64,
     /// Index of its first mapping in the arena of mappings.
     pub first: u32,
     /// Number of mappings; 0: none known.
@@ -129,6 +138,8 @@ pub enum Ask {
     UnknownProcess = 1,
     /// A sample hit an address in none of the known mappings.
     UnknownAddress = 2,
+    /// A sample needs a table that had to make room.
+    Evicted = 3,
 }
 
 /// A request to user space.
@@ -141,9 +152,13 @@ pub struct Request {
     pub ask: u32,
     /// Which incarnation of the process.
     pub incarnation: u64,
+    /// Index of the module, for [`Ask::Evicted`].
+    pub module: u32,
+    /// Not used.
+    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<Request>() == 16);
+const _: () = assert!(size_of::<Request>() == 24);
 
 #[cfg(feature = "user")]
 mod pod {

@@ -1,15 +1,21 @@
-//! Following targets: which processes a filter by process means, as they fork and end.
+//! Following targets: which processes a filter by process means, as they fork and end. Following programs: whose
+//! tables will be needed, and which are not any more.
 //!
-//! Hooks: raw tracepoints `sched_process_fork` (parent, child) and `sched_process_free` (task). Done in the kernel
-//! because a child can run, be sampled and end before user space hears of it.
+//! Hooks: raw tracepoints `sched_process_fork` (parent, child), `sched_process_exec` (task) and `sched_process_free`
+//! (task). Done in the kernel because a child can run, be sampled and end before user space hears of it.
 
-use aya_ebpf::{bindings::BPF_ANY, programs::RawTracePointContext};
+use aya_ebpf::{
+    bindings::BPF_ANY,
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
+    programs::RawTracePointContext,
+};
 use aya_log_ebpf::debug;
-use profiler_common::loss::Loss;
+use profiler_common::{loss::Loss, unwind::map::{Ask, NO_MODULE}};
 
 use crate::{
-    filter::{TARGETS, is_target},
+    filter::{self, TARGETS, is_target},
     loss, task,
+    unwind::processes,
 };
 
 /// Process and thread id of a `task_struct`.
@@ -42,6 +48,30 @@ pub fn free(ctx: &RawTracePointContext) -> i32 {
         && TARGETS.remove(pid).is_ok()
     {
         debug!(ctx, "target {} is gone", pid);
+    }
+    0
+}
+
+/// The current process executed a program: user space is asked for its tables before its first sample.
+#[inline(always)]
+pub fn executed() -> i32 {
+    let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let comm = bpf_get_current_comm().unwrap_or_default();
+    if filter::wanted(&filter::config(), pid, &comm) {
+        // SAFETY: the helper has no precondition.
+        let now_ns = unsafe { bpf_ktime_get_ns() };
+        processes::ask(Ask::Executed, NO_MODULE, pid, task::incarnation(), now_ns);
+    }
+    0
+}
+
+/// A task is gone for good: with the last of a process its mappings are.
+#[inline(always)]
+pub fn gone(ctx: &RawTracePointContext) -> i32 {
+    if let Some((pid, tid)) = ids(ctx.arg(0))
+        && pid == tid
+    {
+        processes::forget(pid);
     }
     0
 }

@@ -1,0 +1,200 @@
+//! Walking a user stack by the tables of the files it runs through (`profiler_common::unwind`).
+//!
+//! A walk begins in a probe's program ([`begin`]) and goes on in programs of its own, [`FRAMES_PER_CALL`] frames each,
+//! that call each other by tail calls ([`go_on`]): a loop over all frames in one program would be more than verifiers
+//! of Linux 5.10 follow. The state is in per-CPU memory, one slot per kind of program that can interrupt another.
+//!
+//! Nothing is known of a process until it is sampled or executes a program: user space is then asked for its mappings
+//! and tables ([`processes`]), and the first sample is walked by the kernel by frame pointers.
+
+mod arena;
+pub mod processes;
+
+#[cfg(bpf_target_arch = "aarch64")]
+const ARCH: Arch = Arch::Aarch64;
+#[cfg(not(bpf_target_arch = "aarch64"))]
+const ARCH: Arch = Arch::X86_64;
+
+use aya_ebpf::{
+    Global,
+    btf_maps::{Array, PerCpuArray},
+    helpers::{bpf_probe_read_user, generated::bpf_ktime_get_ns},
+    macros::btf_map,
+};
+use profiler_common::{
+    stack::{MAX_FRAMES, RawStack, WalkEnd},
+    unwind::{
+        Arch,
+        map::{Ask, MAX_MODULES, Mapping, Module, NO_MODULE, State},
+        row::PAGE_SHIFT,
+        rule::Rule,
+        step::{Caller, Registers, by_frame_pointer, by_rule},
+    },
+};
+
+use crate::registers;
+use processes::Found;
+
+/// Frames of one program. With [`MAX_CALLS`] tail calls it is more than a stack holds.
+const FRAMES_PER_CALL: usize = 8;
+/// Tail calls that a walk takes at most; the kernel allows 33 of a program (`MAX_TAIL_CALL_CNT`), one is the probe's last.
+const MAX_CALLS: usize = MAX_FRAMES.div_ceil(FRAMES_PER_CALL);
+const _: () = assert!(MAX_CALLS + 1 <= 32);
+
+/// `BPF_F_MMAPABLE`.
+const MMAPABLE: usize = 1 << 10;
+
+/// 1: walk by tables. 0: the kernel walks by frame pointers.
+#[unsafe(no_mangle)]
+static UNWIND: Global<u32> = Global::new(0);
+
+/// The tables' heads, by the number that mappings have. Shrunk to one entry at load if tables are not used.
+#[btf_map]
+static MODULES: Array<Module, MAX_MODULES, MMAPABLE> = Array::new();
+
+/// Programs that walk: a slot for each kind that can interrupt another one on the same CPU.
+#[derive(Clone, Copy)]
+pub enum Slot {
+    /// perf_event programs.
+    PerfEvent = 0,
+}
+
+/// The state of a walk.
+#[repr(C)]
+pub struct Walk {
+    /// The frame that is looked at.
+    registers: Registers,
+    /// The mapping of the last frame: callers are mostly in the same.
+    mapping: Mapping,
+    /// First mapping of the process.
+    first: u32,
+    /// Number of its mappings.
+    count: u32,
+    /// 1: the frame has all its registers, and `pc` is the next instruction, not the one behind a call.
+    interrupted: u32,
+    pid: u32,
+    incarnation: u64,
+    now_ns: u64,
+    /// What has been walked.
+    pub stack: RawStack,
+}
+
+impl Walk {
+    #[inline(always)]
+    fn ask(&self, why: Ask, module: u32) {
+        processes::ask(why, module, self.pid, self.incarnation, self.now_ns);
+    }
+}
+
+#[btf_map]
+static WALKS: PerCpuArray<Walk, 1> = PerCpuArray::new();
+
+/// The state of the current CPU's walk.
+#[inline(always)]
+pub fn current(slot: Slot) -> Option<&'static mut Walk> {
+    // SAFETY: this CPU's memory, and a slot's programs do not interrupt each other.
+    WALKS.get_ptr_mut(slot as u32).map(|walk| unsafe { &mut *walk })
+}
+
+/// Sets out on a walk of the current task's user stack.
+///
+/// # Errors
+/// Why it cannot be walked by tables.
+#[inline(always)]
+pub fn begin(walk: &mut Walk, pid: u32, incarnation: u64) -> Result<(), WalkEnd> {
+    if UNWIND.load() == 0 {
+        return Err(WalkEnd::Ended);
+    }
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let Some(registers) = registers::user() else { return Err(WalkEnd::NoRegisters) };
+    let Found { first, count } = processes::find(pid, incarnation, now_ns).ok_or(WalkEnd::UnknownProcess)?;
+    walk.registers = registers;
+    walk.mapping.start = 0;
+    walk.mapping.end = 0;
+    (walk.first, walk.count) = (first, count);
+    (walk.pid, walk.incarnation, walk.now_ns) = (pid, incarnation, now_ns);
+    walk.interrupted = 1;
+    walk.stack.len = 0;
+    Ok(())
+}
+
+/// Walks on, some frames far. `None`: there may be more of them.
+#[inline(always)]
+pub fn go_on(walk: &mut Walk) -> Option<WalkEnd> {
+    for _ in 0..FRAMES_PER_CALL {
+        match step(walk) {
+            Ok(caller) => {
+                walk.registers = caller.registers;
+                walk.interrupted = u32::from(caller.interrupted);
+            }
+            Err(end) => return Some(end),
+        }
+    }
+    None
+}
+
+#[inline(always)]
+fn step(walk: &mut Walk) -> Result<Caller, WalkEnd> {
+    let depth = walk.stack.len as usize;
+    if depth >= MAX_FRAMES {
+        return Err(WalkEnd::Truncated);
+    }
+    let pc = walk.registers.pc;
+    let interrupted = walk.interrupted != 0;
+    // A return address stands for the call before it; readers subtract one, which an interrupted instruction has to
+    // make up for.
+    walk.stack.frames[depth] = if interrupted && depth > 0 { pc.wrapping_add(1) } else { pc };
+    walk.stack.len = depth as u32 + 1;
+    let at = if interrupted { pc } else { pc.wrapping_sub(1) };
+    if at < walk.mapping.start || at >= walk.mapping.end {
+        let Some(mapping) = arena::mapping(walk.first, walk.count, at) else {
+            walk.ask(Ask::UnknownAddress, NO_MODULE);
+            return Err(WalkEnd::NoMapping);
+        };
+        walk.mapping = *mapping;
+    }
+    if walk.mapping.module == NO_MODULE {
+        return by_frame_pointer(ARCH, &walk.registers, read);
+    }
+    let module = MODULES.get_ptr_mut(walk.mapping.module).ok_or(WalkEnd::NotLoaded)?;
+    // SAFETY: an array's value stays valid memory; user space writes it at any time, which what is read tolerates.
+    let module = unsafe { &mut *module };
+    match module.state {
+        state if state == State::Table as u32 => {
+            let now = (walk.now_ns >> 30) as u32;
+            if module.used != now {
+                module.used = now;
+            }
+            let rule = rule(module, at.wrapping_sub(walk.mapping.bias))?;
+            by_rule(ARCH, rule, &walk.registers, interrupted, read)
+        }
+        state if state == State::FramePointer as u32 => by_frame_pointer(ARCH, &walk.registers, read),
+        state if state == State::Evicted as u32 => {
+            walk.ask(Ask::Evicted, walk.mapping.module);
+            Err(WalkEnd::NotLoaded)
+        }
+        _ => Err(WalkEnd::NotLoaded),
+    }
+}
+
+/// The rule for an ELF virtual address.
+#[inline(always)]
+fn rule(module: &Module, address: u64) -> Result<Rule, WalkEnd> {
+    let page = (address >> PAGE_SHIFT).wrapping_sub(u64::from(module.first_page));
+    if page >= u64::from(module.page_count) {
+        return Err(WalkEnd::NoRow);
+    }
+    let page = arena::page(module.pages.wrapping_add(page as u32)).ok_or(WalkEnd::NotLoaded)?;
+    if page.count() == 0 {
+        return Err(WalkEnd::NoRow);
+    }
+    let row = arena::row(page, address & ((1 << PAGE_SHIFT) - 1)).ok_or(WalkEnd::NotLoaded)?;
+    arena::rule(module.rules.wrapping_add(row.rule())).ok_or(WalkEnd::NotLoaded)
+}
+
+#[inline(always)]
+fn read(address: u64) -> Option<u64> {
+    // SAFETY: the helper checks the address itself and fails instead of faulting.
+    unsafe { bpf_probe_read_user(address as *const u64) }.ok()
+}
