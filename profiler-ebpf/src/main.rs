@@ -10,6 +10,7 @@
 mod filter;
 mod loss;
 mod probe;
+mod registers;
 mod stack;
 mod task;
 

@@ -23,7 +23,7 @@ use profiler_common::{
 };
 
 use crate::{
-    filter, loss,
+    filter, loss, registers,
     stack::{self, Side},
     task,
 };
@@ -80,6 +80,16 @@ pub fn sample(ctx: &PerfEventContext) -> u32 {
         if tid == 0 { u64::from(unsafe { bpf_get_smp_processor_id() }) } else { task::incarnation() };
     count(&CountKey { pid, tid, incarnation, kernel_stack, user_stack }, comm);
     debug!(ctx, "sample pid {} tid {} kernel {:x} user {:x}", pid, tid, kernel_stack, user_stack);
+    if user_stack != EMPTY_STACK {
+        debug!(
+            ctx,
+            "task pid {} incarnation {} leaf {:x} pc {:x}",
+            pid,
+            incarnation,
+            scratch.frames[0],
+            registers::user().unwrap_or_default().pc
+        );
+    }
     0
 }
 
