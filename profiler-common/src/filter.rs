@@ -48,35 +48,6 @@ impl FilterConfig {
     };
 }
 
-/// Offsets of `task_struct` members that the programs read, from the running kernel's BTF; patched in before load.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TaskOffsets {
-    /// 1: the offsets below are known.
-    pub known: u32,
-    /// `task_struct.tgid`, bytes.
-    pub tgid: u32,
-    /// `task_struct.pid`, bytes.
-    pub pid: u32,
-    /// `task_struct.group_leader`, bytes.
-    pub group_leader: u32,
-    /// `task_struct.start_boottime` (`real_start_time` before 5.5), bytes.
-    pub start_boottime: u32,
-    /// `task_struct.self_exec_id`, bytes. The low 32 bits are read: it was u32 before 5.7.
-    pub self_exec_id: u32,
-}
-
-const _: () = assert!(size_of::<TaskOffsets>() == 24);
-
-impl TaskOffsets {
-    /// Nothing known: incarnations are 0 and children cannot be followed.
-    pub const UNKNOWN: Self =
-        Self { known: 0, tgid: 0, pid: 0, group_leader: 0, start_boottime: 0, self_exec_id: 0 };
-}
-
 #[cfg(feature = "user")]
 // SAFETY: repr(C), integers only, no padding (size asserted above); every bit pattern is valid.
 unsafe impl aya::Pod for FilterConfig {}
-#[cfg(feature = "user")]
-// SAFETY: as above.
-unsafe impl aya::Pod for TaskOffsets {}

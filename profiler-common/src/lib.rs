@@ -9,7 +9,9 @@
 pub mod filter;
 pub mod loss;
 pub mod probe;
+pub mod registers;
 pub mod stack;
+pub mod task;
 pub mod unwind;
 
 /// Bytes of a task's command name in the kernel, the terminating NUL included (`TASK_COMM_LEN`, include/linux/sched.h).

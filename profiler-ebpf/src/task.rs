@@ -1,34 +1,114 @@
 //! Facts about the current task that no helper gives, read at BTF offsets patched in before load.
+//!
+//! Where the kernel has `bpf_get_current_task_btf` (Linux 5.11), members are read by plain loads, which the verifier
+//! allows at offsets it knows for constants; elsewhere by `bpf_probe_read_kernel`. Which it is stands in a frozen
+//! read-only global, so the verifier follows only one way and never meets a helper that the kernel lacks.
 
-use aya_ebpf::Global;
-use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel};
-use profiler_common::filter::TaskOffsets;
+use aya_ebpf::{
+    Global,
+    helpers::{
+        bpf_get_current_task, bpf_probe_read_kernel,
+        generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+    },
+};
+use profiler_common::task::{TASK_BTF, TASK_PT_REGS, TaskOffsets};
 
 #[unsafe(no_mangle)]
 static TASK_OFFSETS: Global<TaskOffsets> = Global::new(TaskOffsets::UNKNOWN);
 
-/// The offsets, if the kernel's BTF had them.
-#[inline(always)]
-pub fn offsets() -> Option<TaskOffsets> {
-    let offsets = TASK_OFFSETS.load();
-    (offsets.known != 0).then_some(offsets)
+/// Helpers that the kernel has and that may be used, bits of `profiler_common::task`.
+#[unsafe(no_mangle)]
+static HELPERS: Global<u32> = Global::new(0);
+
+/// One of the offsets. Never a copy of all: it would go over the program's stack, where verifiers before 5.16
+/// (354e8f1970f8) forget that a word of 4 bytes was constant, and then refuse it as an offset.
+macro_rules! offset {
+    ($member:ident) => {{
+        let offsets = (&raw const TASK_OFFSETS).cast::<TaskOffsets>();
+        // SAFETY: a member of a global that is initialized and never written; volatile because the loader replaces what
+        // the compiler sees.
+        unsafe { (&raw const (*offsets).$member).read_volatile() }
+    }};
 }
 
 /// Reads a member of a `task_struct`.
 #[inline(always)]
-pub fn read<T>(task: *const u8, offset: u32) -> Option<T> {
+fn read<T>(task: *const u8, offset: u32) -> Option<T> {
     // SAFETY: bpf_probe_read_kernel checks the address itself and fails instead of faulting.
     unsafe { bpf_probe_read_kernel(task.wrapping_add(offset as usize).cast::<T>()) }.ok()
+}
+
+/// Loads a member of a task that came from `bpf_get_current_task_btf`, or from such a member.
+#[inline(always)]
+fn load<T: Copy>(task: *const u8, offset: u32) -> T {
+    // SAFETY: the verifier checks type, offset and size of the load, and a load that faults reads 0.
+    unsafe { task.wrapping_add(offset as usize).cast::<T>().read_volatile() }
+}
+
+#[inline(always)]
+fn has(helper: u32) -> bool {
+    HELPERS.load() & helper != 0
+}
+
+/// The current task, for [`load`]. Only if the kernel [has](has) [`TASK_BTF`].
+#[inline(always)]
+fn current_btf() -> *const u8 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_get_current_task_btf() }.cast()
+}
+
+/// The current task, for [`read`].
+#[inline(always)]
+fn current() -> *const u8 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_get_current_task() as *const u8 }
+}
+
+/// Process and thread id of a `task_struct`.
+#[inline(always)]
+pub fn ids(task: *const u8) -> Option<(u32, u32)> {
+    if offset!(known) == 0 {
+        return None;
+    }
+    Some((read(task, offset!(tgid))?, read(task, offset!(pid))?))
 }
 
 /// Start time plus exec count of the current process (`CountKey::incarnation`), 0 if unknown.
 #[inline(always)]
 pub fn incarnation() -> u64 {
-    let Some(offsets) = offsets() else { return 0 };
-    // SAFETY: the helper has no precondition.
-    let task = unsafe { bpf_get_current_task() } as *const u8;
-    let Some(leader) = read::<*const u8>(task, offsets.group_leader) else { return 0 };
-    let start: u64 = read(leader, offsets.start_boottime).unwrap_or(0);
-    let execs: u32 = read(leader, offsets.self_exec_id).unwrap_or(0);
-    start.wrapping_add(execs as u64)
+    if offset!(known) == 0 {
+        return 0;
+    }
+    let (start, execs): (u64, u32) = if has(TASK_BTF) {
+        let leader: *const u8 = load(current_btf(), offset!(group_leader));
+        (load(leader, offset!(start_boottime)), load(leader, offset!(self_exec_id)))
+    } else {
+        let Some(leader) = read::<*const u8>(current(), offset!(group_leader)) else { return 0 };
+        (
+            read(leader, offset!(start_boottime)).unwrap_or(0),
+            read(leader, offset!(self_exec_id)).unwrap_or(0),
+        )
+    };
+    start.wrapping_add(u64::from(execs))
+}
+
+/// The kernel address of the current task's user registers (`struct pt_regs`), to be read with
+/// `bpf_probe_read_kernel`. A kernel thread has them too, but they are no user's (`crate::registers`). `None` if it is
+/// not known where they are.
+#[inline(always)]
+pub fn user_registers() -> Option<*const u8> {
+    if has(TASK_PT_REGS) {
+        // SAFETY: the helper takes what the other one gives.
+        return Some(unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const u8);
+    }
+    let from_stack = offset!(user_registers);
+    if from_stack == 0 {
+        return None;
+    }
+    let stack: *const u8 = if has(TASK_BTF) {
+        load(current_btf(), offset!(stack))
+    } else {
+        read(current(), offset!(stack))?
+    };
+    Some(stack.wrapping_add(from_stack as usize))
 }

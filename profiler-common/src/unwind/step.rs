@@ -4,23 +4,7 @@ use super::{
     Arch,
     rule::{FpRule, Kind, RaRule, Rule},
 };
-use crate::stack::WalkEnd;
-
-/// The registers that are followed.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Registers {
-    /// Instruction pointer.
-    pub pc: u64,
-    /// Stack pointer.
-    pub sp: u64,
-    /// Frame pointer (rbp, x29).
-    pub fp: u64,
-    /// Link register (x30); unused on x86-64.
-    pub lr: u64,
-}
-
-const _: () = assert!(size_of::<Registers>() == 32);
+use crate::{registers::Registers, stack::WalkEnd};
 
 /// Bits of a user address. arm64's pointer authentication code is in the bits above; x86-64's and arm64's addresses
 /// beyond 48 bits are only given to programs that ask for them by a hint (Documentation/arch/{x86,arm64}).

@@ -27,7 +27,7 @@ use crate::{
     filter, loss,
     stack::{self, Side},
     task,
-    unwind::{self, Slot, Walk},
+    unwind::{self, Slot},
 };
 
 /// Slot 0: the current generation of counts.

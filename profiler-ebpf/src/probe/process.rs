@@ -18,17 +18,11 @@ use crate::{
     unwind::processes,
 };
 
-/// Process and thread id of a `task_struct`.
-#[inline(always)]
-fn ids(task: *const u8) -> Option<(u32, u32)> {
-    let offsets = task::offsets()?;
-    Some((task::read(task, offsets.tgid)?, task::read(task, offsets.pid)?))
-}
-
 /// A task was made. Threads need nothing: they share their process's id.
 #[inline(always)]
 pub fn fork(ctx: &RawTracePointContext) -> i32 {
-    let (Some((parent, _)), Some((pid, tid))) = (ids(ctx.arg(0)), ids(ctx.arg(1))) else { return 0 };
+    let (Some((parent, _)), Some((pid, tid))) =
+        (task::ids(ctx.arg(0)), task::ids(ctx.arg(1))) else { return 0 };
     if pid != tid || !is_target(parent) {
         return 0;
     }
@@ -42,7 +36,7 @@ pub fn fork(ctx: &RawTracePointContext) -> i32 {
 /// A task is gone for good. Its id is forgotten only when the last of its process (the leader) is.
 #[inline(always)]
 pub fn free(ctx: &RawTracePointContext) -> i32 {
-    if let Some((pid, tid)) = ids(ctx.arg(0))
+    if let Some((pid, tid)) = task::ids(ctx.arg(0))
         && pid == tid
         && is_target(pid)
         && TARGETS.remove(pid).is_ok()
@@ -68,7 +62,7 @@ pub fn executed() -> i32 {
 /// A task is gone for good: with the last of a process its mappings are.
 #[inline(always)]
 pub fn gone(ctx: &RawTracePointContext) -> i32 {
-    if let Some((pid, tid)) = ids(ctx.arg(0))
+    if let Some((pid, tid)) = task::ids(ctx.arg(0))
         && pid == tid
     {
         processes::forget(pid);

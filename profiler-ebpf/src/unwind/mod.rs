@@ -22,13 +22,14 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use profiler_common::{
+    registers::Registers,
     stack::{MAX_FRAMES, RawStack, WalkEnd},
     unwind::{
         Arch,
         map::{Ask, MAX_MODULES, Mapping, Module, NO_MODULE, State},
         row::PAGE_SHIFT,
         rule::Rule,
-        step::{Caller, Registers, by_frame_pointer, by_rule},
+        step::{Caller, by_frame_pointer, by_rule},
     },
 };
 

@@ -7,7 +7,7 @@ use aya::{
     programs::{PerfEvent, ProgramError, RawTracePoint},
 };
 use aya_log::EbpfLogger;
-use profiler_common::filter::{FilterConfig, TaskOffsets};
+use profiler_common::{filter::FilterConfig, task::TaskOffsets};
 
 use super::{
     BpfError,
@@ -31,6 +31,8 @@ pub struct LoadOptions {
     pub filter: FilterConfig,
     /// Offsets from the kernel's BTF.
     pub offsets: TaskOffsets,
+    /// Newer helpers that the programs may call, bits of `profiler_common::task`.
+    pub helpers: u32,
     /// Frames a stack can have here (`kernel.perf_event_max_stack`, at most `MAX_FRAMES`).
     pub stack_limit: u32,
     /// Compile the kernel side's diagnostics in (`--log-level debug`).
@@ -52,6 +54,7 @@ impl Kernel {
         let mut ebpf = EbpfLoader::new()
             .override_global("FILTER", &options.filter, true)
             .override_global("TASK_OFFSETS", &options.offsets, true)
+            .override_global("HELPERS", &options.helpers, true)
             .override_global("STACK_LIMIT", &options.stack_limit, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("TARGETS", targets)

@@ -131,6 +131,10 @@ pub struct RecordArgs {
     #[arg(long, value_name = "FILE", hide = true)]
     pub btf: Option<PathBuf>,
 
+    /// Do without a feature of the kernel, as on a kernel that lacks it: names of lines of `doctor`, or `all`. For tests.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', hide_short_help = true)]
+    pub force_fallback: Vec<String>,
+
     /// Start this command, stopped until the probes are attached, and record it until it ends.
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "pid")]
     pub command: Vec<OsString>,

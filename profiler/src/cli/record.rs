@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use profiler_common::filter::{FilterConfig, MODE_KERNEL, MODE_USER, TaskOffsets};
+use profiler_common::{
+    filter::{FilterConfig, MODE_KERNEL, MODE_USER},
+    task::TaskOffsets,
+};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
@@ -19,7 +22,11 @@ use super::{
     explain,
 };
 use crate::{
-    host::{btf, cpus, limits::Limits},
+    host::{
+        btf, cpus,
+        features::{self, FEATURES, Feature},
+        limits::Limits,
+    },
     model::name,
     probe::{self, PROBES},
     render::{
@@ -44,10 +51,11 @@ const TERMINATE_GRACE: Duration = Duration::from_secs(2);
 pub fn run(args: &RecordArgs, log_level: LogLevel, begun_ns: u64) -> Result<u8, Failure> {
     check_frequency(args.frequency)?;
     check_events(&args.event)?;
+    let force_fallback = forced_fallbacks(&args.force_fallback)?;
     // Outputs first: an hour's recording must not end in "permission denied".
     let outputs = open_outputs(args)?;
     let mut target = resolve_target(args)?;
-    let options = record_options(args, log_level, &target)?;
+    let options = record_options(args, log_level, &target, force_fallback)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -125,6 +133,17 @@ fn check_events(events: &[String]) -> Result<(), Failure> {
     }
 }
 
+fn forced_fallbacks(names: &[String]) -> Result<Vec<Feature>, Failure> {
+    let unknown = |name: &String| {
+        let known: Vec<&str> = FEATURES.iter().map(|spec| spec.name).collect();
+        let message = format!("--force-fallback {}: no such feature", name::clean(name.as_bytes()));
+        Failure::new(Exit::Usage, message).mend(format!("features: {}, all", known.join(", ")))
+    };
+    let found: Result<Vec<_>, _> =
+        names.iter().map(|name| features::named(name).ok_or_else(|| unknown(name))).collect();
+    Ok(found?.concat())
+}
+
 fn open_outputs(args: &RecordArgs) -> Result<OutputSet, Failure> {
     let mut paths = args.output.clone();
     if paths.is_empty() {
@@ -190,7 +209,12 @@ fn narrow(args: &RecordArgs, target: &mut Target) -> Result<(), Failure> {
     Ok(())
 }
 
-fn record_options(args: &RecordArgs, log_level: LogLevel, target: &Target) -> Result<RecordOptions, Failure> {
+fn record_options(
+    args: &RecordArgs,
+    log_level: LogLevel,
+    target: &Target,
+    force_fallback: Vec<Feature>,
+) -> Result<RecordOptions, Failure> {
     let path = args.btf.as_deref().unwrap_or(std::path::Path::new(btf::VMLINUX));
     let mut notes = Vec::new();
     let offsets = match btf::task_offsets(path) {
@@ -213,6 +237,8 @@ fn record_options(args: &RecordArgs, log_level: LogLevel, target: &Target) -> Re
         targets: target.pids.clone(),
         target_words: target.words.clone(),
         offsets,
+        btf: path.to_owned(),
+        force_fallback,
         idle: args.idle,
         log: log_level >= LogLevel::Debug,
         command_line: std::env::args_os().map(|arg| name::clean(arg.as_encoded_bytes())).collect(),

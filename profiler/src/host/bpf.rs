@@ -6,7 +6,7 @@
 //! rest as 0.
 
 use std::{
-    ffi::c_long,
+    ffi::{CStr, c_long},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
@@ -40,6 +40,12 @@ pub enum Program {
     RawTracepoint,
     /// A tracing program on a tracepoint by its BTF type, the id of a `btf_trace_*` typedef.
     TracepointBtf(u32),
+    /// A program that calls `bpf_get_current_task_btf` and loads from what it gives.
+    TaskBtf,
+    /// A program that hands the same to `bpf_task_pt_regs`.
+    TaskPtRegs,
+    /// A program that calls the helper of this number with whatever the registers hold: see [`knows_helper`].
+    Helper(i32),
 }
 
 const BPF_MAP_CREATE: c_long = 0;
@@ -60,6 +66,8 @@ const BPF_TRACE_RAW_TP: u32 = 23;
 const BPF_FUNC_GET_STACK: i32 = 67;
 const BPF_FUNC_PROBE_READ_KERNEL: i32 = 113;
 const BPF_FUNC_GET_CURRENT_ANCESTOR_CGROUP_ID: i32 = 123;
+const BPF_FUNC_GET_CURRENT_TASK_BTF: i32 = 158;
+const BPF_FUNC_TASK_PT_REGS: i32 = 175;
 
 #[repr(C)]
 #[derive(Default)]
@@ -130,6 +138,11 @@ const fn copy(dst: u8, src: u8) -> Insn {
 /// `dst += immediate` (64 bits).
 const fn add(dst: u8, value: i32) -> Insn {
     Insn(0x07, dst, 0, value)
+}
+
+/// `dst = *(u64 *)(src + 0)`.
+const fn load_u64(dst: u8, src: u8) -> Insn {
+    Insn(0x79, src << 4 | dst, 0, 0)
 }
 
 const fn call(helper: i32) -> Insn {
@@ -218,18 +231,35 @@ fn instructions(program: Program) -> Vec<Insn> {
         }
         // bpf_get_current_ancestor_cgroup_id(1)
         Program::PerfEventCgroup => vec![set(1, 1), call(BPF_FUNC_GET_CURRENT_ANCESTOR_CGROUP_ID)],
+        Program::TaskBtf => vec![call(BPF_FUNC_GET_CURRENT_TASK_BTF), load_u64(0, 0)],
+        Program::TaskPtRegs => {
+            vec![call(BPF_FUNC_GET_CURRENT_TASK_BTF), copy(1, 0), call(BPF_FUNC_TASK_PT_REGS)]
+        }
+        Program::Helper(helper) => vec![call(helper)],
         Program::PerfEvent | Program::RawTracepoint | Program::TracepointBtf(_) => Vec::new(),
     };
     insns.extend([set(0, 0), EXIT]);
     insns
 }
 
-/// Attaches a raw tracepoint program to the fork tracepoint; detached when the descriptor is closed.
+/// Whether programs on perf events may call the helper of that number (`BPF_FUNC_*`). The verifier refuses a helper that
+/// it does not know with EINVAL, and only then looks at the arguments, which are wrong here: EACCES.
+///
+/// # Errors
+/// That of bpf(2): EPERM without CAP_BPF and CAP_PERFMON, EINVAL if there is no such helper.
+pub fn knows_helper(helper: i32) -> Result<(), Errno> {
+    match load(Program::Helper(helper)) {
+        Ok(_) | Err(Errno::ACCESS) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Attaches a raw tracepoint program to the tracepoint of that name; detached when the descriptor is closed.
 ///
 /// # Errors
 /// That of bpf(2); ENOENT if the kernel has no such tracepoint.
-pub fn attach_fork(program: &OwnedFd) -> Result<OwnedFd, Errno> {
-    let name = c"sched_process_fork".as_ptr().addr() as u64;
+pub fn attach_raw_tracepoint(program: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    let name = name.as_ptr().addr() as u64;
     bpf(BPF_RAW_TRACEPOINT_OPEN, &RawTracepointOpen { name, prog_fd: program.as_raw_fd() as u32, padding: 0 })
 }
 
@@ -254,6 +284,13 @@ mod tests {
         assert_eq!(bytes(copy(2, R10)), (0xbf, 0xa2, 0, 0));
         assert_eq!(bytes(add(2, -64)), (0x07, 0x02, 0, -64));
         assert_eq!(instructions(Program::PerfEvent).len(), 2);
+    }
+
+    #[test]
+    fn helpers_are_known_or_not() {
+        // bpf_map_lookup_elem, which is older than all that is supported, with no map to look into.
+        assert!(matches!(knows_helper(1), Ok(()) | Err(Errno::PERM)));
+        assert!(matches!(knows_helper(1 << 20), Err(Errno::INVAL | Errno::PERM)));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub enum Event {
     CpuClock,
     /// The side band: exec, mmap, fork and comm records of all processes.
     ProcessEvents,
+    /// The same, with the build id of the file in its mmap records.
+    ProcessEventsBuildId,
 }
 
 /// Whose events.
@@ -52,16 +54,17 @@ pub fn open(event: Event, scope: Scope) -> Result<OwnedFd, Errno> {
             attr.type_ = PERF_TYPE_SOFTWARE;
             attr.config = u64::from(PERF_COUNT_SW_CPU_CLOCK);
         }
-        Event::ProcessEvents => {
+        Event::ProcessEvents | Event::ProcessEventsBuildId => {
             attr.type_ = PERF_TYPE_SOFTWARE;
             attr.config = u64::from(PERF_COUNT_SW_DUMMY);
             attr.set_task(1);
             attr.set_comm(1);
             attr.set_mmap(1);
             attr.set_mmap2(1);
+            attr.set_build_id(u64::from(event == Event::ProcessEventsBuildId));
         }
     }
-    if event != Event::ProcessEvents {
+    if matches!(event, Event::Cycles | Event::CpuClock) {
         // As in a recording: an event that can count but not interrupt is of no use.
         attr.set_freq(1);
         attr.sample_freq = 99;

@@ -9,7 +9,7 @@ use perf_event_open_sys::{
     bindings::{PERF_COUNT_SW_DUMMY, PERF_SAMPLE_TID, PERF_SAMPLE_TIME, PERF_TYPE_SOFTWARE, perf_event_attr},
     ioctls,
 };
-use rustix::event::epoll;
+use rustix::{event::epoll, io::Errno};
 
 use super::{
     record::{ProcessEvent, parse},
@@ -37,16 +37,22 @@ pub struct Sideband {
     streams: Vec<Stream>,
     batch: Vec<ProcessEvent>,
     ready: OwnedFd,
+    build_ids: Result<(), Errno>,
 }
 
 impl Sideband {
-    /// Opens and starts the stream on every CPU.
-    pub fn open(cpus: &[u32]) -> io::Result<Self> {
+    /// Opens and starts the stream on every CPU, with build ids in the mmap records if `build_ids` and if the kernel can.
+    pub fn open(cpus: &[u32], build_ids: bool) -> io::Result<Self> {
         let mut streams = Vec::with_capacity(cpus.len());
+        let mut refused = None;
         for &cpu in cpus {
-            let event = match open(&mut dummy(true), cpu) {
+            let with_ids = build_ids && refused.is_none();
+            let event = match open(&mut dummy(with_ids), cpu) {
                 // Before 5.12 the kernel does not know the build id bit.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::E2BIG)) => {
+                Err(error)
+                    if with_ids && matches!(error.raw_os_error(), Some(libc::EINVAL | libc::E2BIG)) =>
+                {
+                    refused = Errno::from_io_error(&error);
                     open(&mut dummy(false), cpu)?
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
@@ -61,7 +67,12 @@ impl Sideband {
             // SAFETY: an open perf event; the argument is a flag word.
             check(unsafe { ioctls::ENABLE(stream.event.as_raw_fd(), 0) })?;
         }
-        Ok(Self { streams, batch: Vec::new(), ready })
+        Ok(Self { streams, batch: Vec::new(), ready, build_ids: refused.map_or(Ok(()), Err) })
+    }
+
+    /// Whether the kernel knows build ids in mmap records, if it was asked for them; else how it refused.
+    pub const fn build_ids(&self) -> Result<(), Errno> {
+        self.build_ids
     }
 
     /// A descriptor that becomes readable when some CPU has more than a few new records. Reading them makes it quiet again.

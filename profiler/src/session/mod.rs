@@ -8,16 +8,17 @@ pub mod build;
 pub mod collect;
 mod cost;
 mod facts;
+mod fallbacks;
 mod recording;
 
 use std::{path::PathBuf, time::Duration};
 
-use profiler_common::filter::{FilterConfig, TaskOffsets};
+use profiler_common::{filter::FilterConfig, task::TaskOffsets};
 
 pub use crate::perf::clock::monotonic_ns;
 pub use recording::{Progress, Recording, Stop};
 
-use crate::{bpf::BpfError, model::Profile, probe::cpu::CpuError};
+use crate::{bpf::BpfError, host::features::Feature, model::Profile, probe::cpu::CpuError};
 
 /// Frequencies that make sense: below 1 nothing is sampled, above 20 kHz the kernel does little else.
 pub const FREQUENCY_HZ: std::ops::RangeInclusive<u64> = 1..=20_000;
@@ -37,6 +38,10 @@ pub struct RecordOptions {
     pub target_words: String,
     /// Offsets from BTF.
     pub offsets: TaskOffsets,
+    /// The BTF file.
+    pub btf: PathBuf,
+    /// Kernel features that are not used even if they are there.
+    pub force_fallback: Vec<Feature>,
     /// Keep samples of idle CPUs.
     pub idle: bool,
     /// Have the kernel side log.

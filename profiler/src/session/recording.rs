@@ -18,10 +18,11 @@ use super::{
     collect::Collector,
     cost::{cpu_ns, peak_rss_bytes},
     facts::{Facts, meta, unix_ns},
+    fallbacks::{Fallbacks, TaskAccess},
 };
 use crate::{
     bpf::{load::Kernel, load::LoadOptions, stats::RunTime, targets::Targets},
-    host::{cpus, limits::Limits},
+    host::{cpus, features::Feature, limits::Limits},
     model::{Cost, Losses, SampleType},
     perf::{clock::monotonic_ns, record::ProcessEvent, sideband::Sideband},
     probe::cpu::{self, CpuProbe, Sizing},
@@ -87,9 +88,12 @@ impl AsRawFd for SidebandFd {
 impl<'a> Recording<'a> {
     /// Attaches everything and starts sampling. `begun_ns` is when the profiler was started (`CLOCK_MONOTONIC`).
     pub fn start(options: &'a RecordOptions, cpus: &[u32], begun_ns: u64) -> Result<Self, SessionError> {
+        let mut fallbacks = Fallbacks::new(options, cpus.first().copied().unwrap_or(0));
+        let TaskAccess { helpers, offsets } = fallbacks.task_access(options);
         let mut kernel = Kernel::load(&LoadOptions {
             filter: options.filter,
-            offsets: options.offsets,
+            offsets,
+            helpers,
             stack_limit: stack_limit(),
             log: options.log,
         })?;
@@ -98,7 +102,9 @@ impl<'a> Recording<'a> {
         if options.filter.follow_children != 0 {
             kernel.follow_children()?;
         }
-        let sideband = Sideband::open(cpus).map_err(SessionError::Sideband)?;
+        let sideband =
+            Sideband::open(cpus, fallbacks.may_use(Feature::MmapBuildId)).map_err(SessionError::Sideband)?;
+        fallbacks.tried(Feature::MmapBuildId, sideband.build_ids());
         let sizing = Sizing::new(options.frequency_hz, cpus.len());
         let probe = CpuProbe::open(&mut kernel, cpus, options.frequency_hz, sizing)?;
         for &pid in &options.targets {
@@ -124,7 +130,7 @@ impl<'a> Recording<'a> {
             start_ns,
             window_start_ns: 0,
             lost_events: 0,
-            notes: note.into_iter().collect(),
+            notes: note.into_iter().chain(fallbacks.into_notes()).collect(),
             cost,
             cpu_at_start: cpu_ns(),
         })

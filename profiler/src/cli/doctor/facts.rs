@@ -124,7 +124,9 @@ impl Tried {
             sampling,
             process_events: pmu::open(Event::ProcessEvents, cpu).map(drop),
             cycles: pmu::open(Event::Cycles, cpu).map(drop),
-            fork_tracepoint: bpf::load(Program::RawTracepoint).and_then(|p| bpf::attach_fork(&p)).map(drop),
+            fork_tracepoint: bpf::load(Program::RawTracepoint)
+                .and_then(|p| bpf::attach_raw_tracepoint(&p, c"sched_process_fork"))
+                .map(drop),
             stats: bpf::enable_stats().map(drop),
             kernel_addresses: symbols::kernel_addresses_visible()
                 .map_err(|e| Errno::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EIO))),

@@ -12,7 +12,7 @@ mod walk;
 
 use std::path::{Path, PathBuf};
 
-use profiler_common::filter::TaskOffsets;
+use profiler_common::task::TaskOffsets;
 
 use walk::{Aggregate, Walker};
 
@@ -83,15 +83,7 @@ pub fn member_offsets<const N: usize>(
     structure: &str,
     members: [&[&str]; N],
 ) -> Result<[u32; N], BtfError> {
-    let mut walker = Walker::open(path)?;
-    let names: Vec<&str> =
-        std::iter::once(structure).chain(members.iter().flat_map(|m| m.iter().copied())).collect();
-    let positions = walker.positions_of(&names)?;
-    let start = walker
-        .aggregate(|_, ty| ty.is_aggregate() && ty.len > 0 && positions[0].contains(&ty.name))?
-        .ok_or_else(|| BtfError::NoStructure { path: path.to_owned(), structure: structure.to_owned() })?;
-
-    let found = collect(&mut walker, start, &positions[1..])?;
+    let (_, found) = find(path, structure, &members.concat())?;
     let mut offsets = [0; N];
     let mut next = 0;
     for (offset, alternatives) in offsets.iter_mut().zip(members) {
@@ -104,6 +96,31 @@ pub fn member_offsets<const N: usize>(
         })?;
     }
     Ok(offsets)
+}
+
+/// Bytes of a structure, and the offset of each member that it has; each member is given by one name.
+///
+/// # Errors
+/// [`BtfError`]; not if a member is missing.
+pub fn size_and_offsets<const N: usize>(
+    path: &Path,
+    structure: &str,
+    members: [&str; N],
+) -> Result<(u32, [Option<u32>; N]), BtfError> {
+    let (size, found) = find(path, structure, &members)?;
+    Ok((size, std::array::from_fn(|i| found[i])))
+}
+
+/// Bytes of a structure and the byte offset of each name among its members.
+fn find(path: &Path, structure: &str, members: &[&str]) -> Result<(u32, Vec<Option<u32>>), BtfError> {
+    let mut walker = Walker::open(path)?;
+    let names: Vec<&str> = std::iter::once(structure).chain(members.iter().copied()).collect();
+    let positions = walker.positions_of(&names)?;
+    let start = walker
+        .aggregate(|_, ty| ty.is_aggregate() && ty.len > 0 && positions[0].contains(&ty.name))?
+        .ok_or_else(|| BtfError::NoStructure { path: path.to_owned(), structure: structure.to_owned() })?;
+    let size = start.size;
+    Ok((size, collect(&mut walker, start, &positions[1..])?))
 }
 
 /// The byte offset of each name among the members of `start` and of the anonymous aggregates inside it.
@@ -146,13 +163,21 @@ fn collect(walker: &mut Walker, start: Aggregate, names: &[Vec<u32>]) -> Result<
 /// # Errors
 /// [`BtfError`]. The caller records with [`TaskOffsets::UNKNOWN`] then, and says so.
 pub fn task_offsets(path: &Path) -> Result<TaskOffsets, BtfError> {
-    let [tgid, pid, group_leader, start_boottime, self_exec_id] = member_offsets(
+    let [tgid, pid, group_leader, start_boottime, self_exec_id, stack] = member_offsets(
         path,
         "task_struct",
         // `real_start_time` became `start_boottime` in Linux 5.5 (cf25e24db61c).
-        [&["tgid"], &["pid"], &["group_leader"], &["start_boottime", "real_start_time"], &["self_exec_id"]],
+        [
+            &["tgid"],
+            &["pid"],
+            &["group_leader"],
+            &["start_boottime", "real_start_time"],
+            &["self_exec_id"],
+            &["stack"],
+        ],
     )?;
-    Ok(TaskOffsets { known: 1, tgid, pid, group_leader, start_boottime, self_exec_id })
+    let user_registers = 0;
+    Ok(TaskOffsets { known: 1, tgid, pid, group_leader, start_boottime, self_exec_id, stack, user_registers })
 }
 
 /// The id of the typedef of that name, for programs that attach by type id (`btf_trace_sched_process_fork`).

@@ -115,20 +115,21 @@ fn task_members(b: &mut Builder, start: &str) {
             ("group_leader", 2, 128),
             (start, 1, 192),
             ("self_exec_id", 1, 256),
+            ("stack", 2, 320),
         ],
     );
     b.structure("other", STRUCT, &[("pid", 1, 8)]);
 }
 
-fn values(o: &TaskOffsets) -> [u32; 6] {
-    [o.known, o.pid, o.tgid, o.group_leader, o.start_boottime, o.self_exec_id]
+fn values(o: &TaskOffsets) -> [u32; 7] {
+    [o.known, o.pid, o.tgid, o.group_leader, o.start_boottime, o.self_exec_id, o.stack]
 }
 
 #[test]
 fn offsets_behind_one_type_of_every_kind() {
     let mut b = kernel_like();
     task_members(&mut b, "start_boottime");
-    assert_eq!(values(&task_offsets(b.file().path()).unwrap()), [1, 8, 12, 16, 24, 32]);
+    assert_eq!(values(&task_offsets(b.file().path()).unwrap()), [1, 8, 12, 16, 24, 32, 40]);
 }
 
 #[test]
@@ -186,6 +187,27 @@ fn names_that_share_their_end_are_found() {
     let outer = b.name("xtask");
     b.types.extend([outer + 1, STRUCT << 24 | 1, 0, outer + 2, 1, 32]);
     assert_eq!(member_offsets(b.file().path(), "task", [&["ask"]]).unwrap(), [4]);
+}
+
+#[test]
+fn a_name_is_found_behind_many_that_end_alike() {
+    let mut b = Builder::new();
+    for i in 0..100 {
+        b.name(&format!("{i}_stack"));
+    }
+    b.structure("s", STRUCT, &[("stack", 1, 16)]);
+    assert_eq!(member_offsets(b.file().path(), "s", [&["stack"]]).unwrap(), [2]);
+}
+
+#[test]
+fn sizes_are_found_and_members_may_be_missing() {
+    let mut b = Builder::new();
+    b.structure("s", STRUCT, &[("m", 1, 64)]);
+    let size = b.types.len() - 3 - 1;
+    b.types[size] = 168;
+    let file = b.file();
+    assert_eq!(size_and_offsets(file.path(), "s", ["x", "m"]).unwrap(), (168, [None, Some(8)]));
+    assert!(matches!(size_and_offsets(file.path(), "t", ["x"]), Err(BtfError::NoStructure { .. })));
 }
 
 #[test]
@@ -257,8 +279,8 @@ fn the_running_kernel_agrees_with_an_independent_reader() {
         let member = task.members.iter().find(|m| reference.resolve_name(*m).is_ok_and(|n| n == name));
         member.map(|m| m.bit_offset() / 8)
     };
-    let expected =
-        ["pid", "tgid", "group_leader", "start_boottime", "self_exec_id"].map(|n| offset(n).unwrap());
+    let expected = ["pid", "tgid", "group_leader", "start_boottime", "self_exec_id", "stack"]
+        .map(|n| offset(n).unwrap());
     assert_eq!(values(&found)[1..], expected);
 }
 

@@ -25,7 +25,8 @@ const MAX_SECTION: u32 = 128 << 20;
 /// Strings beyond this are not believed (KSYM_NAME_LEN is 512).
 const MAX_STRING: u64 = 64 << 10;
 
-/// Positions kept per name. The linker of BTF merges equal strings, so one is usual.
+/// Positions kept per name besides whole strings. The linker of BTF merges equal strings, so one whole string is usual,
+/// but many can end alike (`stack`).
 const MAX_POSITIONS: usize = 64;
 
 /// Members read of one structure; `task_struct` has about 250.
@@ -58,6 +59,8 @@ pub struct Type {
     pub flag: bool,
     /// Number of elements (members, enumerators, parameters) behind the type.
     pub len: u32,
+    /// Bytes of a structure or union; another type's id for most others.
+    size: u32,
 }
 
 impl Type {
@@ -70,6 +73,7 @@ impl Type {
             kind: (info >> 24 & 0x7f) as u8,
             flag: info >> 31 == 1,
             len: info & 0x00ff_ffff,
+            size: u32_at(&raw, 8),
         }
     }
 
@@ -102,6 +106,8 @@ impl Member {
 /// The members of a structure or union.
 #[derive(Debug, Default)]
 pub struct Aggregate {
+    /// Bytes.
+    pub size: u32,
     /// In the order of the declaration.
     pub members: Vec<Member>,
 }
@@ -188,7 +194,11 @@ impl Walker {
                 return Err(self.malformed("a string does not end"));
             }
             for (positions, name) in found.iter_mut().zip(names) {
-                if string.ends_with(name.as_bytes()) && !name.is_empty() && positions.len() < MAX_POSITIONS {
+                let is_whole = string.len() == name.len();
+                if string.ends_with(name.as_bytes())
+                    && !name.is_empty()
+                    && (is_whole || positions.len() < MAX_POSITIONS)
+                {
                     let at = position + (string.len() - name.len()) as u64;
                     positions.push(u32::try_from(at).unwrap_or(u32::MAX));
                 }
@@ -206,7 +216,7 @@ impl Walker {
     /// The members of the first structure or union that `pick` takes.
     pub fn aggregate(&mut self, pick: impl Fn(u32, &Type) -> bool) -> Result<Option<Aggregate>, BtfError> {
         let Some((_, ty, left)) = self.walk(pick)? else { return Ok(None) };
-        let mut aggregate = Aggregate::default();
+        let mut aggregate = Aggregate { size: ty.size, members: Vec::new() };
         if !ty.is_aggregate() || ty.len > MAX_MEMBERS || u64::from(ty.len) * 12 > left {
             return Err(self.malformed("members end behind their section"));
         }
