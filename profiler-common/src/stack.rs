@@ -156,7 +156,11 @@ mod tests {
         let mut seen = HashSet::new();
         for a in 0..200u64 {
             for b in 0..200u64 {
-                assert!(seen.insert(hash_stack(0, &[0x55d0_0000_1000 + a, 0x55d0_0000_2000 + b], WalkEnd::Ended)));
+                assert!(seen.insert(hash_stack(
+                    0,
+                    &[0x55d0_0000_1000 + a, 0x55d0_0000_2000 + b],
+                    WalkEnd::Ended
+                )));
             }
         }
     }

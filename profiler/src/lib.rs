@@ -44,3 +44,4 @@ pub mod render;
 pub mod session;
 pub mod symbolize;
 pub mod target;
+pub mod unwind;

@@ -14,3 +14,4 @@ mod names;
 mod places;
 mod processes;
 mod selection;
+mod unwind;

@@ -21,6 +21,8 @@ struct Recipe {
     compiler: &'static str,
     /// Besides [`C_FLAGS`] for the C family.
     flags: &'static [&'static str],
+    /// With frame pointers.
+    frames: bool,
 }
 
 /// Frame pointers (with `KEEP_FRAME` of `burn.h` also in leaf functions), and every call a call: what the known
@@ -37,20 +39,43 @@ const C_FLAGS: [&str; 6] = [
 
 const DEBUG_INFO: &str = "-g";
 
+/// For the C family: without frame pointers after all.
+const BARE: [&str; 2] = ["-fomit-frame-pointer", "-DNO_FRAMES"];
+
+const fn bare(
+    name: &'static str,
+    source: &'static str,
+    compiler: &'static str,
+    flags: &'static [&'static str],
+) -> Recipe {
+    Recipe { name, source, compiler, flags, frames: false }
+}
+
 const fn c(name: &'static str, source: &'static str, flags: &'static [&'static str]) -> Recipe {
-    Recipe { name, source, compiler: "gcc", flags }
+    Recipe { name, source, compiler: "gcc", flags, frames: true }
 }
 
 /// All workloads. What each does stands at the head of its source.
 const RECIPES: &[Recipe] = &[
     c("split-c", "split.c", &[]),
-    Recipe { name: "split-cpp", source: "split.cpp", compiler: "g++", flags: &["-std=c++17"] },
+    Recipe { name: "split-cpp", source: "split.cpp", compiler: "g++", flags: &["-std=c++17"], frames: true },
     Recipe {
         name: "split-rust",
         source: "split.rs",
         compiler: "rustc",
         flags: &["--edition=2024", "-O", "-Cforce-frame-pointers=yes"],
+        frames: true,
     },
+    // The same without frame pointers, in the ways that programs are built and shipped.
+    bare("bare-c", "split.c", "gcc", &[]),
+    bare("bare-o3", "split.c", "gcc", &["-O3"]),
+    bare("bare-static-pie", "split.c", "gcc", &["-static-pie"]),
+    bare("bare-stripped", "split.c", "gcc", &["-s"]),
+    bare("bare-main", "split_main.c", "gcc", &[]),
+    bare("bare-library.so", "split.c", "gcc", &["-shared", "-fPIC", "-s", "-DLIBRARY"]),
+    bare("bare-cpp", "split.cpp", "g++", &["-std=c++17"]),
+    bare("bare-rust", "split.rs", "rustc", &["--edition=2024", "-O"]),
+    bare("shapes", "shapes.c", "gcc", &["-pthread"]),
     c("burner", "burner.c", &[]),
     c("burner-static", "burner.c", &["-static"]),
     c("burner-pie", "burner.c", &["-static-pie"]),
@@ -103,6 +128,7 @@ impl Recipe {
         let mut arguments: Vec<String> = Vec::new();
         if self.compiler != "rustc" {
             arguments.extend(C_FLAGS.map(str::to_owned));
+            arguments.extend(BARE.iter().filter(|_| !self.frames).map(|&flag| flag.to_owned()));
         }
         arguments.push(source_directory().join("workload").join(self.source).display().to_string());
         arguments.extend(self.flags.iter().map(|&flag| flag.to_owned()));

@@ -14,8 +14,13 @@
 
 #define NOINLINE __attribute__((noinline, noclone))
 
-/* Gives the function a frame: GCC leaves it out of leaf functions that use no stack, whatever its options say. */
+/* Gives the function a frame: GCC leaves it out of leaf functions that use no stack, whatever its options say. With
+ * NO_FRAMES, functions are to have none. */
+#ifdef NO_FRAMES
+#define KEEP_FRAME() ((void)0)
+#else
 #define KEEP_FRAME() __asm__ volatile("" ::"r"(__builtin_frame_address(0)))
+#endif
 
 /* A system call without the C library, whose functions have no frame pointers: the caller stays in the stack. */
 static inline __attribute__((always_inline)) long system_call(long number, long a, long b, long c)

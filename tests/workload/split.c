@@ -6,10 +6,16 @@
  * the period of the sampling timer, and a round is about a millisecond long, so that a change of the CPU's speed or a
  * stolen slice meets the three alike.
  *
- * usage: split MILLISECONDS */
+ * usage: split MILLISECONDS
+ *
+ * With LIBRARY it is a library whose `split_main` another program calls. */
 #include "burn.h"
 
 static uint64_t calls[3];
+
+/* The first byte of this program's or library's file, where the linker maps it. */
+extern const char __ehdr_start[] __attribute__((visibility("hidden")));
+#define IN_FILE(function) ((unsigned long long)((const char *)(function) - __ehdr_start))
 
 NOINLINE void split_work(uint64_t iterations)
 {
@@ -42,6 +48,10 @@ CHAIN(split_half)
 CHAIN(split_third)
 CHAIN(split_fifth)
 
+#ifdef LIBRARY
+#define main split_main
+#endif
+
 int main(int argc, char **argv)
 {
     static const int share[10] = {0, 0, 0, 0, 0, 1, 1, 1, 2, 2};
@@ -67,7 +77,10 @@ int main(int argc, char **argv)
                 split_fifth(SLICE);
         }
     }
-    printf("{\"pid\":%d,\"cpu_ns\":%llu,\"calls\":[%llu,%llu,%llu]}\n", (int)getpid(), (unsigned long long)cpu_ns(),
-           (unsigned long long)calls[0], (unsigned long long)calls[1], (unsigned long long)calls[2]);
+    /* Where the callers are, for a reader who has no names: first and last function of each chain. */
+    printf("{\"pid\":%d,\"cpu_ns\":%llu,\"calls\":[%llu,%llu,%llu],\"chains\":[[%llu,%llu],[%llu,%llu],[%llu,%llu]]}\n",
+           (int)getpid(), (unsigned long long)cpu_ns(), (unsigned long long)calls[0], (unsigned long long)calls[1],
+           (unsigned long long)calls[2], IN_FILE(split_half_18), IN_FILE(split_half), IN_FILE(split_third_18),
+           IN_FILE(split_third), IN_FILE(split_fifth_18), IN_FILE(split_fifth));
     return 0;
 }

@@ -47,8 +47,7 @@ impl<T: Pod> Shared<T> {
         if start == libc::MAP_FAILED {
             return Err(failed(io::Error::last_os_error()));
         }
-        let start =
-            NonNull::new(start.cast()).ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?;
+        let start = NonNull::new(start.cast()).ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?;
         Ok(Self { start, len, _values: PhantomData })
     }
 
@@ -77,7 +76,10 @@ impl<T: Pod> Shared<T> {
     /// # Panics
     /// If they end outside.
     pub fn write(&mut self, at: usize, values: &[T]) {
-        assert!(at.checked_add(values.len()).is_some_and(|end| end <= self.len), "write past the end of an array");
+        assert!(
+            at.checked_add(values.len()).is_some_and(|end| end <= self.len),
+            "write past the end of an array"
+        );
         // SAFETY: inside the mapping; the source is ordinary memory of ours.
         unsafe { ptr::copy_nonoverlapping(values.as_ptr(), self.start.as_ptr().add(at), values.len()) };
     }
@@ -91,7 +93,7 @@ impl<T> Drop for Shared<T> {
 }
 
 /// The chunks of an arena of `T`, in a map whose arrays have values `V`.
-pub struct Chunks<V, T> {
+pub struct Chunks<V: Pod, T> {
     name: &'static str,
     shape: map::Arena,
     slots: ArrayOfMaps<MapData, Array<MapData, V>>,

@@ -4,9 +4,11 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{PerfEvent, ProgramError, RawTracePoint},
+    maps::{MapData, ProgramArray},
+    programs::{PerfEvent, ProgramError, ProgramFd, RawTracePoint},
 };
 use aya_log::EbpfLogger;
+use profiler_common::unwind::map::{MAX_MODULES, MAX_PROCESSES};
 use profiler_common::{filter::FilterConfig, task::TaskOffsets};
 
 use super::{
@@ -20,6 +22,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pr
 
 /// Smallest size of a ring buffer: one page (4 KiB, or 64 KiB on some arm64 kernels: aya rounds up).
 const SMALLEST_RING: u32 = 4096;
+
+/// Size of the ring of requests for tables (`profiler-ebpf/src/unwind/processes.rs`).
+const REQUEST_RING: u32 = 64 * 1024;
 
 /// Size of the log's ring buffer while it is used.
 const LOG_RING: u32 = 128 * 1024;
@@ -35,6 +40,8 @@ pub struct LoadOptions {
     pub helpers: u32,
     /// Frames a stack can have here (`kernel.perf_event_max_stack`, at most `MAX_FRAMES`).
     pub stack_limit: u32,
+    /// Walk user stacks by tables.
+    pub unwind: bool,
     /// Compile the kernel side's diagnostics in (`--log-level debug`).
     pub log: bool,
 }
@@ -51,13 +58,18 @@ impl Kernel {
     pub fn load(options: &LoadOptions) -> Result<Self, BpfError> {
         let log_level = u8::from(options.log) * log::Level::Debug as u8;
         let targets = if options.filter.by_process != 0 { MAX_TARGETS } else { 1 };
+        let for_unwinding = |entries: u32, otherwise: u32| if options.unwind { entries } else { otherwise };
         let mut ebpf = EbpfLoader::new()
             .override_global("FILTER", &options.filter, true)
             .override_global("TASK_OFFSETS", &options.offsets, true)
             .override_global("HELPERS", &options.helpers, true)
             .override_global("STACK_LIMIT", &options.stack_limit, true)
+            .override_global("UNWIND", &u32::from(options.unwind), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("TARGETS", targets)
+            .map_max_entries("MODULES", for_unwinding(MAX_MODULES as u32, 1))
+            .map_max_entries("PROCESSES", for_unwinding(MAX_PROCESSES as u32, 1))
+            .map_max_entries("REQUESTS", for_unwinding(REQUEST_RING, SMALLEST_RING))
             .map_max_entries("AYA_LOGS", if options.log { LOG_RING } else { SMALLEST_RING })
             .load(OBJECT)
             .map_err(|source| BpfError::Object(Box::new(source)))?;
@@ -67,34 +79,58 @@ impl Kernel {
 
     /// Loads and attaches the programs that keep the set of targets (`profiler-ebpf/src/probe/process.rs`).
     pub fn follow_children(&mut self) -> Result<(), BpfError> {
-        for (program, tracepoint) in
-            [("follow_fork", "sched_process_fork"), ("follow_free", "sched_process_free")]
-        {
-            let failed = |source: ProgramError| BpfError::Program { program, source: Box::new(source) };
-            let raw: &mut RawTracePoint = self
-                .ebpf
-                .program_mut(program)
-                .ok_or(BpfError::Missing(program))?
-                .try_into()
-                .map_err(failed)?;
-            raw.load().map_err(failed)?;
-            raw.attach(tracepoint).map_err(failed)?;
-        }
+        self.attach_raw("follow_fork", "sched_process_fork")?;
+        self.attach_raw("follow_free", "sched_process_free")
+    }
+
+    /// Loads and attaches the programs that follow which processes need tables (same place).
+    pub fn follow_programs(&mut self) -> Result<(), BpfError> {
+        self.attach_raw("unwind_exec", "sched_process_exec")?;
+        self.attach_raw("unwind_free", "sched_process_free")
+    }
+
+    fn attach_raw(&mut self, program: &'static str, tracepoint: &str) -> Result<(), BpfError> {
+        let failed = |source: ProgramError| BpfError::Program { program, source: Box::new(source) };
+        let raw: &mut RawTracePoint =
+            self.ebpf.program_mut(program).ok_or(BpfError::Missing(program))?.try_into().map_err(failed)?;
+        raw.load().map_err(failed)?;
+        raw.attach(tracepoint).map_err(failed)?;
         Ok(())
     }
 
     /// Loads a perf_event program, to be attached to events by the caller; gives its file descriptor.
     pub fn load_perf_event(&mut self, program: &'static str) -> Result<OwnedFd, BpfError> {
-        let failed = |source: ProgramError| BpfError::Program { program, source: Box::new(source) };
-        let perf: &mut PerfEvent =
-            self.ebpf.program_mut(program).ok_or(BpfError::Missing(program))?.try_into().map_err(failed)?;
-        perf.load().map_err(failed)?;
-        let fd = perf.fd().map_err(failed)?;
+        let fd = self.load_perf_program(program)?;
         fd.as_fd().try_clone_to_owned().map_err(|source| BpfError::Call {
             command: "dup",
             map: program,
             source,
         })
+    }
+
+    fn load_perf_program(&mut self, program: &'static str) -> Result<&ProgramFd, BpfError> {
+        let failed = |source: ProgramError| BpfError::Program { program, source: Box::new(source) };
+        let perf: &mut PerfEvent =
+            self.ebpf.program_mut(program).ok_or(BpfError::Missing(program))?.try_into().map_err(failed)?;
+        perf.load().map_err(failed)?;
+        perf.fd().map_err(failed)
+    }
+
+    /// Loads perf_event programs and puts them into the program array of that name, in order. The array must live as
+    /// long as they are to be called.
+    pub fn tail_calls(
+        &mut self,
+        array: &'static str,
+        programs: &[&'static str],
+    ) -> Result<ProgramArray<MapData>, BpfError> {
+        let failed = |source| BpfError::Map { operation: "fill", map: array, source: Box::new(source) };
+        let map = self.ebpf.take_map(array).ok_or(BpfError::Missing(array))?;
+        let mut calls: ProgramArray<MapData> = map.try_into().map_err(failed)?;
+        for (index, program) in (0..).zip(programs) {
+            let fd = self.load_perf_program(program)?;
+            calls.set(index, fd, 0).map_err(failed)?;
+        }
+        Ok(calls)
     }
 
     /// The set of target processes.

@@ -2,11 +2,13 @@
 //!
 //! Knows maps and programs by name, not what a probe means by them: that is `probe`.
 
+pub mod arena;
 pub mod batch;
 pub mod generation;
 pub mod load;
 pub mod stats;
 pub mod targets;
+pub mod unwind;
 
 use std::io;
 

@@ -66,7 +66,8 @@ impl UnwindMaps {
 
     /// Kernel memory of the arenas' chunks, bytes: what the budget is for.
     pub fn chunk_memory(&self) -> u64 {
-        let chunks = self.rows.fds().chain(self.rules.fds()).chain(self.pages.fds()).chain(self.mappings.fds());
+        let chunks =
+            self.rows.fds().chain(self.rules.fds()).chain(self.pages.fds()).chain(self.mappings.fds());
         chunks.map(map_memory).sum()
     }
 

@@ -119,6 +119,15 @@ pub struct RecordArgs {
     #[arg(long)]
     pub idle: bool,
 
+    /// How user stacks are walked: by unwind tables where there are some and else by frame pointers (auto), only by
+    /// frame pointers, or only where unwind tables can be used.
+    #[arg(long, value_enum, default_value_t = Unwind::Auto)]
+    pub unwind: Unwind,
+
+    /// Kernel memory for unwind tables, MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(8..=4096))]
+    pub unwind_memory: u64,
+
     /// Write to this file, repeatable. The extension tells the format; `-` is stdout.
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<PathBuf>,
@@ -138,6 +147,17 @@ pub struct RecordArgs {
     /// Start this command, stopped until the probes are attached, and record it until it ends.
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "pid")]
     pub command: Vec<OsString>,
+}
+
+/// How user stacks are walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Unwind {
+    /// By unwind tables, code without them by frame pointers
+    Auto,
+    /// By frame pointers
+    Fp,
+    /// By unwind tables; an error where that cannot be done
+    EhFrame,
 }
 
 fn event_help() -> String {

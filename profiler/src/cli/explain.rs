@@ -18,7 +18,10 @@ pub fn session(error: &SessionError) -> Failure {
         SessionError::Cpu(CpuError::Perf { source, .. }) | SessionError::Sideband(source) => {
             (Op::PerfEventOpen, source.raw_os_error())
         }
-        SessionError::Host { .. } => return Failure::new(Exit::Failure, error),
+        SessionError::Host { .. } | SessionError::Unwinding(_) => return Failure::new(Exit::Failure, error),
+        SessionError::NoTables(_) => {
+            return Failure::new(Exit::Unsupported, error).mend("walk by frame pointers: --unwind fp");
+        }
     };
     let failure = Failure::new(Exit::Unsupported, error);
     match errno {

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    args::{LogLevel, RecordArgs},
+    args::{LogLevel, RecordArgs, Unwind},
     error::{Exit, Failure},
     explain,
 };
@@ -34,7 +34,7 @@ use crate::{
         output::{OutputSet, Written},
         text,
     },
-    session::{FREQUENCY_HZ, Outcome, Progress, RecordOptions, Recording, Stop},
+    session::{FREQUENCY_HZ, Outcome, Progress, RecordOptions, Recording, Stop, UnwindMode},
     target::{
         Choice, Target,
         command::{RunningCommand, shell_exit_code},
@@ -240,6 +240,12 @@ fn record_options(
         btf: path.to_owned(),
         force_fallback,
         idle: args.idle,
+        unwind: match args.unwind {
+            Unwind::Auto => UnwindMode::Auto,
+            Unwind::Fp => UnwindMode::FramePointer,
+            Unwind::EhFrame => UnwindMode::EhFrame,
+        },
+        unwind_memory: args.unwind_memory << 20,
         log: log_level >= LogLevel::Debug,
         command_line: std::env::args_os().map(|arg| name::clean(arg.as_encoded_bytes())).collect(),
         notes,

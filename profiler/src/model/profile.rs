@@ -167,15 +167,41 @@ pub enum StackEnd {
     Complete,
     /// Cut at the depth limit.
     Truncated,
-    /// The chain of frames broke before the thread's first function (code without frame pointers, mostly).
+    /// The chain of frame pointers broke before the thread's first function (code without frame pointers, mostly).
     Broken,
+    /// A return address lay in no executable mapping.
+    NoMapping,
+    /// Code that its file's unwind table does not cover.
+    NoUnwindInfo,
+    /// An unwind rule that is not supported.
+    UnsupportedRule,
+    /// The stack's memory could not be read at that moment.
+    UnreadableStack,
+    /// A frame would not have been further out than its callee.
+    NoProgress,
+    /// The file's unwind table was not in memory (yet).
+    NotLoaded,
+    /// Of the first samples of a process, before its unwind tables were there; walked by frame pointers.
+    FirstSample,
     /// The stack could not be captured.
     Lost,
 }
 
 impl StackEnd {
     /// All ends.
-    pub const ALL: [Self; 4] = [Self::Complete, Self::Truncated, Self::Broken, Self::Lost];
+    pub const ALL: [Self; 11] = [
+        Self::Complete,
+        Self::Truncated,
+        Self::Broken,
+        Self::NoMapping,
+        Self::NoUnwindInfo,
+        Self::UnsupportedRule,
+        Self::UnreadableStack,
+        Self::NoProgress,
+        Self::NotLoaded,
+        Self::FirstSample,
+        Self::Lost,
+    ];
 
     /// Stable key (JSON, pprof).
     pub const fn key(self) -> &'static str {
@@ -183,7 +209,28 @@ impl StackEnd {
             Self::Complete => "complete",
             Self::Truncated => "truncated",
             Self::Broken => "broken",
+            Self::NoMapping => "no_mapping",
+            Self::NoUnwindInfo => "no_unwind_info",
+            Self::UnsupportedRule => "unsupported_rule",
+            Self::UnreadableStack => "unreadable_stack",
+            Self::NoProgress => "no_progress",
+            Self::NotLoaded => "table_not_loaded",
+            Self::FirstSample => "first_sample",
             Self::Lost => "lost",
+        }
+    }
+
+    /// In words, for reports.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::NoMapping => "broken (no mapping)",
+            Self::NoUnwindInfo => "without unwind information",
+            Self::UnsupportedRule => "with an unsupported unwind rule",
+            Self::UnreadableStack => "unreadable",
+            Self::NoProgress => "broken (no progress)",
+            Self::NotLoaded => "without loaded table",
+            Self::FirstSample => "first samples",
+            Self::Complete | Self::Truncated | Self::Broken | Self::Lost => self.key(),
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::{collections::HashMap, io, mem, os::fd::OwnedFd, rc::Rc};
 
+use aya::maps::{MapData, ProgramArray};
 use profiler_common::{
     loss::Loss,
     probe::cpu::{CountKey, CountValue, Seen},
@@ -117,6 +118,18 @@ impl Sizing {
     }
 }
 
+/// The programs that walk user stacks by tables; they can be called as long as this exists.
+pub struct WalkPrograms {
+    _calls: ProgramArray<MapData>,
+}
+
+impl WalkPrograms {
+    /// Loads them.
+    pub fn load(kernel: &mut Kernel) -> Result<Self, BpfError> {
+        Ok(Self { _calls: kernel.tail_calls("CPU_PROGRAMS", &["cpu_walk", "cpu_count"])? })
+    }
+}
+
 /// The attached probe.
 pub struct CpuProbe {
     counts: Generations<CountKey, CountValue>,
@@ -127,15 +140,18 @@ pub struct CpuProbe {
     last_stacks: Rc<HashMap<u64, CapturedStack>>,
     frequency_hz: u64,
     _program: OwnedFd,
+    _walk: Option<WalkPrograms>,
 }
 
 impl CpuProbe {
     /// Makes the maps, loads the program and attaches it to sampling events that are still disabled.
+    /// `walk`: what walks user stacks by tables, if the object was loaded to.
     pub fn open(
         kernel: &mut Kernel,
         cpus: &[u32],
         frequency_hz: u64,
         sizing: Sizing,
+        walk: Option<WalkPrograms>,
     ) -> Result<Self, CpuError> {
         let counts = Generations::new(&mut kernel.ebpf, "COUNTS", sizing.counts)?;
         let stacks = Generations::new(&mut kernel.ebpf, "STACKS", sizing.stacks)?;
@@ -145,7 +161,17 @@ impl CpuProbe {
         let sampler = Sampler::open(cpus, frequency_hz, &program)
             .map_err(|source| CpuError::Perf { frequency_hz, source })?;
         let last_stacks = Rc::default();
-        Ok(Self { counts, stacks, seen, losses, sampler, last_stacks, frequency_hz, _program: program })
+        Ok(Self {
+            counts,
+            stacks,
+            seen,
+            losses,
+            sampler,
+            last_stacks,
+            frequency_hz,
+            _program: program,
+            _walk: walk,
+        })
     }
 
     /// Starts sampling.

@@ -66,6 +66,13 @@ pub fn no_stack_label(end: StackEnd) -> &'static str {
         StackEnd::Complete => "[no stack]",
         StackEnd::Truncated => "[no stack: truncated]",
         StackEnd::Broken => "[no stack: broken]",
+        StackEnd::NoMapping => "[no stack: no mapping]",
+        StackEnd::NoUnwindInfo => "[no stack: no unwind information]",
+        StackEnd::UnsupportedRule => "[no stack: unsupported rule]",
+        StackEnd::UnreadableStack => "[no stack: unreadable]",
+        StackEnd::NoProgress => "[no stack: no progress]",
+        StackEnd::NotLoaded => "[no stack: table not loaded]",
+        StackEnd::FirstSample => "[no stack: first sample]",
         StackEnd::Lost => "[no stack: lost]",
     }
 }

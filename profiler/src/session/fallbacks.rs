@@ -4,7 +4,7 @@
 use profiler_common::task::{TASK_BTF, TASK_PT_REGS, TaskOffsets};
 use rustix::io::Errno;
 
-use super::RecordOptions;
+use super::{RecordOptions, UnwindMode};
 use crate::host::{
     features::{Fallback, Feature, Reason},
     kernel_stack,
@@ -63,8 +63,8 @@ impl<'a> Fallbacks<'a> {
         if self.has(Feature::TaskBtf) {
             access.helpers |= TASK_BTF;
         }
-        // Only the kernel side's log tells them today.
-        if !options.log {
+        // A walk by tables starts from them, and the kernel side's log tells them.
+        if options.unwind == UnwindMode::FramePointer && !options.log {
             return access;
         }
         if access.helpers == 0 && self.may_use(Feature::TaskPtRegs) {

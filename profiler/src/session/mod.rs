@@ -10,6 +10,7 @@ mod cost;
 mod facts;
 mod fallbacks;
 mod recording;
+mod unwinding;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -22,6 +23,17 @@ use crate::{bpf::BpfError, host::features::Feature, model::Profile, probe::cpu::
 
 /// Frequencies that make sense: below 1 nothing is sampled, above 20 kHz the kernel does little else.
 pub const FREQUENCY_HZ: std::ops::RangeInclusive<u64> = 1..=20_000;
+
+/// How user stacks are walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnwindMode {
+    /// By unwind tables where they can be used, else by frame pointers.
+    Auto,
+    /// By frame pointers.
+    FramePointer,
+    /// By unwind tables, or not at all.
+    EhFrame,
+}
 
 /// What to record, resolved: no part of it can be wrong any more but for the host's permission.
 #[derive(Clone, Debug)]
@@ -44,6 +56,10 @@ pub struct RecordOptions {
     pub force_fallback: Vec<Feature>,
     /// Keep samples of idle CPUs.
     pub idle: bool,
+    /// How user stacks are walked.
+    pub unwind: UnwindMode,
+    /// Kernel memory for unwind tables, bytes.
+    pub unwind_memory: u64,
     /// Have the kernel side log.
     pub log: bool,
     /// The profiler's command line, for the recording's header.
@@ -64,6 +80,12 @@ pub enum SessionError {
     /// The stream of process events.
     #[error("cannot open perf's stream of process events: {0}")]
     Sideband(#[source] std::io::Error),
+    /// What keeps the kernel side supplied with unwind tables.
+    #[error("cannot walk stacks by unwind tables: {0}")]
+    Unwinding(#[source] std::io::Error),
+    /// Unwind tables were asked for and cannot be used here.
+    #[error("stacks cannot be walked by unwind tables here: {0}")]
+    NoTables(String),
     /// A fact about the host that everything rests on could not be read.
     #[error("cannot read {path}: {source}")]
     Host {

@@ -13,20 +13,22 @@ use tokio::{
 };
 
 use super::{
-    Outcome, RecordOptions, SessionError,
+    Outcome, RecordOptions, SessionError, UnwindMode,
     build::{BuildOptions, build},
     collect::Collector,
     cost::{cpu_ns, peak_rss_bytes},
     facts::{Facts, meta, unix_ns},
     fallbacks::{Fallbacks, TaskAccess},
+    unwinding::Unwinding,
 };
 use crate::{
     bpf::{load::Kernel, load::LoadOptions, stats::RunTime, targets::Targets},
     host::{cpus, features::Feature, limits::Limits},
     model::{Cost, Losses, SampleType},
     perf::{clock::monotonic_ns, record::ProcessEvent, sideband::Sideband},
-    probe::cpu::{self, CpuProbe, Sizing},
+    probe::cpu::{self, CpuProbe, Sizing, WalkPrograms},
     symbolize::{Symbolizer, Watch},
+    unwind::builder::Built,
 };
 
 /// Process events are read at most this often: the first one after a pause at once, those of an exec storm with 50
@@ -62,6 +64,7 @@ pub struct Recording<'a> {
     targets: Targets,
     probe: CpuProbe,
     sideband: AsyncFd<SidebandFd>,
+    unwinding: Option<Unwinding>,
     symbolizer: Symbolizer,
     collector: Collector,
     run_time: RunTime,
@@ -89,14 +92,9 @@ impl<'a> Recording<'a> {
     /// Attaches everything and starts sampling. `begun_ns` is when the profiler was started (`CLOCK_MONOTONIC`).
     pub fn start(options: &'a RecordOptions, cpus: &[u32], begun_ns: u64) -> Result<Self, SessionError> {
         let mut fallbacks = Fallbacks::new(options, cpus.first().copied().unwrap_or(0));
-        let TaskAccess { helpers, offsets } = fallbacks.task_access(options);
-        let mut kernel = Kernel::load(&LoadOptions {
-            filter: options.filter,
-            offsets,
-            helpers,
-            stack_limit: stack_limit(),
-            log: options.log,
-        })?;
+        let access = fallbacks.task_access(options);
+        let Loaded { mut kernel, walk, note: unwind_note } = load(options, &access)?;
+        let (unwinding, walk) = walk.unzip();
         let (run_time, note) = RunTime::enable();
         let mut targets = kernel.targets()?;
         if options.filter.follow_children != 0 {
@@ -106,7 +104,7 @@ impl<'a> Recording<'a> {
             Sideband::open(cpus, fallbacks.may_use(Feature::MmapBuildId)).map_err(SessionError::Sideband)?;
         fallbacks.tried(Feature::MmapBuildId, sideband.build_ids());
         let sizing = Sizing::new(options.frequency_hz, cpus.len());
-        let probe = CpuProbe::open(&mut kernel, cpus, options.frequency_hz, sizing)?;
+        let probe = CpuProbe::open(&mut kernel, cpus, options.frequency_hz, sizing, walk)?;
         for &pid in &options.targets {
             targets.add(pid)?;
         }
@@ -121,6 +119,7 @@ impl<'a> Recording<'a> {
             targets,
             probe,
             sideband: watch_events(sideband)?,
+            unwinding,
             symbolizer: Symbolizer::new(watch),
             collector: Collector::new(sizing.window_ns),
             run_time,
@@ -130,7 +129,7 @@ impl<'a> Recording<'a> {
             start_ns,
             window_start_ns: 0,
             lost_events: 0,
-            notes: note.into_iter().chain(fallbacks.into_notes()).collect(),
+            notes: note.into_iter().chain(unwind_note).chain(fallbacks.into_notes()).collect(),
             cost,
             cpu_at_start: cpu_ns(),
         })
@@ -149,6 +148,11 @@ impl<'a> Recording<'a> {
         self.symbolizer
             .scan_existing(wanted)
             .map_err(|source| SessionError::Host { path: PathBuf::from("/proc"), source })?;
+        if let Some(unwinding) = &mut self.unwinding {
+            for &pid in &self.options.targets {
+                unwinding.prepare(pid, &mut self.symbolizer);
+            }
+        }
         // Reading what was there before is a cost of the start, however long the recording goes on.
         self.cpu_at_start = cpu_ns();
         Ok(())
@@ -184,6 +188,14 @@ impl<'a> Recording<'a> {
                     more_events = self.read_events() > 0;
                     next_events = Instant::now() + EVENT_PACE;
                 }
+                next = next_of(&mut self.unwinding) => match next? {
+                    Some(table) => {
+                        if let Some(unwinding) = &mut self.unwinding {
+                            unwinding.add_table(table)?;
+                        }
+                    }
+                    None => self.answer_requests()?,
+                },
                 _ = windows.tick() => {
                     self.end_window()?;
                     progress(self.progress());
@@ -202,17 +214,33 @@ impl<'a> Recording<'a> {
 
     fn read_events(&mut self) -> usize {
         let (symbolizer, lost) = (&mut self.symbolizer, &mut self.lost_events);
+        let unwinding = &mut self.unwinding;
         self.sideband.get_mut().0.read(|event| {
             if let ProcessEvent::Lost { count } = event {
                 *lost += count;
             }
             symbolizer.observe(event);
+            if let Some(unwinding) = unwinding {
+                unwinding.observe(event);
+            }
         })
+    }
+
+    /// Answers the kernel side's requests for mappings and tables, behind the events that tell of them.
+    fn answer_requests(&mut self) -> Result<(), SessionError> {
+        self.read_events();
+        match &mut self.unwinding {
+            Some(unwinding) => unwinding.answer(&mut self.symbolizer),
+            None => Ok(()),
+        }
     }
 
     fn end_window(&mut self) -> Result<(), SessionError> {
         let end_ns = monotonic_ns();
         let window = self.probe.rotate()?;
+        if let Some(unwinding) = &mut self.unwinding {
+            unwinding.window_ended();
+        }
         // Events first: they tell which images the window's samples belong to.
         self.read_events();
         self.collector.add(&window, self.window_start_ns, &mut self.symbolizer);
@@ -246,8 +274,8 @@ impl<'a> Recording<'a> {
         let mut cost = self.recording_cost();
         let cpu_before_naming = cpu_ns();
         // The kernel side is done: its memory and descriptors are given back before names are read.
-        let Self { collector, symbolizer, options, kernel, probe, targets, sideband, .. } = self;
-        drop((probe, targets, kernel, sideband));
+        let Self { collector, symbolizer, options, kernel, probe, targets, sideband, unwinding, .. } = self;
+        drop((probe, targets, kernel, sideband, unwinding));
         let built = build(&collector, symbolizer, &build_options(options));
         let mut profile = built.profile;
         meta.idle_samples = built.idle_samples;
@@ -287,9 +315,61 @@ impl<'a> Recording<'a> {
             system_cpu_ns: system - self.cpu_at_start.1,
             setup_and_naming_cpu_ns: self.cpu_at_start.0 + self.cpu_at_start.1,
             recording_peak_rss_bytes: peak_rss_bytes(),
-            kernel_map_bytes: self.kernel.map_memory() + self.probe.map_memory() + self.targets.map_memory(),
+            kernel_map_bytes: self.kernel.map_memory()
+                + self.probe.map_memory()
+                + self.targets.map_memory()
+                + self.unwinding.as_ref().map_or(0, Unwinding::memory),
             ..self.cost
         }
+    }
+}
+
+/// The loaded object, and what walks by tables.
+struct Loaded {
+    kernel: Kernel,
+    walk: Option<(Unwinding, WalkPrograms)>,
+    /// Why nothing does, although it was to.
+    note: Option<String>,
+}
+
+/// Loads the object, to walk by tables if so asked and if it can be done.
+fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, SessionError> {
+    let kernel = |unwind| {
+        Kernel::load(&LoadOptions {
+            filter: options.filter,
+            offsets: access.offsets,
+            helpers: access.helpers,
+            stack_limit: stack_limit(),
+            unwind,
+            log: options.log,
+        })
+    };
+    let by_tables = || -> Result<_, SessionError> {
+        if access.offsets.known == 0 {
+            return Err(SessionError::NoTables(
+                "the kernel's BTF is not known, see `profiler doctor`".to_owned(),
+            ));
+        }
+        let mut kernel = kernel(true)?;
+        let unwinding = Unwinding::start(&mut kernel, options.unwind_memory)?;
+        let programs = WalkPrograms::load(&mut kernel)?;
+        Ok(Loaded { kernel, walk: Some((unwinding, programs)), note: None })
+    };
+    match options.unwind {
+        UnwindMode::EhFrame => by_tables(),
+        UnwindMode::FramePointer => Ok(Loaded { kernel: kernel(false)?, walk: None, note: None }),
+        UnwindMode::Auto => by_tables().or_else(|error| {
+            let note = format!("user stacks are walked by frame pointers only: {error}");
+            Ok(Loaded { kernel: kernel(false)?, walk: None, note: Some(note) })
+        }),
+    }
+}
+
+/// What the kernel side needs next; never, if it needs nothing.
+async fn next_of(unwinding: &mut Option<Unwinding>) -> Result<Option<Built>, SessionError> {
+    match unwinding {
+        Some(unwinding) => unwinding.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -41,18 +41,23 @@ pub mod vdso;
 
 mod namer;
 
-use std::{fs, io};
+use std::{
+    fs::{self, File},
+    io,
+};
 
 use profiler_common::{Comm, stack::WalkEnd};
 
-pub use self::{frames::FrameId, process::Watch};
 use self::{
+    elf::{Bytes, Headers},
     frames::Frames,
     kernel_text::KernelText,
-    module::{ModuleKey, Modules},
+    mappings::Mapping,
+    module::{Module, Modules},
     namer::Placed,
     process::{Image, Place, Processes},
 };
+pub use self::{frames::FrameId, module::ModuleKey, process::Watch};
 use crate::{
     model::{LocationId, Profile, StackEnd},
     perf::record::ProcessEvent,
@@ -180,6 +185,36 @@ impl Symbolizer {
         }
     }
 
+    /// The executable mappings of a process as they are now, lowest address first. `None`: they cannot be read.
+    pub fn code_mappings(&mut self, pid: u32) -> Option<Vec<Mapping>> {
+        self.processes.ensure(pid, &mut self.modules);
+        let image = self.processes.latest(pid)?;
+        image.unread.is_none().then(|| image.mappings().copied().collect())
+    }
+
+    /// Reads the mappings of a process again, from time to time only. True if it did.
+    pub fn reread(&mut self, pid: u32) -> bool {
+        self.processes.reread(pid, &mut self.modules)
+    }
+
+    /// Whether there is a process of that id.
+    pub fn is_alive(pid: u32) -> bool {
+        fs::exists(format!("/proc/{pid}")).unwrap_or(true)
+    }
+
+    /// The file of a module, or the vDSO's image, with its headers. `None`: it cannot be read.
+    pub fn open_code(&self, module: ModuleKey) -> Option<(CodeFile, Headers)> {
+        if module == ModuleKey::VDSO {
+            let image = vdso::read_own()?;
+            let headers = elf::read_headers(Bytes::Memory(&image)).ok()?;
+            return Some((CodeFile::Image(image), headers));
+        }
+        let Module::File(file) = self.modules.get(module) else { return None };
+        let file = file.file().ok()?;
+        let headers = elf::read_headers(Bytes::File(&file)).ok()?;
+        Some((CodeFile::File(file), headers))
+    }
+
     /// All samples taken before this time have been looked up: forgets what ended before it.
     pub fn drained(&mut self, until_ns: u64) {
         self.processes.forget_ended_before(until_ns);
@@ -202,6 +237,15 @@ impl Symbolizer {
         let frames = frames.into_list();
         Names { placed: namer::name_all(&frames, modules, profile) }
     }
+}
+
+/// Where the code of a module can be read.
+#[derive(Debug)]
+pub enum CodeFile {
+    /// In a file.
+    File(File),
+    /// In memory.
+    Image(Vec<u8>),
 }
 
 /// What a [`Symbolizer`] holds while recording.
@@ -232,9 +276,24 @@ impl Names {
     pub fn user_end(&self, frames: &[FrameId], walk: WalkEnd) -> (usize, StackEnd) {
         match frames.iter().position(|frame| self.placed.roots[frame.0 as usize]) {
             Some(root) => (root + 1, StackEnd::Complete),
-            None if walk == WalkEnd::Truncated => (frames.len(), StackEnd::Truncated),
-            None => (frames.len(), StackEnd::Broken),
+            None => (frames.len(), stack_end(walk)),
         }
+    }
+}
+
+/// What the end of a walk means for a stack in which no function is known to be a thread's first.
+const fn stack_end(walk: WalkEnd) -> StackEnd {
+    match walk {
+        WalkEnd::Complete => StackEnd::Complete,
+        WalkEnd::Truncated => StackEnd::Truncated,
+        WalkEnd::Ended | WalkEnd::NoRegisters | WalkEnd::TailCallFailed => StackEnd::Broken,
+        WalkEnd::NoMapping => StackEnd::NoMapping,
+        WalkEnd::NoRow => StackEnd::NoUnwindInfo,
+        WalkEnd::UnsupportedRule => StackEnd::UnsupportedRule,
+        WalkEnd::BadRead => StackEnd::UnreadableStack,
+        WalkEnd::NoProgress => StackEnd::NoProgress,
+        WalkEnd::NotLoaded => StackEnd::NotLoaded,
+        WalkEnd::UnknownProcess => StackEnd::FirstSample,
     }
 }
 

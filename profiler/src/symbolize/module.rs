@@ -42,6 +42,16 @@ impl ModuleKey {
     pub const NOT_PERMITTED: Self = Self(6);
     const FIRST_FREE: u32 = 7;
 
+    /// The key as a number, if it is that of a file or of the vDSO.
+    pub const fn index(self) -> Option<u32> {
+        if self.0 == Self::VDSO.0 || self.0 >= Self::FIRST_FREE { Some(self.0) } else { None }
+    }
+
+    /// The key that was this number.
+    pub const fn of_index(index: u32) -> Self {
+        Self(index)
+    }
+
     /// A key that no fixed module has.
     #[cfg(test)]
     pub fn test(n: u32) -> Self {
@@ -327,15 +337,17 @@ fn is_memory(path: &[u8]) -> bool {
 
 impl FileModule {
     /// The open file, checked to be what was mapped; reopened if it had been closed.
-    pub fn into_file(self) -> Result<File, Reason> {
+    pub fn file(&self) -> Result<File, Reason> {
         let path = Path::new(OsStr::from_bytes(&self.path));
-        let (candidates, fingerprint) = match self.state {
-            State::Missing { reason, .. } => return Err(reason),
-            State::Open(file, fingerprint) => (vec![file], fingerprint),
+        let (candidates, fingerprint) = match &self.state {
+            State::Missing { reason, .. } => return Err(*reason),
+            State::Open(file, fingerprint) => {
+                (file.try_clone().into_iter().collect::<Vec<_>>(), *fingerprint)
+            }
             State::Closed(fingerprint) => {
                 let in_root =
                     open::process_root(self.pid).and_then(|root| open::regular_in(root.as_fd(), path));
-                ([in_root, open::regular(path)].into_iter().flatten().collect(), fingerprint)
+                ([in_root, open::regular(path)].into_iter().flatten().collect(), *fingerprint)
             }
         };
         let reason = if candidates.is_empty() { Reason::FileGone } else { Reason::FileChanged };

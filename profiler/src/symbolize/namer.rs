@@ -98,7 +98,7 @@ impl Namer<'_> {
             kind: ModuleKind::Native,
         });
         let root = open::process_root(module.pid).ok().filter(|root| !open::is_own_root(root));
-        let named = match module.into_file() {
+        let named = match module.file() {
             Ok(file) => {
                 native::name(Target { file: &file, path: &path, root: root.as_ref() }, &self.wanted(group))
             }

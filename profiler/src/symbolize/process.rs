@@ -153,7 +153,8 @@ impl Processes {
         self.table.contains_key(&pid)
     }
 
-    fn latest(&mut self, pid: u32) -> Option<&mut Image> {
+    /// The present image of a process that is known.
+    pub fn latest(&mut self, pid: u32) -> Option<&mut Image> {
         self.table.get_mut(&pid)?.last_mut()
     }
 
@@ -354,6 +355,11 @@ impl Image {
         if !self.mappings.contains(&mapping) {
             Arc::make_mut(&mut self.mappings).insert(mapping);
         }
+    }
+
+    /// Its executable mappings, lowest address first.
+    pub fn mappings(&self) -> impl Iterator<Item = &Mapping> {
+        self.mappings.iter()
     }
 
     /// Where an address lies: an offset in a file or in the vDSO, else the absolute address.

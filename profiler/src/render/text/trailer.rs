@@ -120,7 +120,7 @@ fn stacks(tally: &Tally<'_>, options: &RenderOptions) -> String {
     for end in
         StackEnd::ALL.into_iter().filter(|end| *end != StackEnd::Complete && by_end[*end as usize] != 0)
     {
-        text += &format!(", {:.1} % {}", percent(by_end[end as usize], tally.total), end.key());
+        text += &format!(", {:.1} % {}", percent(by_end[end as usize], tally.total), end.words());
     }
     let share = |(complete, all): (i64, i64)| percent(complete, all);
     let is_large = |all| percent(all, tally.total) >= WORST_PERCENT;
