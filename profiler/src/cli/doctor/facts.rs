@@ -140,7 +140,7 @@ impl Tried {
             visibility: symbols::visibility(),
             map_files: io(symbols::map_files_open()),
             features: FEATURES.iter().map(|spec| (spec.feature, spec.feature.detect(first_cpu))).collect(),
-            other_features: OTHERS.iter().map(|(name, try_it)| (*name, try_it())).collect(),
+            other_features: OTHERS.iter().map(|other| (other.name, (other.detect)())).collect(),
         }
     }
 
