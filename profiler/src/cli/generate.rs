@@ -6,7 +6,12 @@ use clap::ValueEnum;
 use profiler_common::loss::Loss;
 
 use super::error::{Exit, Failure};
-use crate::{model::Reason, probe::PROBES, render::FORMATS};
+use crate::{
+    host::features::{FEATURES, FeatureSpec},
+    model::Reason,
+    probe::PROBES,
+    render::FORMATS,
+};
 
 /// A generated table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -21,6 +26,8 @@ pub enum Table {
     Losses,
     /// Reasons of unresolved frames.
     Reasons,
+    /// Kernel features and their fallbacks.
+    Features,
 }
 
 /// Prints a table as Markdown.
@@ -32,6 +39,13 @@ pub fn run(table: Table) -> Result<(), Failure> {
             FORMATS.iter().map(|f| {
                 let names: Vec<String> = f.extensions.iter().map(|e| format!("`{e}`")).collect();
                 format!("| `{}` | {} | {} |", f.name, names.join(", "), f.summary)
+            }),
+        ),
+        Table::Features => rows(
+            "| line | feature | Linux | used for | fallback |\n|---|---|---|---|---|",
+            FEATURES.iter().map(|f| {
+                let FeatureSpec { name, what, since, commit, used_for, instead, .. } = f;
+                format!("| `{name}` | {what} | {since} ({commit}) | {used_for} | {instead} |")
             }),
         ),
         Table::ExitCodes => rows(

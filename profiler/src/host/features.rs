@@ -51,16 +51,16 @@ pub const FEATURES: &[FeatureSpec] = &[
         name: "task-btf",
         since: Version::new(5, 11, 0),
         commit: "3ca1032ab7ab",
-        what: "`bpf_get_current_task_btf`",
+        what: "bpf_get_current_task_btf",
         used_for: "reading the current task by plain loads",
-        instead: "`bpf_probe_read_kernel` for each member",
+        instead: "bpf_probe_read_kernel for each member",
     },
     FeatureSpec {
         feature: Feature::TaskPtRegs,
         name: "task-pt-regs",
         since: Version::new(5, 15, 0),
         commit: "dd6e10fbd9fb",
-        what: "`bpf_task_pt_regs`",
+        what: "bpf_task_pt_regs",
         used_for: "the user registers of a task that is in the kernel",
         instead: "their place on the kernel stack, computed from the kernel's BTF",
     },
@@ -135,17 +135,25 @@ pub fn named(name: &str) -> Option<Vec<Feature>> {
     (!found.is_empty()).then_some(found)
 }
 
-/// What else newer kernels have, by the names that `doctor` gives them: reports of errors should tell. Nothing uses them
-/// yet.
-pub const OTHERS: &[(&str, fn() -> Result<(), Errno>)] = &[
+/// What else newer kernels have.
+#[derive(Clone, Copy, Debug)]
+pub struct OtherFeature {
+    /// The name that `doctor` gives it.
+    pub name: &'static str,
+    /// Tries it: EPERM or EACCES if this process may not, another error if it is not there.
+    pub detect: fn() -> Result<(), Errno>,
+}
+
+/// Features that nothing uses yet but reports of errors should tell.
+pub const OTHERS: &[OtherFeature] = &[
     // Helpers by their numbers in include/uapi/linux/bpf.h: since 5.15 and 5.17.
-    ("attach-cookie", || bpf::knows_helper(174)),
-    ("bpf-loop", || bpf::knows_helper(181)),
+    OtherFeature { name: "attach-cookie", detect: || bpf::knows_helper(174) },
+    OtherFeature { name: "bpf-loop", detect: || bpf::knows_helper(181) },
     // Since 5.11.
-    ("module-btf", module_btf),
+    OtherFeature { name: "module-btf", detect: module_btf },
     // Tracepoints since 5.19 and 6.3.
-    ("contention_begin", || tracepoint(c"contention_begin")),
-    ("sock_send_length", || tracepoint(c"sock_send_length")),
+    OtherFeature { name: "contention_begin", detect: || tracepoint(c"contention_begin") },
+    OtherFeature { name: "sock_send_length", detect: || tracepoint(c"sock_send_length") },
 ];
 
 /// Whether the types of some module are published beside the kernel's own.

@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(
             notes,
             [
-                "fallbacks for newer kernel features: task-btf (forced): `bpf_probe_read_kernel` for each member; \
+                "fallbacks for newer kernel features: task-btf (forced): bpf_probe_read_kernel for each member; \
               mmap-build-id (the kernel lacks it): device and inode; the build id is read from the file"
             ]
         );

@@ -8,7 +8,9 @@ use crate::host::{
     bpf::{self, Map, Program},
     btf,
     caps::Capabilities,
-    cgroup, cpus, file, fs,
+    cgroup, cpus,
+    features::{FEATURES, Feature, OTHERS},
+    file, fs,
     kernel::{self, Lockdown, Uname},
     limits::{Limits, ResourceLimit},
     namespaces::Namespaces,
@@ -99,11 +101,16 @@ pub struct Tried {
     pub visibility: Visibility,
     /// Files behind /proc/self/map_files.
     pub map_files: Try,
+    /// Kernel features that have a fallback.
+    pub features: Vec<(Feature, Try)>,
+    /// Other features of newer kernels, by name.
+    pub other_features: Vec<(&'static str, Try)>,
 }
 
 impl Tried {
     fn all(btf_path: &Path) -> Self {
-        let cpu = Scope::Cpu(cpus::online().first().copied().unwrap_or(0));
+        let first_cpu = cpus::online().first().copied().unwrap_or(0);
+        let cpu = Scope::Cpu(first_cpu);
         let io = |result: std::io::Result<()>| {
             result.map_err(|e| Errno::from_raw_os_error(e.raw_os_error().unwrap_or(libc::ENOENT)))
         };
@@ -132,7 +139,15 @@ impl Tried {
                 .map_err(|e| Errno::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EIO))),
             visibility: symbols::visibility(),
             map_files: io(symbols::map_files_open()),
+            features: FEATURES.iter().map(|spec| (spec.feature, spec.feature.detect(first_cpu))).collect(),
+            other_features: OTHERS.iter().map(|other| (other.name, (other.detect)())).collect(),
         }
+    }
+
+    /// Whether that feature is there.
+    pub fn feature(&self, feature: Feature) -> Try {
+        let found = self.features.iter().find(|(tried, _)| *tried == feature);
+        found.map_or(Err(Errno::NOSYS), |(_, result)| *result)
     }
 }
 

@@ -1,7 +1,9 @@
 //! One function per line of the report: pure judgement of [`Facts`].
 //!
-//! Here: what recording itself needs. [`names`] judges what naming and what the surroundings need.
+//! Here: what recording itself needs. [`names`] judges what naming and what the surroundings need, [`features`] what
+//! newer kernels have.
 
+mod features;
 mod names;
 
 use rustix::io::Errno;
@@ -42,9 +44,12 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
         names::bpffs,
         names::cgroup,
         names::pid_namespace,
+        features::list,
     ]
     .map(|row| row(facts))
-    .into()
+    .into_iter()
+    .chain(features::with_fallback(facts))
+    .collect()
 }
 
 /// A line that works.

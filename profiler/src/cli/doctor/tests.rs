@@ -11,6 +11,7 @@ use super::{
 use crate::host::{
     caps::{Cap, CapSet, Capabilities},
     cgroup,
+    features::{FEATURES, Feature},
     kernel::{Lockdown, Uname},
     limits::{Limits, ResourceLimit},
     namespaces::Namespaces,
@@ -70,6 +71,8 @@ fn good() -> Facts {
             kernel_addresses: Ok(true),
             visibility: Visibility { readable: 7, refused: 0, example: None },
             map_files: Ok(()),
+            features: FEATURES.iter().map(|spec| (spec.feature, Ok(()))).collect(),
+            other_features: vec![("bpf-loop", Ok(())), ("sock_send_length", Err(Errno::NOENT))],
         },
         tracefs: Some(("/sys/kernel/tracing".into(), true)),
         bpffs: Some("/sys/fs/bpf".into()),
@@ -240,6 +243,48 @@ fn confidentiality_costs_what_reads_kernel_memory() {
     });
     assert_eq!(judged(&lines), [("children", Unavailable), ("lockdown", Degraded)]);
     assert!(lines[1].current.ends_with("confidentiality"), "{}", lines[1].current);
+}
+
+#[test]
+fn a_feature_that_is_missing_has_a_fallback() {
+    let lines = changed(|f| f.tried.features = vec![(Feature::TaskPtRegs, Ok(()))]);
+    assert_eq!(judged(&lines), [("task-btf", Degraded), ("mmap-build-id", Degraded)]);
+    let lines = changed(|f| f.tried.features[0].1 = Err(Errno::INVAL));
+    assert_eq!(judged(&lines), [("task-btf", Degraded)]);
+    assert_eq!(
+        lines[0].reason,
+        "not here, Invalid argument (EINVAL); fallback: bpf_probe_read_kernel for each member"
+    );
+    assert_eq!(lines[0].current, "in Linux 5.11 and later (3ca1032ab7ab)");
+    assert!(can_record(&lines) && lines[0].mend.is_empty());
+}
+
+#[test]
+fn without_privileges_features_are_not_called_missing() {
+    let lines = changed(|f| {
+        f.host.caps.effective = CapSet(0);
+        f.tried.perf_program = Err(Errno::PERM);
+        for (_, result) in &mut f.tried.features {
+            *result = Err(Errno::PERM);
+        }
+    });
+    let line = |id| lines.iter().find(|check| check.id == id).unwrap();
+    assert_eq!(line("task-btf").reason, "no program can be loaded: see line `bpf`");
+    assert_eq!(line("mmap-build-id").reason, "not permitted: CAP_PERFMON missing");
+}
+
+#[test]
+fn what_newer_kernels_have_is_listed_for_reports() {
+    let mut facts = good();
+    let list = |facts: &Facts| {
+        rows::all(facts).into_iter().find(|check| check.id == "kernel-features").unwrap().reason
+    };
+    assert_eq!(
+        list(&facts),
+        "found: task-btf, task-pt-regs, mmap-build-id, bpf-loop; missing: sock_send_length"
+    );
+    facts.tried.features[1].1 = Err(Errno::PERM);
+    assert!(list(&facts).ends_with("missing: sock_send_length; not allowed to look for: task-pt-regs"));
 }
 
 #[test]
