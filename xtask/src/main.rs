@@ -3,6 +3,7 @@
 //! Each task is a module with one public entry; they share `workspace` (where things are) and `process` (running
 //! programs). A task says what it does in a line each on stderr; stdout is for results.
 
+mod archive;
 mod bench;
 mod dist;
 mod ebpf;

@@ -57,7 +57,7 @@ impl Apt {
 
     /// A source that cannot be reached does not matter if the others have the packages; neither does it who may not
     /// update, if somebody did before.
-    fn update(&mut self) {
+    pub fn update(&mut self) {
         if self.updated {
             return;
         }
@@ -76,7 +76,8 @@ fn apt_get() -> Result<Command, Failure> {
     Ok(command)
 }
 
-fn parse_candidate(policy: &str) -> Option<String> {
+/// Reads the answer of `apt-cache policy`: the version that would be installed.
+pub fn parse_candidate(policy: &str) -> Option<String> {
     let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
     (version != "(none)").then(|| version.to_owned())
 }
