@@ -5,6 +5,7 @@
 
 mod archive;
 mod bench;
+mod cross;
 mod dist;
 mod ebpf;
 mod process;
@@ -34,9 +35,10 @@ Usage: cargo xtask TASK [OPTIONS]
   tidy [--bless]        Check the rules that the compiler does not; --bless rewrites generated tables
   bench [--quick]       Measure what the profiler costs, beside the others that are installed (root), into
                         docs/performance.md; --quick in two minutes
-  dist [--target TRIPLE] [--prove]
+  dist [--target TARGET] [--prove]
                         Build the single static binary in <target>/dist
-                          --prove        run it in an empty chroot (root)
+                          --target TARGET  x86_64, aarch64 or a triple; what it needs is installed
+                          --prove          run it in an empty chroot (root)
 ";
 
 fn main() -> ExitCode {

@@ -20,9 +20,15 @@ impl Apt {
 
     /// `true` if the package is installed.
     pub fn installed(package: &str) -> bool {
+        Self::installed_version(package).is_some()
+    }
+
+    /// The version that is installed.
+    pub fn installed_version(package: &str) -> Option<String> {
         let mut query = Command::new("dpkg-query");
-        query.args(["--show", "--showformat=${db:Status-Status}", package]);
-        capture(&mut query).is_ok_and(|status| status == "installed")
+        query.args(["--show", "--showformat=${db:Status-Status} ${Version}", package]);
+        let answer = capture(&mut query).ok()?;
+        answer.strip_prefix("installed ").map(str::to_owned)
     }
 
     /// The version that would be installed, of fresh package lists. `None`: there is no such package.
