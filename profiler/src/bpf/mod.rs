@@ -5,6 +5,7 @@
 pub mod arena;
 pub mod batch;
 pub mod generation;
+pub mod inner;
 pub mod load;
 pub mod stats;
 pub mod targets;
