@@ -14,7 +14,7 @@ use aya::{
 };
 use profiler_common::unwind::map;
 
-use super::BpfError;
+use super::{BpfError, inner};
 
 /// `BPF_F_MMAPABLE`, include/uapi/linux/bpf.h (Linux 5.5).
 const MMAPABLE: u32 = 1 << 10;
@@ -124,15 +124,14 @@ impl<V: Pod, T: Pod> Chunks<V, T> {
 
     /// Adds a chunk. Waits for a grace period of the kernel's, as every change of a map of maps does.
     pub fn grow(&mut self) -> Result<(), BpfError> {
-        let failed = |operation| {
-            let map = self.name;
-            move |source| BpfError::Map { operation, map, source: Box::new(source) }
-        };
         let values = self.chunk_bytes() / size_of::<V>();
-        let array =
-            Array::<MapData, V>::create(values as u32, MMAPABLE).map_err(failed("create a chunk of"))?;
+        let array = inner::array::<V>(self.name, values as u32, MMAPABLE)?;
         let shared = Shared::map(array.map().fd().as_fd(), self.name, self.shape.chunk_len() as usize)?;
-        self.slots.set(self.chunks.len() as u32, &array, 0).map_err(failed("add a chunk to"))?;
+        self.slots.set(self.chunks.len() as u32, &array, 0).map_err(|source| BpfError::Map {
+            operation: "add a chunk to",
+            map: self.name,
+            source: Box::new(source),
+        })?;
         self.chunks.push((array, shared));
         Ok(())
     }
