@@ -23,6 +23,12 @@ pub struct Cost {
     pub peak_rss_bytes: u64,
     /// Kernel memory of the eBPF maps, bytes.
     pub kernel_map_bytes: u64,
+    /// Unwind tables in the kernel at the end.
+    pub unwind_tables: u64,
+    /// Kernel memory of unwind tables and mappings, bytes; a part of `kernel_map_bytes`.
+    pub unwind_bytes: u64,
+    /// Time of a thread of its own for making unwind tables (or reading them from the cache), ns.
+    pub unwind_tables_ns: u64,
     /// Time from start to the first possible sample (programs attached), ns.
     pub start_ns: u64,
     /// Time from the end of sampling to the report, ns (resolving names).

@@ -300,6 +300,12 @@ impl<'a> Recording<'a> {
             losses.counters.insert(loss.name().to_owned(), count);
         }
         losses.counters.insert("process_events_lost".to_owned(), self.lost_events);
+        if let Some(unwinding) = &self.unwinding {
+            let stats = unwinding.stats();
+            losses.counters.insert("unwind_tables_failed".to_owned(), stats.failed);
+            losses.counters.insert("unwind_memory_full".to_owned(), stats.without_room);
+            losses.counters.insert("unwind_tables_evicted".to_owned(), stats.evicted);
+        }
         losses.lost_sample_causes =
             [Loss::CountsFull, Loss::NoScratch].into_iter().map(|loss| loss.name().to_owned()).collect();
         Ok(losses)
@@ -308,6 +314,7 @@ impl<'a> Recording<'a> {
     fn recording_cost(&self) -> Cost {
         let (user, system) = cpu_ns();
         let (ebpf_run_ns, ebpf_runs) = self.run_time.read(&self.kernel.ebpf);
+        let unwind = self.unwinding.as_ref().map(Unwinding::stats).unwrap_or_default();
         Cost {
             ebpf_run_ns,
             ebpf_runs,
@@ -319,6 +326,9 @@ impl<'a> Recording<'a> {
                 + self.probe.map_memory()
                 + self.targets.map_memory()
                 + self.unwinding.as_ref().map_or(0, Unwinding::memory),
+            unwind_tables: unwind.tables,
+            unwind_bytes: unwind.bytes,
+            unwind_tables_ns: unwind.built_ns,
             ..self.cost
         }
     }

@@ -41,6 +41,9 @@ pub fn write(tally: &Tally<'_>, options: &RenderOptions, out: &mut dyn Write) ->
         line("eBPF", ebpf(cost, &profile.meta))?;
         line("profiler", own_cpu(cost, &profile.meta))?;
         line("memory", memory(cost))?;
+        if cost.unwind_bytes != 0 {
+            line("unwinding", unwinding(cost))?;
+        }
     }
     if options.selection.is_some() {
         line("note", "losses, unresolved frames and costs are those of the whole recording".to_owned())?;
@@ -159,6 +162,15 @@ fn share_of_a_cpu(ns: u64, meta: &Meta) -> String {
         return String::new();
     }
     format!(" ({:.2} % of one CPU)", ns as f64 * 100.0 / meta.duration_ns as f64)
+}
+
+fn unwinding(cost: &Cost) -> String {
+    format!(
+        "{} unwind tables with {} of kernel memory, made in {}",
+        count(cost.unwind_tables),
+        bytes(cost.unwind_bytes),
+        seconds(cost.unwind_tables_ns)
+    )
 }
 
 fn memory(cost: &Cost) -> String {
