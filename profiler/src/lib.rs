@@ -12,6 +12,7 @@
 //! | a probe attached, its maps read into typed records | [`probe`], one file per probe, registry [`probe::PROBES`] |
 //! | addresses to modules at once, to names at the end | [`symbolize`] |
 //! | facts about the host | [`host`] |
+//! | headers of ELF files, read bounded | [`elf`] |
 //! | attach, wait, drain, resolve: the only composer | [`session`] |
 //! | what a recording is | [`model`] |
 //! | text, folded, SVG, pprof, JSON | [`render`], registry [`render::FORMATS`] |
@@ -36,6 +37,7 @@
 
 pub mod bpf;
 pub mod cli;
+pub mod elf;
 pub mod host;
 pub mod model;
 pub mod perf;

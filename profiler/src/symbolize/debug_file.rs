@@ -14,10 +14,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    elf::{self, Bytes, Headers, Section},
-    open::{self, Fingerprint},
-};
+use super::open::{self, Fingerprint};
+use crate::elf::{self, Bytes, Headers, Section};
 
 /// Where distributions install debug files.
 pub const DEBUG_DIR: &str = "/usr/lib/debug";

@@ -13,11 +13,11 @@ use std::{
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer, source};
 use object::elf;
 
-use super::{
-    demangle::demangle,
+use super::demangle::demangle;
+use crate::{
     elf::{Bytes, Headers, Section},
+    model::name,
 };
-use crate::model::name;
 
 /// Most bytes of debug information decompressed into memory for one file. Keeps naming under its bound of 150 MB; a
 /// file beyond it keeps its function names and loses lines and inlined functions.

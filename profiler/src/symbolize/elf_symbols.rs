@@ -12,10 +12,8 @@ use std::cmp::Reverse;
 
 use object::elf;
 
-use super::{
-    elf::{Bytes, ElfError, Headers, Section},
-    unwind::UnwindTable,
-};
+use super::unwind::UnwindTable;
+use crate::elf::{Bytes, ElfError, Headers, Section};
 
 /// Piece of the symbol table held at a time; a multiple of both entry sizes (24 and 16 bytes).
 const PIECE: usize = 48 << 10;

@@ -20,7 +20,6 @@
 pub mod debug_file;
 pub mod demangle;
 pub mod dwarf;
-pub mod elf;
 pub mod elf_symbols;
 pub mod frames;
 pub mod idle;

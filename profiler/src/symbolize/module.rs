@@ -15,11 +15,14 @@ use std::{
 };
 
 use super::{
-    elf::{self, Bytes},
     open::{self, Fingerprint, Mapped},
     perf_map::PerfMap,
 };
-use crate::{model::Reason, perf::record::FileIdentity};
+use crate::{
+    elf::{self, Bytes},
+    model::Reason,
+    perf::record::FileIdentity,
+};
 
 /// Index of a module in [`Modules`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -94,7 +94,7 @@ impl Namer<'_> {
         let path = module.path().to_path_buf();
         let id = self.module(Module {
             path: name::clean(&module.path),
-            build_id: module.build_id.as_deref().map(super::elf::hex),
+            build_id: module.build_id.as_deref().map(crate::elf::hex),
             kind: ModuleKind::Native,
         });
         let root = open::process_root(module.pid).ok().filter(|root| !open::is_own_root(root));

@@ -8,12 +8,14 @@ use super::{
     debug_file::{self, DEBUG_DIR},
     demangle::demangle,
     dwarf::{self, Activation, Chain},
-    elf::{self, Bytes, Headers, Section},
     elf_symbols::{self, Answer},
     plt, root,
     unwind::UnwindTable,
 };
-use crate::model::Reason;
+use crate::{
+    elf::{self, Bytes, Headers, Section},
+    model::Reason,
+};
 
 /// A code address that wants a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

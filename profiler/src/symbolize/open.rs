@@ -20,11 +20,12 @@ use rustix::{
     mm::{MapFlags, ProtFlags, mmap, munmap},
 };
 
-use super::{
+use super::maps;
+use crate::{
     elf::{self, Bytes},
-    maps,
+    model::Reason,
+    perf::record::FileIdentity,
 };
-use crate::{model::Reason, perf::record::FileIdentity};
 
 /// What a file was when it was opened. Tells whether a path still leads to the same content later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

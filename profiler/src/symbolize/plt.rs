@@ -5,10 +5,8 @@
 
 use object::elf;
 
-use super::{
-    elf::{Bytes, Headers, Section},
-    elf_symbols,
-};
+use super::elf_symbols;
+use crate::elf::{Bytes, Headers, Section};
 
 /// Most bytes of relocations read; Chromium has 10 MiB in `.rela.dyn`.
 const MAX_RELOCATIONS: u64 = 32 << 20;

@@ -11,11 +11,8 @@
 //!   begins. Checked on Debian 12's libc 2.36 against its debug symbols;
 //! - in a file without any of this: within the first bytes at the ELF entry point.
 
-use super::{
-    elf::{Bytes, Headers, Section},
-    elf_symbols,
-    unwind::UnwindTable,
-};
+use super::{elf_symbols, unwind::UnwindTable};
+use crate::elf::{Bytes, Headers, Section};
 
 /// Functions that start threads, in glibc, musl, the dynamic loader and Go's runtime.
 const ROOTS: &[&str] = &[
@@ -90,7 +87,7 @@ mod tests {
     use std::{fs::File, path::Path};
 
     use super::*;
-    use crate::symbolize::{debug_file, elf};
+    use crate::{elf, symbolize::debug_file};
 
     #[test]
     fn names() {

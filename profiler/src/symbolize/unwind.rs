@@ -9,7 +9,7 @@ use gimli::{
 };
 use object::elf;
 
-use super::elf::{Bytes, Headers, Section};
+use crate::elf::{Bytes, Headers, Section};
 
 /// Most bytes of `.eh_frame` read; the largest browsers have about 30 MiB, everything else far less.
 const MAX_BYTES: u64 = 48 << 20;

@@ -166,8 +166,7 @@ fn events_of(pid: u32, with_build_id: Option<&[u8]>) -> Vec<ProcessEvent> {
 
 fn build_id_of(program: &Path) -> Vec<u8> {
     let file = fs::File::open(program).unwrap();
-    let headers =
-        profiler::symbolize::elf::read_headers(profiler::symbolize::elf::Bytes::File(&file)).unwrap();
+    let headers = profiler::elf::read_headers(profiler::elf::Bytes::File(&file)).unwrap();
     headers.build_id.unwrap()
 }
 

@@ -80,8 +80,7 @@ fn one_file_under_two_identities_and_two_paths() {
     let copy = dir.path().join("copy");
     fs::copy(&program, &copy).unwrap();
     let file = fs::File::open(&program).unwrap();
-    let headers =
-        profiler::symbolize::elf::read_headers(profiler::symbolize::elf::Bytes::File(&file)).unwrap();
+    let headers = profiler::elf::read_headers(profiler::elf::Bytes::File(&file)).unwrap();
     let mut table = Table(Modules::new(10));
     let by_inode = table.file(&program, &inode(&program));
     let by_id = table.file(&program, &FileIdentity::BuildId(headers.build_id.unwrap()));

@@ -19,16 +19,17 @@ const fn layer(name: &'static str, uses: &'static [&'static str]) -> Layer {
 }
 
 /// From the bottom up. A new top-level module gets its line here, which is where its place is decided.
-const LAYERS: [Layer; 16] = [
+const LAYERS: [Layer; 17] = [
     layer("model", &[]),
+    layer("elf", &["model"]),
     layer("host", &["model"]),
     layer("target", &["host", "model"]),
     layer("perf", &["host", "model"]),
     layer("bpf", &["perf", "host", "model"]),
-    layer("unwind", &["bpf", "host", "model"]),
+    layer("unwind", &["bpf", "elf", "host", "model"]),
     layer("probe", &["bpf", "perf", "unwind", "target", "host", "model"]),
     // `perf`: process events tell which file was mapped where.
-    layer("symbolize", &["perf", "host", "model"]),
+    layer("symbolize", &["perf", "elf", "host", "model"]),
     layer("render", &["model"]),
     layer("store", &["render", "model"]),
     layer("export", &["render", "store", "model"]),
