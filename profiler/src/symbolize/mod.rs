@@ -48,7 +48,6 @@ use std::{
 use profiler_common::{Comm, stack::WalkEnd};
 
 use self::{
-    elf::{Bytes, Headers},
     frames::Frames,
     kernel_text::KernelText,
     mappings::Mapping,
@@ -58,6 +57,7 @@ use self::{
 };
 pub use self::{frames::FrameId, module::ModuleKey, process::Watch};
 use crate::{
+    elf::{self, Bytes, Headers},
     model::{LocationId, Profile, StackEnd},
     perf::record::ProcessEvent,
 };

@@ -11,7 +11,11 @@ use std::{
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::table::{Table, TableError};
+use super::{
+    eh_frame::{self, TableError},
+    table::Table,
+};
+use crate::elf::Bytes;
 
 /// Where the code of a module can be read.
 #[derive(Debug)]
@@ -83,8 +87,9 @@ fn work(wanted: &Receiver<Job>, done: &UnboundedSender<Built>) {
 }
 
 fn build(job: &Job) -> Result<Table, TableError> {
-    match &job.source {
-        Source::File(file) => Table::of_file(file),
-        Source::Memory(image) => Table::of_memory(image),
-    }
+    let bytes = match &job.source {
+        Source::File(file) => Bytes::File(file),
+        Source::Memory(image) => Bytes::Memory(image),
+    };
+    eh_frame::build(bytes).map(|(table, _)| table)
 }

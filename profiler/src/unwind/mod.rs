@@ -1,7 +1,7 @@
 //! Tables and mappings for the walk of user stacks in the kernel (`profiler-ebpf/src/unwind`): made, placed, kept
 //! current.
 //!
-//! - [`table`]: from `.eh_frame` to rows and rules; [`builder`]: the thread that does it.
+//! - [`eh_frame`]: from `.eh_frame` to a [`table::Table`] of rows and rules; [`builder`]: the thread that does it.
 //! - [`tables`]: what is in the kernel, in a budget of memory; [`space`]: its places.
 //! - [`Unwinder`]: which process has which mappings, which file which table.
 //!
@@ -11,6 +11,8 @@
 //! appear later are told as they come. A table is made once for each file, and is used by all processes that map it.
 
 pub mod builder;
+pub mod eh_frame;
+pub mod rules;
 pub mod space;
 pub mod table;
 pub mod tables;
@@ -25,14 +27,14 @@ use profiler_common::unwind::map::{Ask, MAPPINGS, Mapping, NO_MODULE, Request, S
 
 use self::{
     builder::{Builder, Built, Job, Source},
+    eh_frame::TableError,
     space::Span,
-    table::TableError,
     tables::{Placing, Tables},
 };
 use crate::{
     bpf::{BpfError, unwind::UnwindMaps},
+    elf::Headers,
     perf::clock::monotonic_ns,
-    symbolize::elf::Headers,
 };
 
 /// A process that cannot be looked at is asked for again after this time, ns.
@@ -277,7 +279,7 @@ impl Unwinder {
                     self.waiting.push(number);
                 }
             }
-            Err(TableError::NoTable) => self.tables.set_state(number, State::FramePointer),
+            Err(TableError::NoInformation) => self.tables.set_state(number, State::FramePointer),
             Err(error) => {
                 log::debug!("no unwind table of module {number}: {error}");
                 self.stats.failed += 1;
