@@ -42,7 +42,10 @@ fn by_names(program: &str, work: &str, callers: [&str; 3]) {
             && names[CHAIN + 1].ends_with("main")
             && callers.iter().any(|caller| names[1..=CHAIN].iter().all(|name| name.contains(caller)))
     };
-    expect::at_least(&view.list(|e| !is_full(e)), view.count(is_full), total, FULL_PERCENT);
+    let in_work = |e: &Entry<'_>| e.user_leaf().is_some_and(|leaf| leaf.function.name == work);
+    let (full, all) = (view.count(|e| in_work(e) && is_full(e)), view.count(in_work));
+    expect::at_least(&view.list(|e| in_work(e) && !is_full(e)), full, all, FULL_PERCENT);
+    expect::at_least("in the work function", all, total, 97.0);
     // The control: no stack has functions of two callers.
     let mixed = |entry: &Entry<'_>| {
         let in_stack = |caller: &&&str| entry.frames.iter().any(|f| f.function.name.contains(**caller));
@@ -68,15 +71,17 @@ fn by_places(program: &str, module: &str, arguments: &[&OsStr]) {
     let within = |chain: &(u64, u64), address: u64| (chain.0..chain.1 + 32).contains(&address);
     let length = |entry: &Entry<'_>, chain: &(u64, u64)| {
         let mut frames = entry.user_frames().filter(|frame| frame.module.name() == module);
-        frames.by_ref().skip(1).take_while(|frame| within(chain, frame.address)).count()
+        // Behind the work function and its caller.
+        frames.by_ref().skip(2).take_while(|frame| within(chain, frame.address)).count()
     };
     let mut full = 0;
     for (chain, percent) in chains.iter().zip([50.0, 30.0, 20.0]) {
         let count = view.count(|entry| length(entry, chain) > 0);
         expect::share(&format!("{chain:x?}"), count, total, percent, POINTS);
-        full += view.count(|entry| length(entry, chain) == CHAIN && entry.end == StackEnd::Complete);
+        full += view.count(|entry| length(entry, chain) == CHAIN - 1 && entry.end == StackEnd::Complete);
     }
-    expect::at_least(&view.list(|e| e.end != StackEnd::Complete), full, total, FULL_PERCENT);
+    // Without names it is not known which samples are not at the end of a chain: 1 % at most, in `main` and its clock.
+    expect::at_least(&view.list(|e| e.end != StackEnd::Complete), full, total, FULL_PERCENT - 1.0);
 }
 
 fn check_total(recorded: &Recorded, profile: &Profile, view: &View<'_>) -> u64 {
@@ -206,7 +211,9 @@ fn below_a_signal(profile: &Profile, interrupted: &str) {
 
 #[test]
 fn a_coroutine_on_a_stack_of_its_own() {
-    shape("coroutine", &["shape_work", "shape_coroutine"], StackEnd::Complete);
+    // The C library's unwind information for the start of such a stack (`__start_context`) does not say that it is one:
+    // what follows is no address of code, and is not taken for one.
+    shape("coroutine", &["shape_work", "shape_coroutine"], StackEnd::NoMapping);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::{
     perf::record::ProcessEvent,
     symbolize::{CodeFile, ModuleKey, Symbolizer},
     unwind::{
-        Code, FileId, Opened, Range, Stats, Unwinder,
+        Code, FileId, Opened, Range, Stats, UnwindError, Unwinder,
         builder::{Built, Source},
     },
 };
@@ -39,7 +39,10 @@ impl Unwinding {
         // SAFETY: the ring owns the descriptor it gives, gives the same one each time, and keeps it open until dropped.
         let requests = unsafe { AsyncFd::register_with_interest(requests, Interest::READABLE) }
             .map_err(|error| SessionError::Unwinding(error.into()))?;
-        let unwinder = Unwinder::new(maps, budget).map_err(SessionError::Unwinding)?;
+        let unwinder = Unwinder::new(maps, budget).map_err(|error| match error {
+            UnwindError::Bpf(error) => SessionError::Bpf(error),
+            UnwindError::Thread(error) => SessionError::Unwinding(error),
+        })?;
         Ok(Self { unwinder, requests, changed: BTreeSet::new(), lost: false })
     }
 

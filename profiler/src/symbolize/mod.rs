@@ -47,6 +47,7 @@ use std::{
 
 use profiler_common::{Comm, stack::WalkEnd};
 
+pub use self::{frames::FrameId, module::ModuleKey, process::Watch};
 use self::{
     frames::Frames,
     kernel_text::KernelText,
@@ -55,7 +56,6 @@ use self::{
     namer::Placed,
     process::{Image, Place, Processes},
 };
-pub use self::{frames::FrameId, module::ModuleKey, process::Watch};
 use crate::{
     elf::{self, Bytes, Headers},
     model::{LocationId, Profile, StackEnd},

@@ -124,18 +124,29 @@ pub struct Unwinder {
     stats: Stats,
 }
 
+/// A failure to set the walk up.
+#[derive(Debug, thiserror::Error)]
+pub enum UnwindError {
+    /// Its maps.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+    /// The thread that makes tables.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
 /// The answer to "open this file".
 pub type Open<'a> = dyn FnMut(FileId) -> Option<Opened> + 'a;
 
 impl Unwinder {
     /// Knows nothing yet. `budget`: kernel memory for tables and mappings, bytes.
-    pub fn new(maps: UnwindMaps, budget: u64) -> io::Result<Self> {
-        let mut tables = Tables::new(maps, budget);
+    pub fn new(maps: UnwindMaps, budget: u64) -> Result<Self, UnwindError> {
+        let mut tables = Tables::new(maps, budget)?;
         let unavailable = tables.add_module().unwrap_or(NO_MODULE);
         tables.set_state(unavailable, State::Unavailable);
         Ok(Self {
             tables,
-            builder: Builder::start()?,
+            builder: Builder::start().map_err(UnwindError::Thread)?,
             files: HashMap::new(),
             by_number: vec![FileId(u32::MAX)],
             unavailable,

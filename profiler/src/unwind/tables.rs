@@ -5,6 +5,8 @@
 //! quarantine until the caller says that one has passed, or, when room is wanted at once, until the kernel was made to
 //! wait for its programs.
 
+use std::{panic::resume_unwind, thread};
+
 use profiler_common::unwind::{
     map::{self, Arena, MAX_MODULES, Mapping, Module, Process, State},
     row::Page,
@@ -66,9 +68,9 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Empty. `budget` is for the arenas, bytes.
-    pub fn new(maps: UnwindMaps, budget: u64) -> Self {
-        Self {
+    /// Empty, with a first chunk in each arena. `budget` is for the arenas, bytes.
+    pub fn new(maps: UnwindMaps, budget: u64) -> Result<Self, BpfError> {
+        let mut tables = Self {
             maps,
             spaces: SHAPES.map(Space::new),
             modules: Vec::new(),
@@ -76,7 +78,26 @@ impl Tables {
             budget,
             chunk_bytes: 0,
             evicted: 0,
-        }
+        };
+        tables.first_chunks()?;
+        Ok(tables)
+    }
+
+    /// Each chunk that is added waits for a grace period, some 10 ms: these wait together.
+    fn first_chunks(&mut self) -> Result<(), BpfError> {
+        let UnwindMaps { rows, rules, pages, mappings, .. } = &mut self.maps;
+        self.chunk_bytes +=
+            [rows.chunk_bytes(), rules.chunk_bytes(), pages.chunk_bytes(), mappings.chunk_bytes()]
+                .into_iter()
+                .sum::<usize>() as u64;
+        thread::scope(|scope| {
+            let others =
+                [scope.spawn(|| rows.grow()), scope.spawn(|| rules.grow()), scope.spawn(|| pages.grow())];
+            mappings.grow()?;
+            others.into_iter().try_for_each(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })?;
+        self.spaces.iter_mut().for_each(Space::grow);
+        Ok(())
     }
 
     /// A number for a new module, whose table is being made. `None`: there are too many.
