@@ -2,11 +2,11 @@
 //! the event hit kernel mode.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
+use profiler_common::registers::Registers;
 #[cfg(bpf_target_arch = "aarch64")]
 use profiler_common::registers::aarch64 as arch;
 #[cfg(bpf_target_arch = "x86_64")]
 use profiler_common::registers::x86_64 as arch;
-use profiler_common::registers::Registers;
 
 use crate::task;
 

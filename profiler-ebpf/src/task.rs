@@ -84,10 +84,7 @@ pub fn incarnation() -> u64 {
         (load(leader, offset!(start_boottime)), load(leader, offset!(self_exec_id)))
     } else {
         let Some(leader) = read::<*const u8>(current(), offset!(group_leader)) else { return 0 };
-        (
-            read(leader, offset!(start_boottime)).unwrap_or(0),
-            read(leader, offset!(self_exec_id)).unwrap_or(0),
-        )
+        (read(leader, offset!(start_boottime)).unwrap_or(0), read(leader, offset!(self_exec_id)).unwrap_or(0))
     };
     start.wrapping_add(u64::from(execs))
 }
@@ -105,10 +102,7 @@ pub fn user_registers() -> Option<*const u8> {
     if from_stack == 0 {
         return None;
     }
-    let stack: *const u8 = if has(TASK_BTF) {
-        load(current_btf(), offset!(stack))
-    } else {
-        read(current(), offset!(stack))?
-    };
+    let stack: *const u8 =
+        if has(TASK_BTF) { load(current_btf(), offset!(stack)) } else { read(current(), offset!(stack))? };
     Some(stack.wrapping_add(from_stack as usize))
 }

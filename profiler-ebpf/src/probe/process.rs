@@ -21,8 +21,9 @@ use crate::{
 /// A task was made. Threads need nothing: they share their process's id.
 #[inline(always)]
 pub fn fork(ctx: &RawTracePointContext) -> i32 {
-    let (Some((parent, _)), Some((pid, tid))) =
-        (task::ids(ctx.arg(0)), task::ids(ctx.arg(1))) else { return 0 };
+    let (Some((parent, _)), Some((pid, tid))) = (task::ids(ctx.arg(0)), task::ids(ctx.arg(1))) else {
+        return 0;
+    };
     if pid != tid || !is_target(parent) {
         return 0;
     }

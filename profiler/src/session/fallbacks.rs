@@ -37,21 +37,21 @@ impl<'a> Fallbacks<'a> {
         !self.forced.contains(&feature)
     }
 
-    /// Takes down what became of a feature that was tried while using it.
-    pub fn tried(&mut self, feature: Feature, result: Result<(), Errno>) {
+    /// Takes down what became of a feature that was tried. Whether it is used.
+    pub fn tried(&mut self, feature: Feature, result: Result<(), Errno>) -> bool {
         let reason = match result {
             _ if !self.may_use(feature) => Reason::Forced,
-            Ok(()) => return,
+            Ok(()) => return true,
             Err(errno) => Reason::Missing(errno),
         };
         self.used.push(Fallback { feature, reason });
+        false
     }
 
     /// Tries a feature unless it may not be used.
     fn has(&mut self, feature: Feature) -> bool {
         let result = if self.may_use(feature) { feature.detect(self.cpu) } else { Ok(()) };
-        self.tried(feature, result);
-        self.used.last().is_none_or(|last| last.feature != feature)
+        self.tried(feature, result)
     }
 
     /// Decides how the programs reach the current task. Without BTF they do not.
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn what_is_there_is_no_note() {
         let mut fallbacks = fallbacks(&[]);
-        fallbacks.tried(Feature::MmapBuildId, Ok(()));
+        assert!(fallbacks.tried(Feature::MmapBuildId, Ok(())));
         assert!(fallbacks.into_notes().is_empty());
     }
 
@@ -114,7 +114,7 @@ mod tests {
         let mut fallbacks = fallbacks(&[Feature::TaskBtf]);
         assert!(!fallbacks.has(Feature::TaskBtf));
         assert!(!fallbacks.may_use(Feature::TaskBtf));
-        fallbacks.tried(Feature::MmapBuildId, Err(Errno::INVAL));
+        assert!(!fallbacks.tried(Feature::MmapBuildId, Err(Errno::INVAL)));
         let notes = fallbacks.into_notes();
         assert_eq!(
             notes,
