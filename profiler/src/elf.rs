@@ -123,7 +123,7 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
 }
 
-/// A loadable segment.
+/// A segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Offset in the file.
@@ -178,6 +178,8 @@ pub struct Headers {
     pub entry: u64,
     /// The loadable segments.
     pub segments: Vec<Segment>,
+    /// The segment of `.eh_frame_hdr` (`PT_GNU_EH_FRAME`).
+    pub eh_frame_header: Option<Segment>,
     /// GNU build id.
     pub build_id: Option<Vec<u8>>,
     section_headers: u64,
@@ -218,6 +220,7 @@ pub fn read_headers(bytes: Bytes<'_>) -> Result<Headers, ElfError> {
         machine: layout.u16(&start, 18),
         entry: layout.word(&start, 24, 24),
         segments: Vec::new(),
+        eh_frame_header: None,
         build_id: None,
         section_headers: layout.word(&start, 32, 40),
         section_count: u64::from(layout.u16(&start, tail + 8)),
@@ -227,13 +230,15 @@ pub fn read_headers(bytes: Bytes<'_>) -> Result<Headers, ElfError> {
         let offset = layout.word(header, 4, 8);
         let file_size = layout.word(header, 16, 32);
         let flags = layout.u32(header, if layout.is_64 { 4 } else { 24 });
+        let segment = Segment {
+            offset,
+            address: layout.word(header, 8, 16),
+            file_size,
+            executable: flags & elf::PF_X != 0,
+        };
         match layout.u32(header, 0) {
-            elf::PT_LOAD => headers.segments.push(Segment {
-                offset,
-                address: layout.word(header, 8, 16),
-                file_size,
-                executable: flags & elf::PF_X != 0,
-            }),
+            elf::PT_LOAD => headers.segments.push(segment),
+            elf::PT_GNU_EH_FRAME => headers.eh_frame_header = Some(segment),
             elf::PT_NOTE if headers.build_id.is_none() => {
                 let align = layout.word(header, 28, 48);
                 headers.build_id = bytes
