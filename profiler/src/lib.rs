@@ -9,6 +9,7 @@
 //! | a probe's program filters, captures the stack, counts | `profiler-ebpf/src/probe/*.rs`, types in `profiler-common` |
 //! | loading, map generations, counters | [`bpf`] |
 //! | timer events and the kernel's stream of process events | [`perf`] |
+//! | `.eh_frame` to tables that user stacks are walked by | [`unwind`], decisions in `profiler_common::unwind` |
 //! | a probe attached, its maps read into typed records | [`probe`], one file per probe, registry [`probe::PROBES`] |
 //! | addresses to modules at once, to names at the end | [`symbolize`] |
 //! | facts about the host | [`host`] |

@@ -1,11 +1,9 @@
 //! The entries of a file, in the order of the addresses that they describe.
 
-use gimli::{
-    BaseAddresses, CieOrFde, EhFrameHdr, EndianSlice, LittleEndian, Pointer, UnwindOffset, UnwindSection,
-};
+use gimli::{CieOrFde, EhFrameHdr, EndianSlice, LittleEndian, Pointer, UnwindOffset, UnwindSection};
 use profiler_common::unwind::{Arch, row::PAGE_SHIFT};
 
-use super::{Slice, part::Cies, sections::Sections};
+use super::{Section, Slice, cie::Cies, sections};
 use crate::{
     elf::{Bytes, Headers},
     unwind::table::MAX_PAGES,
@@ -72,69 +70,59 @@ impl Span {
 
 /// All entries whose code lies in the span, one for each address. `skipped` counts the others.
 pub fn list<'a, S: UnwindSection<Slice<'a>>>(
-    sections: &'a Sections,
-    bases: &BaseAddresses,
-    section: &S,
+    entries: Section<'a, '_, S>,
+    header: &sections::Section,
     span: &Span,
     skipped: &mut u64,
 ) -> Vec<Function> {
-    let mut all = 0u64;
-    let mut functions = Vec::new();
-    let mut add = |address: u64, entry: u32| {
-        all += 1;
-        if let Some(start) = span.offset(address) {
-            functions.push(Function { start, entry });
-        }
-    };
-    if by_header(sections, bases, &mut add).is_none() {
-        (all, functions) = by_walk(bases, section, sections, span);
-    }
+    let (all, mut functions) = by_header(&entries, header, span).unwrap_or_else(|| by_walk(&entries, span));
     functions.sort_unstable();
     functions.dedup_by_key(|function| function.start);
     *skipped += all - functions.len() as u64;
     functions
 }
 
-/// By the search table of `.eh_frame_hdr`; `None` if there is none or it is not sane.
-fn by_header(sections: &Sections, bases: &BaseAddresses, add: &mut impl FnMut(u64, u32)) -> Option<()> {
-    let header = EhFrameHdr::from(EndianSlice::new(&sections.header, LittleEndian)).parse(bases, 8).ok()?;
-    let table = header.table()?;
-    let mut last = 0;
-    let mut entries = Vec::new();
-    let mut iter = table.iter(bases);
-    while let Some((start, entry)) = iter.next().ok()? {
-        let (Pointer::Direct(start), Pointer::Direct(entry)) = (start, entry) else { return None };
-        let offset = entry.checked_sub(sections.address).filter(|o| *o < sections.bytes.len() as u64)?;
-        if start < last {
+/// By the search table of `.eh_frame_hdr`; `None` if there is none or it is not sane. Also the number of all entries.
+fn by_header<S>(
+    entries: &Section<'_, '_, S>,
+    header: &sections::Section,
+    span: &Span,
+) -> Option<(u64, Vec<Function>)> {
+    let parsed =
+        EhFrameHdr::from(EndianSlice::new(&header.bytes, LittleEndian)).parse(entries.bases, 8).ok()?;
+    let table = parsed.table()?;
+    let (mut all, mut last) = (0, 0);
+    let mut functions = Vec::new();
+    let mut iter = table.iter(entries.bases);
+    while let Some(pointers) = iter.next().ok()? {
+        let (Pointer::Direct(address), Pointer::Direct(entry)) = pointers else { return None };
+        let offset = entry.checked_sub(entries.address).filter(|o| *o < entries.bytes.len() as u64)?;
+        if address < last {
             return None;
         }
-        last = start;
-        entries.push((start, offset as u32));
+        last = address;
+        all += 1;
+        if let Some(start) = span.offset(address) {
+            functions.push(Function { start, entry: offset as u32 });
+        }
     }
-    for (start, entry) in entries {
-        add(start, entry);
-    }
-    Some(())
+    Some((all, functions))
 }
 
-/// By walking over the section, up to the first entry whose length is damaged; also the number of entries seen.
+/// By walking over the section, up to the first entry whose length is damaged. Also the number of all entries.
 fn by_walk<'a, S: UnwindSection<Slice<'a>>>(
-    bases: &BaseAddresses,
-    section: &S,
-    sections: &'a Sections,
+    entries: &Section<'a, '_, S>,
     span: &Span,
 ) -> (u64, Vec<Function>) {
     let mut all = 0;
     let mut functions = Vec::new();
-    let mut cies = Cies::new(section, &sections.bytes, bases);
-    let mut entries = section.entries(bases);
-    while let Ok(Some(entry)) = entries.next() {
+    let mut cies = Cies::new(*entries);
+    let mut walk = entries.section.entries(entries.bases);
+    while let Ok(Some(entry)) = walk.next() {
         let CieOrFde::Fde(partial) = entry else { continue };
         all += 1;
-        let address = partial
-            .parse(|_, _, offset| cies.parsed(UnwindOffset::into(offset)))
-            .map(|fde| fde.initial_address());
-        if let Some(start) = address.ok().and_then(|address| span.offset(address)) {
+        let parsed = partial.parse(|_, _, offset| cies.parsed(UnwindOffset::into(offset)));
+        if let Some(start) = parsed.ok().and_then(|entry| span.offset(entry.initial_address())) {
             functions.push(Function { start, entry: partial.offset() as u32 });
         }
     }

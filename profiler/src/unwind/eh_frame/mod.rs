@@ -11,6 +11,7 @@
 //! address range (that of the executable segments), rows and rules. What is beyond a bound is [`Rule::UNSUPPORTED`]
 //! and counted.
 
+pub mod cie;
 pub mod expression;
 pub mod functions;
 pub mod part;
@@ -24,6 +25,7 @@ use object::elf;
 use profiler_common::unwind::{Arch, row::PAGE_SHIFT, rule::Rule};
 
 use self::{
+    functions::Span,
     part::{Entries, Part},
     sections::{Kind, Sections},
 };
@@ -140,26 +142,9 @@ pub fn build(bytes: Bytes<'_>) -> Result<(Table, Stats), TableError> {
     let headers = crate::elf::read_headers(bytes)?;
     let arch = arch_of(&headers)?;
     for kind in [Kind::EhFrame, Kind::DebugFrame] {
-        let Some(sections) = sections::find(bytes, &headers, kind)? else { continue };
-        let bases = BaseAddresses::default()
-            .set_eh_frame(sections.address)
-            .set_eh_frame_hdr(sections.header_address)
-            .set_text(headers.segments.iter().find(|s| s.executable).map_or(0, |s| s.address));
-        let slice = EndianSlice::new(&sections.bytes, LittleEndian);
-        let (table, stats) = match kind {
-            Kind::EhFrame => {
-                let mut section = EhFrame::from(slice);
-                section.set_address_size(8);
-                section.set_vendor(vendor(arch));
-                table(arch, bytes, &headers, &sections, &bases, &section)
-            }
-            Kind::DebugFrame => {
-                let mut section = DebugFrame::from(slice);
-                section.set_address_size(8);
-                section.set_vendor(vendor(arch));
-                table(arch, bytes, &headers, &sections, &bases, &section)
-            }
-        };
+        let Some(sections) = sections::find(bytes, &headers, kind) else { continue };
+        let image = Image { bytes, headers: &headers, arch, span: Span::of(&headers) };
+        let (table, stats) = image.table(kind, sections);
         if stats.functions > 0 {
             return Ok((table, stats));
         }
@@ -180,46 +165,87 @@ fn arch_of(headers: &Headers) -> Result<Arch, TableError> {
     Ok(arch)
 }
 
-fn vendor(arch: Arch) -> Vendor {
-    match arch {
-        Arch::X86_64 => Vendor::Default,
-        Arch::Aarch64 => Vendor::AArch64,
+/// A section that entries are in, and how gimli reads it.
+#[derive(Debug)]
+pub struct Section<'a, 'e, S> {
+    /// gimli's reader.
+    pub section: &'e S,
+    /// The section's bytes.
+    pub bytes: &'a [u8],
+    /// Its ELF virtual address.
+    pub address: u64,
+    /// Addresses that pointers are relative to.
+    pub bases: &'e BaseAddresses,
+}
+
+impl<S> Clone for Section<'_, '_, S> {
+    fn clone(&self) -> Self {
+        *self
     }
 }
 
-fn table<'a, S>(
+impl<S> Copy for Section<'_, '_, S> {}
+
+/// What a table is made for.
+struct Image<'i> {
+    bytes: Bytes<'i>,
+    headers: &'i Headers,
     arch: Arch,
-    bytes: Bytes<'_>,
-    headers: &Headers,
-    sections: &'a Sections,
-    bases: &BaseAddresses,
-    section: &S,
-) -> (Table, Stats)
-where
-    S: UnwindSection<Slice<'a>> + Sync,
-    S::Offset: Send,
-{
-    let mut stats = Stats::default();
-    let span = functions::Span::of(headers);
-    let mut list = functions::list(sections, bases, section, &span, &mut stats.skipped);
-    functions::add_trampolines(arch, bytes, headers, &span, &mut list);
-    let threads = threads(list.len());
-    // Besides its own rows a part may end with one more, and a page may begin with one.
-    let max_rows = (MAX_ROWS - MAX_PAGES) / threads - 1;
-    let entries =
-        Entries { arch, section, bytes: &sections.bytes, bases, functions: &list, span: &span, max_rows };
-    let parts = parts(&entries, threads);
-    let mut rules = Rules::default();
-    let mut pages = Pages::default();
-    for part in parts {
-        stats.add(&part.stats);
-        append(part, &mut pages, &mut rules, &mut stats);
+    span: Span,
+}
+
+impl Image<'_> {
+    fn table(&self, kind: Kind, sections: Sections) -> (Table, Stats) {
+        let Sections { frames, header } = sections;
+        let (bytes, address) = (frames.bytes.as_slice(), frames.address);
+        let bases = &BaseAddresses::default()
+            .set_eh_frame(address)
+            .set_eh_frame_hdr(header.address)
+            .set_text(self.headers.segments.iter().find(|s| s.executable).map_or(0, |s| s.address));
+        let vendor = match self.arch {
+            Arch::X86_64 => Vendor::Default,
+            Arch::Aarch64 => Vendor::AArch64,
+        };
+        match kind {
+            Kind::EhFrame => {
+                let mut section = EhFrame::new(bytes, LittleEndian);
+                section.set_address_size(8);
+                section.set_vendor(vendor);
+                self.table_of(Section { section: &section, bytes, address, bases }, header)
+            }
+            Kind::DebugFrame => {
+                let mut section = DebugFrame::new(bytes, LittleEndian);
+                section.set_address_size(8);
+                section.set_vendor(vendor);
+                self.table_of(Section { section: &section, bytes, address, bases }, header)
+            }
+        }
     }
-    let (pages, rows) = pages.finish();
-    let rules = rules.into_list();
-    (stats.rows, stats.rules) = (rows.len() as u64, rules.len() as u64);
-    let first_page = (span.base >> PAGE_SHIFT) as u32;
-    (Table { arch, first_page, pages, rows, rules }, stats)
+
+    fn table_of<'a, S>(&self, section: Section<'a, '_, S>, header: sections::Section) -> (Table, Stats)
+    where
+        S: UnwindSection<Slice<'a>> + Sync,
+        S::Offset: Send,
+    {
+        let mut stats = Stats::default();
+        let mut functions = functions::list(section, &header, &self.span, &mut stats.skipped);
+        drop(header);
+        functions::add_trampolines(self.arch, self.bytes, self.headers, &self.span, &mut functions);
+        let threads = threads(functions.len());
+        // Besides its own rows a part may end with one more, and a page may begin with one.
+        let max_rows = (MAX_ROWS - MAX_PAGES) / threads - 1;
+        let entries = Entries { arch: self.arch, section, functions: &functions, span: &self.span, max_rows };
+        let (mut pages, mut rules) = (Pages::default(), Rules::default());
+        for part in parts(&entries, threads) {
+            stats.add(&part.stats);
+            append(part, &mut pages, &mut rules, &mut stats);
+        }
+        let (pages, rows) = pages.finish();
+        let rules = rules.into_list();
+        (stats.rows, stats.rules) = (rows.len() as u64, rules.len() as u64);
+        let first_page = (self.span.base >> PAGE_SHIFT) as u32;
+        (Table { arch: self.arch, first_page, pages, rows, rules }, stats)
+    }
 }
 
 /// Threads that are worth it.
@@ -229,7 +255,7 @@ fn threads(functions: usize) -> usize {
 }
 
 /// Works the functions off; the parts are in the order of addresses.
-fn parts<'a, S>(entries: &Entries<'_, S>, threads: usize) -> Vec<Part>
+fn parts<'a, S>(entries: &Entries<'a, '_, S>, threads: usize) -> Vec<Part>
 where
     S: UnwindSection<Slice<'a>> + Sync,
     S::Offset: Send,

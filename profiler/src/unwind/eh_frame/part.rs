@@ -1,37 +1,27 @@
 //! The rows of a run of functions.
 
-use std::{collections::HashMap, ops::Range};
+use std::ops::Range;
 
-use gimli::{
-    BaseAddresses, CommonInformationEntry, Error, FrameDescriptionEntry, UnwindOffset, UnwindSection,
-};
+use gimli::{FrameDescriptionEntry, UnwindOffset, UnwindSection};
 use profiler_common::unwind::{Arch, rule::Rule};
 
 use super::{
-    Cause, Slice, Stats,
+    Cause, Section, Slice, Stats,
+    cie::Cies,
     functions::{Function, Span, TRAMPOLINE, TRAMPOLINE_LEN},
-    state::{Damaged, Effect, Machine, Registers, State},
+    state::{Damaged, Effect, Machine, Registers},
 };
 use crate::unwind::rules::{self, Rules};
 
 /// A gap between functions that is shorter is padding: the rule before it runs on.
 const MAX_PADDING: u32 = 16;
-/// Longest CIE that is read, without its length field; real ones have some 20 to 50 bytes.
-const MAX_CIE: u32 = 1024;
-/// Most CIEs that are kept parsed; linkers merge equal ones, a handful remains.
-const MAX_CIES: usize = 1024;
-
 /// Everything that a part is made from.
 #[derive(Debug)]
-pub struct Entries<'e, S> {
+pub struct Entries<'a, 'e, S> {
     /// Whose registers.
     pub arch: Arch,
-    /// The section.
-    pub section: &'e S,
-    /// Its bytes.
-    pub bytes: &'e [u8],
-    /// Addresses that pointers are relative to.
-    pub bases: &'e BaseAddresses,
+    /// Where they are.
+    pub section: Section<'a, 'e, S>,
     /// All functions, sorted.
     pub functions: &'e [Function],
     /// Where code can be.
@@ -63,12 +53,11 @@ impl Part {
 }
 
 /// Makes the rows of the functions of a range.
-pub fn make<'a, S: UnwindSection<Slice<'a>>>(entries: &Entries<'_, S>, range: Range<usize>) -> Part {
+pub fn make<'a, S: UnwindSection<Slice<'a>>>(entries: &Entries<'a, '_, S>, range: Range<usize>) -> Part {
     let mut maker = Maker {
         entries,
-        cies: Cies::new(entries.section, entries.bytes, entries.bases),
-        initial: HashMap::new(),
-        budget: entries.bytes.len(),
+        cies: Cies::new(entries.section),
+        budget: entries.section.bytes.len(),
         rows: Vec::new(),
         rules: Rules::default(),
         stats: Stats::default(),
@@ -80,10 +69,8 @@ pub fn make<'a, S: UnwindSection<Slice<'a>>>(entries: &Entries<'_, S>, range: Ra
 }
 
 struct Maker<'m, 'e, 'a, S: UnwindSection<Slice<'a>>> {
-    entries: &'m Entries<'e, S>,
-    cies: Cies<'m, 'a, S>,
-    /// The outcome of the instructions of CIEs, by their offset.
-    initial: HashMap<usize, Result<State, Damaged>>,
+    entries: &'m Entries<'a, 'e, S>,
+    cies: Cies<'a, 'e, S>,
     /// Bytes of entries that may still be read. Entries that do not overlap have no more than the section.
     budget: usize,
     rows: Vec<(u32, u16)>,
@@ -116,7 +103,7 @@ impl<'a, S: UnwindSection<Slice<'a>>> Maker<'_, '_, 'a, S> {
 
     /// Adds the rows of an entry, and gives the end of its code.
     fn entry(&mut self, function: &Function, limit: u32) -> Result<u32, Damaged> {
-        let Entries { section, bases, arch, span, .. } = *self.entries;
+        let Entries { section: Section { section, bases, .. }, arch, span, .. } = *self.entries;
         let offset = function.entry as usize;
         let partial = section.partial_fde_from_offset(bases, S::Offset::from(offset)).map_err(|_| Damaged)?;
         self.budget = self.budget.checked_sub(partial.entry_len()).ok_or(Damaged)?;
@@ -145,11 +132,11 @@ impl<'a, S: UnwindSection<Slice<'a>>> Maker<'_, '_, 'a, S> {
 
     /// Executes an entry's instructions. What comes behind a damaged one is without rule.
     fn instructions(&mut self, fde: &FrameDescriptionEntry<Slice<'a>>, start: u32, end: u32) {
-        let Ok(initial) = self.initial(fde.cie()) else {
+        let Entries { section: Section { section, bases, .. }, arch, span, .. } = *self.entries;
+        let Ok(initial) = self.cies.outcome(arch, fde.cie()) else {
             self.push(start, Err(Cause::Damaged));
             return;
         };
-        let Entries { section, bases, arch, span, .. } = *self.entries;
         let mut machine = Machine::new(section, arch, fde.cie(), Some(initial));
         let mut at = u64::from(start);
         let mut instructions = fde.instructions(section, bases);
@@ -180,31 +167,6 @@ impl<'a, S: UnwindSection<Slice<'a>>> Maker<'_, '_, 'a, S> {
         self.push(at as u32, machine.state.rule(arch));
     }
 
-    /// What a CIE's instructions add up to.
-    fn initial(&mut self, cie: &CommonInformationEntry<Slice<'a>>) -> Result<State, Damaged> {
-        if let Some(&known) = self.initial.get(&cie.offset()) {
-            return known;
-        }
-        let Entries { section, bases, arch, .. } = *self.entries;
-        let mut machine = Machine::new(section, arch, cie, None);
-        let mut instructions = cie.instructions(section, bases);
-        let state = loop {
-            match instructions.next() {
-                Ok(None) => break Ok(machine.state),
-                Ok(Some(instruction)) => match machine.execute(&instruction) {
-                    Ok(Effect::None) => {}
-                    _ => break Err(Damaged),
-                },
-                Err(_) => break Err(Damaged),
-            }
-        };
-        if self.initial.len() >= MAX_CIES {
-            self.initial.clear();
-        }
-        self.initial.insert(cie.offset(), state);
-        state
-    }
-
     fn push(&mut self, offset: u32, rule: Result<Rule, Cause>) {
         let rule = rule.unwrap_or_else(|cause| {
             self.stats.count(cause);
@@ -221,40 +183,5 @@ impl<'a, S: UnwindSection<Slice<'a>>> Maker<'_, '_, 'a, S> {
         if self.rows.last().is_none_or(|&(_, last)| last != number) {
             self.rows.push((offset, number));
         }
-    }
-}
-
-/// CIEs, each parsed once for all the entries that share it.
-#[derive(Debug)]
-pub struct Cies<'m, 'a, S: UnwindSection<Slice<'a>>> {
-    section: &'m S,
-    bytes: &'m [u8],
-    bases: &'m BaseAddresses,
-    parsed: HashMap<usize, Result<CommonInformationEntry<Slice<'a>>, Error>>,
-}
-
-impl<'m, 'a, S: UnwindSection<Slice<'a>>> Cies<'m, 'a, S> {
-    /// None parsed yet.
-    pub fn new(section: &'m S, bytes: &'m [u8], bases: &'m BaseAddresses) -> Self {
-        Self { section, bytes, bases, parsed: HashMap::new() }
-    }
-
-    /// The CIE at an offset.
-    pub fn parsed(&mut self, offset: usize) -> Result<CommonInformationEntry<Slice<'a>>, Error> {
-        if let Some(known) = self.parsed.get(&offset) {
-            return known.clone();
-        }
-        // Longer ones could be made to be read again and again, by overlapping each other.
-        let len =
-            self.bytes.get(offset..).and_then(|rest| rest.first_chunk()).map(|len| u32::from_le_bytes(*len));
-        let cie = match len {
-            Some(0..=MAX_CIE) => self.section.cie_from_offset(self.bases, S::Offset::from(offset)),
-            _ => Err(Error::OffsetOutOfBounds(offset as u64)),
-        };
-        if self.parsed.len() >= MAX_CIES {
-            self.parsed.clear();
-        }
-        self.parsed.insert(offset, cie.clone());
-        cie
     }
 }

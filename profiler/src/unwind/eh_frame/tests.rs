@@ -1,3 +1,5 @@
+//! Unwind information written by gimli, one function or two at a time, and the rules that must come of it.
+
 use gimli::{
     LittleEndian,
     write::{CallFrameInstruction as I, DebugFrame, EndianVec, Expression},
