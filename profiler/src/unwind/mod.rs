@@ -284,7 +284,8 @@ impl Unwinder {
         let number = built.module;
         match built.table {
             Ok(table) => {
-                if self.tables.place(number, &table, now())? == Placing::NoRoom {
+                let state = if built.is_sparse { State::TableOrFramePointer } else { State::Table };
+                if self.tables.place(number, &table, state, now())? == Placing::NoRoom {
                     self.stats.without_room += 1;
                     self.tables.set_state(number, State::Unavailable);
                     self.waiting.push(number);

@@ -121,12 +121,12 @@ impl Tables {
         self.modules.get(number as usize).is_some_and(Option::is_some)
     }
 
-    /// Puts a module's table into the kernel.
-    pub fn place(&mut self, number: u32, table: &Table, now: u32) -> Result<Placing, BpfError> {
+    /// Puts a module's table into the kernel, to be used as `state` says.
+    pub fn place(&mut self, number: u32, table: &Table, state: State, now: u32) -> Result<Placing, BpfError> {
         let mut placed = Placed::default();
         match self.place_parts(table, now, &mut placed) {
             Ok(Some(module)) => {
-                self.maps.modules.set(number as usize, module);
+                self.maps.modules.set(number as usize, Module { state: state as u32, ..module });
                 if let Some(slot) = self.modules.get_mut(number as usize) {
                     *slot = Some(placed);
                 }
@@ -151,7 +151,7 @@ impl Tables {
             placed.spans.extend(span.map(|span| (part, span)));
             Ok(span)
         };
-        let page_count = table.pages.len().saturating_sub(1);
+        let page_count = table.page_count();
         let Some(rules) = take(self, Part::Rules, table.rules.len() as u32)? else { return Ok(None) };
         let Some(pages) = take(self, Part::Pages, page_count as u32)? else { return Ok(None) };
         let mut words = Vec::with_capacity(page_count);
@@ -174,7 +174,7 @@ impl Tables {
             first_page: table.first_page,
             rules: rules.at,
             used: now,
-            state: State::Table as u32,
+            state: State::Loading as u32,
         }))
     }
 
