@@ -3,7 +3,9 @@
 //! Each task is a module with one public entry; they share `workspace` (where things are) and `process` (running
 //! programs). A task says what it does in a line each on stderr; stdout is for results.
 
+mod archive;
 mod bench;
+mod cross;
 mod dist;
 mod ebpf;
 mod process;
@@ -33,9 +35,10 @@ Usage: cargo xtask TASK [OPTIONS]
   tidy [--bless]        Check the rules that the compiler does not; --bless rewrites generated tables
   bench [--quick]       Measure what the profiler costs, beside the others that are installed (root), into
                         docs/performance.md; --quick in two minutes
-  dist [--target TRIPLE] [--prove]
+  dist [--target TARGET] [--prove]
                         Build the single static binary in <target>/dist
-                          --prove        run it in an empty chroot (root)
+                          --target TARGET  x86_64, aarch64 or a triple; what it needs is installed
+                          --prove          run it in an empty chroot (root)
 ";
 
 fn main() -> ExitCode {

@@ -41,6 +41,14 @@ pub fn target_directory() -> Result<PathBuf, Failure> {
     Ok(tagged.unwrap_or(&build).to_owned())
 }
 
+/// Where downloads are kept that several checkouts share: `$XDG_CACHE_HOME/profiler`, or `~/.cache/profiler`.
+pub fn cache_directory() -> Result<PathBuf, Failure> {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+    let missing = || Failure::new("neither XDG_CACHE_HOME nor HOME names a directory for downloads");
+    Ok(cache.ok_or_else(missing)?.join("profiler"))
+}
+
 /// The profiler's binary of a release build.
 pub fn release_binary() -> Result<PathBuf, Failure> {
     Ok(build_directory()?.join("release/profiler"))

@@ -20,9 +20,15 @@ impl Apt {
 
     /// `true` if the package is installed.
     pub fn installed(package: &str) -> bool {
+        Self::installed_version(package).is_some()
+    }
+
+    /// The version that is installed.
+    pub fn installed_version(package: &str) -> Option<String> {
         let mut query = Command::new("dpkg-query");
-        query.args(["--show", "--showformat=${db:Status-Status}", package]);
-        capture(&mut query).is_ok_and(|status| status == "installed")
+        query.args(["--show", "--showformat=${db:Status-Status} ${Version}", package]);
+        let answer = capture(&mut query).ok()?;
+        answer.strip_prefix("installed ").map(str::to_owned)
     }
 
     /// The version that would be installed, of fresh package lists. `None`: there is no such package.
@@ -57,7 +63,7 @@ impl Apt {
 
     /// A source that cannot be reached does not matter if the others have the packages; neither does it who may not
     /// update, if somebody did before.
-    fn update(&mut self) {
+    pub fn update(&mut self) {
         if self.updated {
             return;
         }
@@ -76,7 +82,8 @@ fn apt_get() -> Result<Command, Failure> {
     Ok(command)
 }
 
-fn parse_candidate(policy: &str) -> Option<String> {
+/// Reads the answer of `apt-cache policy`: the version that would be installed.
+pub fn parse_candidate(policy: &str) -> Option<String> {
     let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
     (version != "(none)").then(|| version.to_owned())
 }

@@ -4,7 +4,7 @@
 //! linker: what is there already; `rust-src` for a nightly that is there; the distribution's packages; a new nightly.
 //! It is idempotent: on a machine that is set up it only looks.
 
-mod apt;
+pub mod apt;
 mod linker;
 mod rust;
 mod tools;
