@@ -5,11 +5,11 @@
 //!
 //! ```text
 //! @WORD machine RELEASE CPUS
-//! @WORD plan SUITE TEST            for each test that is going to run
-//! @WORD output SUITE TEST LINE     what a test printed, if it did not pass
-//! @WORD verdict SUITE TEST passed|failed|skipped|hung MILLISECONDS
-//! @WORD broken WHY                 the guest itself is at fault
-//! @WORD end COUNT                  all verdicts are said
+//! @WORD plan TEST            for each test that is going to run
+//! @WORD output TEST LINE     what a test printed, if it did not pass
+//! @WORD verdict TEST passed|failed|skipped|hung MILLISECONDS
+//! @WORD broken WHY           the guest itself is at fault
+//! @WORD end COUNT            all verdicts are said
 //! ```
 
 use std::{env, fs::OpenOptions, io::Write as _};

@@ -31,6 +31,8 @@ const OUTPUT_LINES: usize = 60;
 struct Test {
     suite: String,
     name: String,
+    /// `SUITE::NAME`: how it is listed.
+    id: String,
 }
 
 /// Runs all tests and says their verdicts.
@@ -43,11 +45,11 @@ pub fn all(console: &Console) {
         Err(e) => return console.broken(&e),
     };
     for test in &tests {
-        console.say(&format!("plan {} {}", test.suite, test.name));
+        console.say(&format!("plan {}", test.id));
     }
     for test in &tests {
         if let Err(e) = run(test, console) {
-            return console.broken(&format!("{}: {e}", test.name));
+            return console.broken(&format!("{}: {e}", test.id));
         }
     }
     console.say(&format!("end {}", tests.len()));
@@ -69,8 +71,12 @@ fn plan() -> Result<Vec<Test>, String> {
         let output = output.map_err(|e| format!("{}: {e}", program.display()))?;
         let names = String::from_utf8_lossy(&output.stdout);
         let names = names.lines().filter_map(|line| line.strip_suffix(": test"));
-        let wanted = names.filter(|name| name.contains(&filter) && !is_left_out(NOT_HERE, name));
-        tests.extend(wanted.map(|name| Test { suite: suite.clone(), name: name.to_owned() }));
+        let all = names.map(|name| Test {
+            id: format!("{suite}::{name}"),
+            suite: suite.clone(),
+            name: name.to_owned(),
+        });
+        tests.extend(all.filter(|test| test.id.contains(&filter) && !is_left_out(NOT_HERE, &test.id)));
     }
     Ok(tests)
 }
@@ -84,7 +90,7 @@ fn is_left_out(list: &str, name: &str) -> bool {
 }
 
 fn run(test: &Test, console: &Console) -> std::io::Result<()> {
-    let output = format!("/run/{}.{}", test.suite, test.name.replace(':', "."));
+    let output = format!("/run/{}", test.id);
     let file = fs::File::create(&output)?;
     let mut command = Command::new(Path::new(SUITES).join(&test.suite));
     command.args(["--exact", &test.name, "--test-threads=1"]);
@@ -113,14 +119,14 @@ fn run(test: &Test, console: &Console) -> std::io::Result<()> {
         Some(_) if text.lines().any(|line| line.starts_with("SKIPPED ")) => "skipped",
         Some(_) => "passed",
     };
-    let Test { suite, name } = test;
+    let id = &test.id;
     if verdict != "passed" {
         let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         for line in &lines[lines.len().saturating_sub(OUTPUT_LINES)..] {
-            console.say(&format!("output {suite} {name} {line}"));
+            console.say(&format!("output {id} {line}"));
         }
     }
-    console.say(&format!("verdict {suite} {name} {verdict} {took}"));
+    console.say(&format!("verdict {id} {verdict} {took}"));
     Ok(())
 }
 
