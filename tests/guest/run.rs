@@ -100,6 +100,7 @@ fn run(test: &Test, console: &Console) -> std::io::Result<()> {
     command
         .env("PROFILER_BIN", "/profiler")
         .env(workloads::DIRECTORY_VARIABLE, "/workloads")
+        .env("PROFILER_BROKEN_OBJECT", "/broken.bpf.o")
         .env("PATH", "/bin")
         .env("TMPDIR", "/tmp")
         .current_dir("/tmp")

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::Read as _,
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -41,8 +40,7 @@ pub fn boot(
     let mut settings = vec![("VM_WORD", word.clone()), ("VM_LIMIT_S", order.limit.as_secs().to_string())];
     settings.extend(order.filter.map(|filter| ("VM_FILTER", filter.to_owned())));
     let mut qemu = machine.boot(kernel, root, &settings);
-    let (console, ended) = console(&mut qemu, order.limit + GRACE)?;
-    fs::write(log, &console).map_err(|e| Failure::io(log, &e))?;
+    let (console, ended) = console(&mut qemu, order.limit + GRACE, log)?;
     let mut report = verdict::parse(&String::from_utf8_lossy(&console), &word);
     if !ended {
         report
@@ -59,20 +57,15 @@ fn word(kernel: &Path) -> String {
     format!("{:016x}", RandomState::new().hash_one((now, kernel)))
 }
 
-/// Runs a command that writes until it ends, or until the limit; with what it wrote, and whether it ended itself.
-fn console(command: &mut Command, limit: Duration) -> Result<(Vec<u8>, bool), Failure> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = command.spawn().map_err(|e| Failure::new(format!("`{}`: {e}", line(command))))?;
-    let output = child.stdout.take();
-    let reader = thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // What was read before an error counts.
-        drop(output.map(|mut output| output.read_to_end(&mut bytes)));
-        bytes
-    });
-    let ended = wait(&mut child, limit).map_err(|e| Failure::new(format!("`{}`: {e}", line(command))))?;
-    let bytes = reader.join().map_err(|_| Failure::new("the thread that reads the console panicked"))?;
-    Ok((bytes, ended))
+/// Runs a command that writes into `log` until it ends, or until the limit; with what it wrote, and whether it ended
+/// itself.
+fn console(command: &mut Command, limit: Duration, log: &Path) -> Result<(Vec<u8>, bool), Failure> {
+    let file = fs::File::create(log).map_err(|e| Failure::io(log, &e))?;
+    command.stdin(Stdio::null()).stdout(file);
+    let failure = |e: std::io::Error, command: &Command| Failure::new(format!("`{}`: {e}", line(command)));
+    let mut child = command.spawn().map_err(|e| failure(e, command))?;
+    let ended = wait(&mut child, limit).map_err(|e| failure(e, command))?;
+    Ok((fs::read(log).map_err(|e| Failure::io(log, &e))?, ended))
 }
 
 fn wait(child: &mut Child, limit: Duration) -> std::io::Result<bool> {
@@ -92,10 +85,12 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<bool> {
 mod tests {
     use super::*;
 
-    fn shell(script: &str) -> Command {
+    fn run(name: &str, script: &str, limit: Duration) -> (String, bool) {
+        let log = std::env::temp_dir().join(format!("vm-console-{name}-{}", std::process::id()));
         let mut command = Command::new("sh");
-        command.args(["-c", script]);
-        command
+        let (output, ended) = console(command.args(["-c", script]), limit, &log).unwrap();
+        fs::remove_file(log).unwrap();
+        (String::from_utf8(output).unwrap(), ended)
     }
 
     #[test]
@@ -103,18 +98,18 @@ mod tests {
         // As isa-debug-exit has it: 128 and more wrap, success among them.
         for code in [0, 1, 33, 127] {
             let script = format!("echo '@w plan k::a'; echo '@w verdict k::a passed 1'; exit {code}");
-            let (output, ended) = console(&mut shell(&script), Duration::from_secs(60)).unwrap();
+            let (output, ended) = run("code", &script, Duration::from_secs(60));
             assert!(ended);
-            let report = verdict::parse(&String::from_utf8(output).unwrap(), "w");
+            let report = verdict::parse(&output, "w");
             assert_eq!(report.broken.len(), 1, "no end was said: {:?}", report.broken);
         }
     }
 
     #[test]
     fn a_machine_that_hangs_is_ended_and_what_it_said_is_kept() {
-        let (output, ended) =
-            console(&mut shell("echo said; exec sleep 1000"), Duration::from_millis(300)).unwrap();
-        assert_eq!((output.as_slice(), ended), (&b"said\n"[..], false));
+        // `exec`, so that what is ended is what sleeps.
+        let (output, ended) = run("hang", "echo said; exec sleep 1000", Duration::from_millis(500));
+        assert_eq!((output.as_str(), ended), ("said\n", false));
     }
 
     #[test]

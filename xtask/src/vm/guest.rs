@@ -10,6 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use ebpf_toolchain::Action;
 use workloads::Compilers;
 
 use super::{cpio, kernels, libraries, machine::Machine};
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// The test programs, by their names in `tests/Cargo.toml`.
-const SUITES: [&str; 1] = ["kernel"];
+const SUITES: [&str; 2] = ["harness", "kernel"];
 
 /// Directories that are mounted over or written into, beside those that the files are in.
 const DIRECTORIES: [&str; 15] = [
@@ -60,6 +61,7 @@ pub fn build(machine: &Machine) -> Result<PathBuf, Failure> {
     archive.device("/dev/console", 5, 1);
     archive.device("/dev/null", 1, 3);
     add(&mut archive, "/profiler", &profiler)?;
+    add(&mut archive, "/broken.bpf.o", &broken_object(&target)?)?;
     for (name, path) in &programs {
         let inside =
             if SUITES.contains(&name.as_str()) { format!("/tests/{name}") } else { "/init".to_owned() };
@@ -85,11 +87,28 @@ fn add(archive: &mut cpio::Archive, inside: &str, path: &Path) -> Result<(), Fai
     Ok(())
 }
 
+/// The deliberately broken programs of `tests/harness`.
+fn broken_object(target: &Target) -> Result<PathBuf, Failure> {
+    let toolchain = ebpf_toolchain::find().map_err(|e| Failure::new(e.to_string()))?;
+    let ebpf = workspace::ebpf_crate_for(target.arch())?;
+    ebpf.run(&toolchain, Action::BuildBroken).map_err(|e| Failure::new(e.to_string()))?;
+    Ok(ebpf.broken_object())
+}
+
 /// The first process and the test programs, statically linked: their names and files.
 fn test_programs(target: &Target) -> Result<Vec<(String, PathBuf)>, Failure> {
     say(format!("building the guest's programs for {}", target.triple()));
     let mut command = target.cargo("build")?;
-    command.args(["--package", "profiler-tests", "--profile", "guest", "--bin", "guest-init"]);
+    command.args([
+        "--package",
+        "profiler-tests",
+        "--features",
+        "broken",
+        "--profile",
+        "guest",
+        "--bin",
+        "guest-init",
+    ]);
     SUITES.iter().for_each(|suite| {
         command.args(["--test", suite]);
     });

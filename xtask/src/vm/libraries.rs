@@ -69,8 +69,9 @@ fn needs(data: &[u8]) -> Result<Needs, object::Error> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
     for segment in segments {
         if segment.p_type(endian) == PT_INTERP {
-            let path = segment.data(endian, data).unwrap_or_default();
-            needs.interpreter = Some(text(path));
+            // A debug file has the segment, but nothing in it.
+            let path = text(segment.data(endian, data).unwrap_or_default());
+            needs.interpreter = Some(path).filter(|path| path.starts_with('/'));
         }
         let Some(entries) = segment.dynamic(endian, data)? else { continue };
         let table = entries.iter().find(|entry| entry.d_tag(endian) == DT_STRTAB);

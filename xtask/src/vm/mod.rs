@@ -41,6 +41,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The plan of every test run: all tests on the kernels and the architecture that are the default.
+    pub fn default_kernels() -> Result<Self, Failure> {
+        Self::parse(None, None, None)
+    }
+
     /// The plan of a command line: lists of kernels and architectures, separated by commas.
     ///
     /// # Errors
