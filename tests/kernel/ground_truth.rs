@@ -78,3 +78,28 @@ fn split_at_the_default_rate() {
     }
     expect::samples("all", view.total(), number(&recorded.said(), "cpu_ns"), &profile, COUNT_TOLERANCE);
 }
+
+/// Whether the kernel has a driver for the CPU's performance counters: on x86 `cpu` (of hybrid ones `cpu_core`), on arm64
+/// named after the architecture or the core.
+fn has_cycle_counter() -> bool {
+    let devices = std::fs::read_dir("/sys/bus/event_source/devices").expect("the kernel has perf events");
+    devices.flatten().any(|device| {
+        let name = device.file_name();
+        let name = name.to_string_lossy();
+        name == "cpu" || name == "cpu_core" || name.starts_with("armv8_")
+    })
+}
+
+/// By the hardware's cycle counter wherever there is one, and then the split is the same: the loop of each caller is the
+/// same, and so are its cycles per second. 2 s are 1,998 samples, a standard deviation of at most 1.1 points; 4.5 are four.
+#[test]
+fn split_by_the_cycle_counter_where_there_is_one() {
+    let recorded = Record::at_999().command(&workload::path("split-c"), ["2000"]).run();
+    let profile = recorded.succeeded();
+    let sampler = if has_cycle_counter() { "cycles" } else { "cpu-clock" };
+    assert_eq!(profile.meta.sampler, sampler, "{:?}", profile.meta.sampler_reason);
+    let view = View::of(&profile);
+    for (caller, percent) in [("split_half", 50.0), ("split_third", 30.0), ("split_fifth", 20.0)] {
+        expect::share(caller, view.with(caller), view.total(), percent, 4.5);
+    }
+}
