@@ -10,7 +10,7 @@ use aya::{
     maps::{ArrayOfMaps, HashMap, MapData},
 };
 
-use super::{BpfError, batch};
+use super::{BpfError, batch, inner};
 
 /// A pair of hash maps, one of them current.
 pub struct Generations<K, V> {
@@ -28,7 +28,7 @@ impl<K: Pod, V: Pod> Generations<K, V> {
         let outer = ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
         let mut slot: ArrayOfMaps<MapData, HashMap<MapData, K, V>> =
             outer.try_into().map_err(failed("open"))?;
-        let make = || HashMap::<MapData, K, V>::create(entries, 0).map_err(failed("create a generation of"));
+        let make = || inner::hash_map(name, entries, 0);
         let maps = [make()?, make()?];
         slot.set(0, &maps[0], 0).map_err(failed("set the first generation of"))?;
         Ok(Self { name, slot, maps, current: 0 })

@@ -4,6 +4,7 @@
 
 pub mod batch;
 pub mod generation;
+pub mod inner;
 pub mod load;
 pub mod stats;
 pub mod targets;
