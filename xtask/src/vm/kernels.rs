@@ -59,7 +59,7 @@ impl Kernel {
         let package = format!("linux-image-cloud-{}", machine.debian);
         kept(&format!("kernels/{}/{}", machine.arch, self.name), || {
             let archive_and_version = newest(&package, machine, self.suites)?;
-            image(&package, &archive_and_version, 3)
+            image(&package, &archive_and_version)
         })
     }
 }
@@ -108,19 +108,20 @@ fn newest(package: &str, machine: &Machine, suites: &[&str]) -> Result<(Archive,
     Err(Failure::new(problems.join("; ")))
 }
 
-/// The kernel in a package or in one that it depends on: the `cloud` package is empty, and since 7.0 so is the next.
-fn image(package: &str, from: &(Archive, String), depth: u32) -> Result<(Vec<u8>, String), Failure> {
+/// The kernel of a package, or of the one that it depends on: the `cloud` package is empty, and since 7.0 so is the next.
+fn image(package: &str, from: &(Archive, String)) -> Result<(Vec<u8>, String), Failure> {
     let (archive, version) = from;
+    let is_next = |name: &String| name.starts_with("linux-image-") || name.starts_with("linux-binary-");
+    if let Some(next) = archive.dependencies(package)?.into_iter().find(is_next) {
+        return image(&next, from);
+    }
     let file = archive.download(package, version)?;
     let is_kernel =
         |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"vmlinuz"));
-    if let Some(data) = unpacked(&file, is_kernel)? {
-        return Ok((data, version.clone()));
-    }
-    let is_next = |name: &String| name.starts_with("linux-image-") || name.starts_with("linux-binary-");
-    let next = archive.dependencies(package)?.into_iter().find(is_next).filter(|_| depth > 0);
-    let next = next.ok_or_else(|| Failure::new(format!("no kernel in {package} {version}")))?;
-    image(&next, from, depth - 1)
+    let kernel = unpacked(&file, is_kernel)?;
+    kernel
+        .map(|data| (data, version.clone()))
+        .ok_or_else(|| Failure::new(format!("no kernel in {package} {version}")))
 }
 
 /// The file of a package that `wanted` is true for.
