@@ -1,12 +1,13 @@
 //! Inner maps for a map-in-map, described by BTF as the template in the object is.
 //!
 //! The kernel takes an inner map only if it is like the template that the outer map was made with. From 5.15 to 6.1 that
-//! includes whether BTF describes them: `bpf_map_meta_equal` compares `timer_off`, which is -ENOENT in a map whose BTF
-//! has no timer and -EINVAL in a map without BTF (`map_create` and `map_check_btf`, kernel/bpf/syscall.c). aya describes
-//! the template and nothing that it makes outside an object. What the description says is not compared, so ours says
-//! no more than the sizes.
+//! includes what BTF says of timers: `bpf_map_meta_equal` compares `timer_off`, which is -ENOENT if BTF describes the
+//! value as a structure without timer, and -EINVAL if it is no structure or there is no BTF (`map_create` in
+//! kernel/bpf/syscall.c, `btf_find_field` in kernel/bpf/btf.c). aya describes the template and nothing that it makes
+//! outside an object. Nothing else of the description is compared, so ours says no more than the sizes.
 
 use std::{
+    any::TypeId,
     io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
@@ -66,63 +67,65 @@ pub fn hash_map<K: Pod, V: Pod>(
     entries: u32,
     flags: u32,
 ) -> Result<HashMap<MapData, K, V>, BpfError> {
-    let sizes = (size_of::<K>() as u32, size_of::<V>() as u32);
-    let data = create(name, BPF_MAP_TYPE_HASH, sizes, entries, flags)?;
-    Map::HashMap(data).try_into().map_err(|source| unusable(name, source))
+    let attr = MapCreateAttr {
+        map_type: BPF_MAP_TYPE_HASH,
+        key_size: size_of::<K>() as u32,
+        max_entries: entries,
+        map_flags: flags,
+        btf_key_type_id: KEY,
+        ..Default::default()
+    };
+    Map::HashMap(create::<V>(name, attr)?).try_into().map_err(|source| unusable(name, source))
 }
 
 /// Makes an array for a slot of the outer map `name`.
 pub fn array<V: Pod>(name: &'static str, entries: u32, flags: u32) -> Result<Array<MapData, V>, BpfError> {
-    let sizes = (size_of::<u32>() as u32, size_of::<V>() as u32);
-    let data = create(name, BPF_MAP_TYPE_ARRAY, sizes, entries, flags)?;
-    Map::Array(data).try_into().map_err(|source| unusable(name, source))
+    let attr = MapCreateAttr {
+        map_type: BPF_MAP_TYPE_ARRAY,
+        key_size: size_of::<u32>() as u32,
+        max_entries: entries,
+        map_flags: flags,
+        // Anything but an integer is refused (`array_map_check_btf`, kernel/bpf/arraymap.c).
+        btf_key_type_id: INDEX,
+        ..Default::default()
+    };
+    Map::Array(create::<V>(name, attr)?).try_into().map_err(|source| unusable(name, source))
 }
 
 fn unusable(map: &'static str, source: MapError) -> BpfError {
     BpfError::Map { operation: "use an inner map of", map, source: Box::new(source) }
 }
 
-fn create(
-    name: &'static str,
-    map_type: u32,
-    (key_size, value_size): (u32, u32),
-    max_entries: u32,
-    map_flags: u32,
-) -> Result<MapData, BpfError> {
-    let description = description(key_size, value_size);
+fn create<V: Pod>(name: &'static str, attr: MapCreateAttr) -> Result<MapData, BpfError> {
+    let failed = |command| move |source| BpfError::Call { command, map: name, source };
+    let value_size = size_of::<V>() as u32;
+    let description = description(attr.key_size, value_size);
     let load = BtfLoadAttr {
         btf: description.as_ptr().addr() as u64,
         btf_size: description.len() as u32,
         ..Default::default()
     };
-    let btf = bpf(BPF_BTF_LOAD, &load).map_err(|source| BpfError::Call {
-        command: "BPF_BTF_LOAD",
-        map: name,
-        source,
-    })?;
+    let btf = bpf(BPF_BTF_LOAD, &load).map_err(failed("BPF_BTF_LOAD"))?;
     let mut map_name = [0; 16];
     // The last byte stays 0.
     for (to, from) in map_name.iter_mut().take(15).zip(name.bytes()) {
         *to = from;
     }
     let attr = MapCreateAttr {
-        map_type,
-        key_size,
         value_size,
-        max_entries,
-        map_flags,
         map_name,
         btf_fd: btf.as_raw_fd() as u32,
-        btf_key_type_id: if key_size == INDEX_SIZE { INDEX } else { KEY },
-        btf_value_type_id: VALUE,
-        ..Default::default()
+        btf_value_type_id: if is_structure::<V>() { STRUCTURE } else { VALUE },
+        ..attr
     };
-    let map = bpf(BPF_MAP_CREATE, &attr).map_err(|source| BpfError::Call {
-        command: "BPF_MAP_CREATE",
-        map: name,
-        source,
-    })?;
+    let map = bpf(BPF_MAP_CREATE, &attr).map_err(failed("BPF_MAP_CREATE"))?;
     MapData::from_fd(map).map_err(|source| unusable(name, source))
+}
+
+/// Whether the template's BTF has a structure for this type of values: all but integers are one.
+fn is_structure<V: 'static>() -> bool {
+    let integers = [TypeId::of::<u8>(), TypeId::of::<u16>(), TypeId::of::<u32>(), TypeId::of::<u64>()];
+    !integers.contains(&TypeId::of::<V>())
 }
 
 fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
@@ -136,31 +139,32 @@ fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
     }
 }
 
-/// Types in [`description`]. Keys of arrays must be integers of four bytes (`array_map_check_btf`,
-/// kernel/bpf/arraymap.c), other keys and values can be arrays of bytes.
+/// Types in [`description`].
 const BYTE: u32 = 1;
 const INDEX: u32 = 2;
 const KEY: u32 = 3;
 const VALUE: u32 = 4;
+const STRUCTURE: u32 = 5;
 
-const INDEX_SIZE: u32 = 4;
-
-/// `BTF_KIND_INT` and `BTF_KIND_ARRAY`, include/uapi/linux/btf.h.
+/// `BTF_KIND_INT` and so on, include/uapi/linux/btf.h.
 const INT: u32 = 1;
 const ARRAY: u32 = 3;
+const STRUCT: u32 = 4;
 
-/// BTF with a type of each size.
+/// BTF of an index, and of a key and a value of some bytes, the latter also as a structure.
 fn description(key_size: u32, value_size: u32) -> Vec<u8> {
     const HEADER: u32 = 24;
-    // Offset 1 of the strings is the only name.
-    let strings = b"\0t\0";
+    // Offset 0 is no name, 1 the name of the integers.
+    let strings = b"\0i\0";
     let int = |bytes: u32| [1, INT << 24, bytes, 8 * bytes];
     let bytes = |len: u32| [0, ARRAY << 24, 0, BYTE, INDEX, len];
     let mut types: Vec<u32> = Vec::new();
     types.extend(int(1));
-    types.extend(int(INDEX_SIZE));
+    types.extend(int(4));
     types.extend(bytes(key_size));
     types.extend(bytes(value_size));
+    // One member: without name, its type, at offset 0.
+    types.extend([0, (STRUCT << 24) | 1, value_size, 0, VALUE, 0]);
     let types_len = 4 * types.len() as u32;
 
     let mut btf = Vec::new();
@@ -187,12 +191,16 @@ mod tests {
             let btf_rs::Type::Array(array) = btf.resolve_type_by_id(id).unwrap() else { panic!("no array") };
             assert_eq!(array.len(), len);
         }
+        let btf_rs::Type::Struct(value) = btf.resolve_type_by_id(STRUCTURE).unwrap() else {
+            panic!("no structure")
+        };
+        assert_eq!(value.size(), 2072);
+        assert_eq!(value.members.len(), 1);
     }
 
     #[test]
-    fn an_index_is_an_integer_of_four_bytes() {
-        let btf = btf_rs::Btf::from_bytes(&description(4, 8)).unwrap();
-        let btf_rs::Type::Int(index) = btf.resolve_type_by_id(INDEX).unwrap() else { panic!("no integer") };
-        assert_eq!(index.size(), INDEX_SIZE as usize);
+    fn structures_are_told_from_integers() {
+        assert!(is_structure::<profiler_common::probe::cpu::CountValue>());
+        assert!(!is_structure::<u64>());
     }
 }
