@@ -21,8 +21,9 @@ fn the_vdso_is_named() {
     let profile = recorded.succeeded();
     let view = View::of(&profile);
     let leaf_in_vdso = |e: &Entry<'_>| e.user_leaf().is_some_and(|f| f.module.kind == ModuleKind::Vdso);
-    // Of each turn of the loop the clock is nearly all; some of it is the C library's wrapper.
-    expect::at_least(&view.list(|_| true), view.count(leaf_in_vdso), view.total(), 50.0);
+    // Of each turn of the loop the clock is nearly all, and where every instruction costs the same (an emulated CPU) a
+    // third; the rest is the C library's wrapper.
+    expect::at_least(&view.list(|_| true), view.count(leaf_in_vdso), view.total(), 20.0);
     let named = |e: &Entry<'_>| {
         e.user_leaf().is_some_and(|f| f.module.kind == ModuleKind::Vdso && f.function.unresolved.is_none())
     };
