@@ -152,7 +152,11 @@ pub fn build(bytes: Bytes<'_>) -> Result<(Table, Stats), TableError> {
     Err(TableError::NoInformation)
 }
 
-fn arch_of(headers: &Headers) -> Result<Arch, TableError> {
+/// The architecture of a file.
+///
+/// # Errors
+/// [`TableError::Machine`].
+pub fn arch_of(headers: &Headers) -> Result<Arch, TableError> {
     let machine = headers.machine;
     let arch = match machine {
         elf::EM_X86_64 => Arch::X86_64,
