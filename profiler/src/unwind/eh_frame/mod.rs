@@ -234,6 +234,7 @@ impl Image<'_> {
         let mut stats = Stats::default();
         let mut functions = functions::list(section, &header, &self.span, &mut stats.skipped);
         drop(header);
+        functions::add_entry_point(self.headers, &self.span, &mut functions);
         functions::add_trampolines(self.arch, self.bytes, self.headers, &self.span, &mut functions);
         let threads = threads(functions.len());
         // Besides its own rows a part may end with one more, and a page may begin with one.
