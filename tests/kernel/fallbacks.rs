@@ -2,10 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use profiler::{
-    host::features::{FEATURES, Feature},
-    model::Profile,
-};
+use profiler::{host::features::FEATURES, model::Profile};
 use profiler_tests::{
     expect,
     record::{Record, fails_with, profiler},
@@ -56,11 +53,6 @@ fn lacking() -> BTreeSet<String> {
     FEATURES.iter().map(|spec| spec.name.to_owned()).filter(|name| lacks(name)).collect()
 }
 
-/// What a recording uses without the kernel side's log, which alone asks for user registers.
-fn is_used(name: &str) -> bool {
-    FEATURES.iter().any(|spec| spec.name == name && spec.feature != Feature::TaskPtRegs)
-}
-
 /// The build ids of the files that the samples are in, by path.
 fn build_ids(profile: &Profile) -> BTreeMap<&str, &str> {
     let ids = profile.modules.iter().filter_map(|module| Some((&*module.path, module.build_id.as_deref()?)));
@@ -69,7 +61,7 @@ fn build_ids(profile: &Profile) -> BTreeMap<&str, &str> {
 
 #[test]
 fn the_split_is_the_same_with_every_fallback() {
-    let lacking: BTreeSet<_> = lacking().into_iter().filter(|name| is_used(name)).collect();
+    let lacking: BTreeSet<_> = lacking();
     let mut first_ids = None;
     for forced in choices() {
         let what = forced.unwrap_or("nothing forced");
@@ -91,7 +83,7 @@ fn the_split_is_the_same_with_every_fallback() {
             FEATURES
                 .iter()
                 .map(|spec| spec.name.to_owned())
-                .filter(|name| is_used(name) && (forced == Some("all") || forced == Some(name.as_str()))),
+                .filter(|name| forced == Some("all") || forced == Some(name.as_str())),
         );
         let noted = noted(&profile);
         assert_eq!(noted.keys().cloned().collect::<BTreeSet<_>>(), expected, "{what}: {noted:?}");
@@ -160,8 +152,8 @@ fn logged_tasks(stderr: &str) -> Vec<LoggedTask> {
     stderr.lines().filter_map(task).collect()
 }
 
-/// A log of these and no more than fit into its ring buffer in a second: 100 or so lines.
-const LOGGED: [&str; 4] = ["--log-level", "debug", "-F", "199"];
+/// Where the kernel walks itself: a log of these and no more than fit into its ring buffer in a second: 100 or so lines.
+const LOGGED: [&str; 6] = ["--log-level", "debug", "-F", "199", "--unwind", "fp"];
 /// Fewer lines say nothing: half a second at that rate should give 100.
 const ENOUGH: usize = 40;
 

@@ -90,6 +90,9 @@ pub enum State {
     Unavailable = 3,
     /// The table was in memory and had to make room; user space is asked for it.
     Evicted = 4,
+    /// By the table, and by frame pointers what it does not cover: most of the file's code, so that it was compiled to
+    /// do without.
+    TableOrFramePointer = 5,
 }
 
 const _: () = assert!(size_of::<Module>() == 24);

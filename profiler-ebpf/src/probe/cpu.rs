@@ -24,7 +24,7 @@ use profiler_common::{
 };
 
 use crate::{
-    filter, loss,
+    filter, loss, registers,
     stack::{self, Side},
     task,
     unwind::{self, Slot},
@@ -109,6 +109,16 @@ pub fn sample(ctx: &PerfEventContext) -> u32 {
         Err(end) => end,
     };
     let user_stack = stack::capture(ctx, Side::User, end, &mut walk.stack);
+    if user_stack != EMPTY_STACK {
+        debug!(
+            ctx,
+            "task pid {} incarnation {} leaf {:x} pc {:x}",
+            pid,
+            incarnation,
+            walk.stack.frames[0],
+            registers::user().unwrap_or_default().pc
+        );
+    }
     count(ctx, &CountKey { user_stack, ..key }, comm);
     0
 }

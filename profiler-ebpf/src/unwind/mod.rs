@@ -33,7 +33,7 @@ use profiler_common::{
     },
 };
 
-use crate::registers;
+use crate::{registers, task};
 use processes::Found;
 
 /// Frames of one program. With [`MAX_CALLS`] tail calls it is more than a stack holds.
@@ -129,6 +129,7 @@ pub fn go_on(walk: &mut Walk) -> Option<WalkEnd> {
                 walk.registers = caller.registers;
                 walk.interrupted = u32::from(caller.interrupted);
             }
+            Err(WalkEnd::BadRead) if task::is_exiting() => return Some(WalkEnd::Exiting),
             Err(end) => return Some(end),
         }
     }
@@ -162,12 +163,15 @@ fn step(walk: &mut Walk) -> Result<Caller, WalkEnd> {
     // SAFETY: an array's value stays valid memory; user space writes it at any time, which what is read tolerates.
     let module = unsafe { &mut *module };
     match module.state {
-        state if state == State::Table as u32 => {
+        state if state == State::Table as u32 || state == State::TableOrFramePointer as u32 => {
             let now = (walk.now_ns >> 30) as u32;
             if module.used != now {
                 module.used = now;
             }
             let rule = rule(module, at.wrapping_sub(walk.mapping.bias))?;
+            if rule == Rule::NONE && state == State::TableOrFramePointer as u32 {
+                return by_frame_pointer(ARCH, &walk.registers, read);
+            }
             by_rule(ARCH, rule, &walk.registers, interrupted, read)
         }
         state if state == State::FramePointer as u32 => by_frame_pointer(ARCH, &walk.registers, read),
@@ -179,16 +183,16 @@ fn step(walk: &mut Walk) -> Result<Caller, WalkEnd> {
     }
 }
 
-/// The rule for an ELF virtual address.
+/// The rule for an ELF virtual address; [`Rule::NONE`] if there is none.
 #[inline(always)]
 fn rule(module: &Module, address: u64) -> Result<Rule, WalkEnd> {
     let page = (address >> PAGE_SHIFT).wrapping_sub(u64::from(module.first_page));
     if page >= u64::from(module.page_count) {
-        return Err(WalkEnd::NoRow);
+        return Ok(Rule::NONE);
     }
     let page = arena::page(module.pages.wrapping_add(page as u32)).ok_or(WalkEnd::NotLoaded)?;
     if page.count() == 0 {
-        return Err(WalkEnd::NoRow);
+        return Ok(Rule::NONE);
     }
     let row = arena::row(page, address & ((1 << PAGE_SHIFT) - 1)).ok_or(WalkEnd::NotLoaded)?;
     arena::rule(module.rules.wrapping_add(row.rule())).ok_or(WalkEnd::NotLoaded)

@@ -9,6 +9,7 @@ use std::{
     time::Instant,
 };
 
+use profiler_common::unwind::rule::Rule;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{
@@ -44,6 +45,8 @@ pub struct Built {
     pub module: u32,
     /// The table, or why there is none.
     pub table: Result<Table, TableError>,
+    /// It covers less than half of the code.
+    pub is_sparse: bool,
     /// Time it took, ns.
     pub took_ns: u64,
 }
@@ -79,8 +82,9 @@ fn work(wanted: &Receiver<Job>, done: &UnboundedSender<Built>) {
     while let Ok(job) = wanted.recv() {
         let begin = Instant::now();
         let table = build(&job);
+        let is_sparse = table.as_ref().is_ok_and(is_sparse);
         let took_ns = begin.elapsed().as_nanos() as u64;
-        if done.send(Built { module: job.module, table, took_ns }).is_err() {
+        if done.send(Built { module: job.module, table, is_sparse, took_ns }).is_err() {
             return;
         }
     }
@@ -92,4 +96,42 @@ fn build(job: &Job) -> Result<Table, TableError> {
         Source::Memory(image) => Bytes::Memory(image),
     };
     eh_frame::build(bytes).map(|(table, _)| table)
+}
+
+/// Whether less than half of the code between the table's first row and its last has a rule. Browsers are built so: with
+/// frame pointers, and unwind information only for what comes from elsewhere.
+fn is_sparse(table: &Table) -> bool {
+    let (mut covered, mut all, mut last) = (0u64, 0u64, None);
+    for (address, rule) in table.iter() {
+        if let Some((start, before)) = last.replace((address, rule)) {
+            let len = address.saturating_sub(start);
+            all += len;
+            covered += if before == Rule::NONE { 0 } else { len };
+        }
+    }
+    covered < all / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_common::unwind::{Arch, row::Row};
+
+    use super::*;
+
+    fn table(rows: &[(u16, u16)]) -> Table {
+        Table {
+            arch: Arch::X86_64,
+            first_page: 1,
+            pages: vec![0, rows.len() as u32],
+            rows: rows.iter().map(|&(offset, rule)| Row::new(offset, rule).0).collect(),
+            rules: vec![Rule::NONE.0, Rule::END.0],
+        }
+    }
+
+    #[test]
+    fn a_table_of_few_functions_is_sparse() {
+        assert!(is_sparse(&table(&[(0, 0), (0x1000, 1), (0x1100, 0), (0x8000, 1), (0x8010, 0)])));
+        assert!(!is_sparse(&table(&[(0, 1), (0x1000, 0), (0x1010, 1), (0x2000, 0)])));
+        assert!(!is_sparse(&table(&[])));
+    }
 }

@@ -208,6 +208,14 @@ impl Unwinder {
         }
     }
 
+    /// The kernel side is not to ask for a process for a while: there is nothing that it has not been told.
+    pub fn put_off(&mut self, pid: u32) {
+        if let Some(known) = self.processes.get(&pid) {
+            let until_ns = monotonic_ns().saturating_add(RETRY_NS);
+            self.tables.put_off(pid, known.incarnation, known.span, until_ns);
+        }
+    }
+
     fn mapping(&mut self, range: &Range, open: &mut Open<'_>) -> Mapping {
         let Range { start, end, code } = *range;
         let (module, bias) = match code {
@@ -286,7 +294,8 @@ impl Unwinder {
         let number = built.module;
         match built.table {
             Ok(table) => {
-                if self.tables.place(number, &table, now())? == Placing::NoRoom {
+                let state = if built.is_sparse { State::TableOrFramePointer } else { State::Table };
+                if self.tables.place(number, &table, state, now())? == Placing::NoRoom {
                     self.stats.without_room += 1;
                     self.tables.set_state(number, State::Unavailable);
                     self.waiting.push(number);
