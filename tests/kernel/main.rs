@@ -12,6 +12,7 @@ mod ground_truth;
 mod hostile;
 mod modes;
 mod names;
+mod oracle;
 mod places;
 mod processes;
 mod selection;

@@ -75,8 +75,9 @@ pub fn by_rule(
         // The entry pushes an index between the two jumps.
         let pushed = u64::from(frame.pc & 15 >= rule.cfa_offset());
         base.wrapping_add(8).wrapping_add(pushed * 8)
-    } else if kind == Kind::AtFp as u8 || kind == Kind::AtSp as u8 {
-        read(base.wrapping_add(rule.cfa_offset())).ok_or(WalkEnd::BadRead)?
+    } else if kind == Kind::AtFp as u8 || kind == Kind::AtSp as u8 || kind == Kind::SavedSp as u8 {
+        let above = u64::from(kind == Kind::SavedSp as u8) * 8;
+        read(base.wrapping_add(rule.cfa_offset())).ok_or(WalkEnd::BadRead)?.wrapping_add(above)
     } else {
         base.wrapping_add(rule.cfa_offset())
     };
@@ -200,6 +201,14 @@ mod tests {
         let memory = [(SP + 0x38, SP + 0x80), (SP + 0x40, 9), (SP + 0x78, 0x40_2000)];
         let found = step(rule(Kind::AtFp, -8, FpRule::AtFp, 0), &memory);
         assert_eq!(found, registers(0x40_2000, SP + 0x80, 9));
+    }
+
+    /// `mov rax,rsp; ...; mov [rsp+24],rax`: the stack pointer as it was, below the CFA by the return address.
+    #[test]
+    fn a_stack_pointer_that_was_saved() {
+        let memory = [(SP + 24, SP + 0x78), (SP + 0x78, 0x40_2000)];
+        let found = step(rule(Kind::SavedSp, 24, FpRule::Same, 0), &memory);
+        assert_eq!(found, registers(0x40_2000, SP + 0x80, SP + 0x40));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use object::{Object, ObjectSection};
 use profiler::unwind::table::Table;
 use profiler_common::{
     registers::Registers,
+    stack::WalkEnd,
     unwind::{
         Arch,
         step::{self, Caller},
@@ -96,8 +97,8 @@ impl<'a> Oracle<'a> {
             Ok(Caller { registers, .. }) => {
                 Answer::Caller { pc: registers.pc, sp: registers.sp, fp: Some(registers.fp) }
             }
-            Err(profiler_common::stack::WalkEnd::Complete) => Answer::Outermost,
-            Err(profiler_common::stack::WalkEnd::UnsupportedRule) => Answer::Unknown,
+            Err(WalkEnd::Complete) => Answer::Outermost,
+            Err(WalkEnd::UnsupportedRule) => Answer::Unknown,
             Err(other) => panic!("differs at {address:#x}: {other:?} where gimli has {expected:?}"),
         };
         if ours == Answer::Unknown && expected == Answer::Unknown {

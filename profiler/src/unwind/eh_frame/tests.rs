@@ -86,6 +86,7 @@ fn the_rules_of_x86_64() {
             rule(Kind::AtFp, -8, FpRule::AtFp, 0),
         ),
         (&[I::CfaExpression(raw(&[0x77, 0x10, 0x06]))], rule(Kind::AtSp, 16, FpRule::Same, 0)),
+        (&[I::CfaExpression(raw(&[0x77, 0x10, 0x06, 0x23, 8]))], rule(Kind::SavedSp, 16, FpRule::Same, 0)),
         (&[I::Undefined(RBP)], rule(Kind::Sp, 8, FpRule::Undefined, 0)),
         (&[I::SameValue(RBP)], sp(8)),
         (&[I::Register(RBP, RBX)], rule(Kind::Sp, 8, FpRule::Undefined, 0)),
@@ -106,7 +107,7 @@ fn the_rules_of_x86_64() {
 fn what_cannot_be_expressed_is_counted_by_its_cause() {
     let cases: &[(&[I], Cause)] = &[
         (&[I::Cfa(gimli::X86_64::R10, 0)], Cause::CfaRegister),
-        (&[I::CfaExpression(raw(&[0x77, 0x10, 0x06, 0x23, 8]))], Cause::CfaExpression),
+        (&[I::CfaExpression(raw(&[0x77, 0x10, 0x06, 0x23, 16]))], Cause::CfaExpression),
         (&[I::CfaOffset(1 << 23)], Cause::CfaOffset),
         (&[I::SameValue(RA)], Cause::ReturnAddress),
         (&[I::Expression(RA, raw(&[0x76, 0]))], Cause::ReturnAddress),
@@ -185,6 +186,26 @@ fn signal_frames() {
     {
         assert_eq!(table.lookup(TEXT + offset), rule, "{offset:#x}");
     }
+}
+
+#[test]
+fn the_entry_point_has_no_caller() {
+    let frames = eh_frame(cie(Arch::X86_64), &[(0, 8, &[]), (0x80, 8, &[])]);
+    let with_entry = |at| Image { entry: Some(at), ..Image::new(frames.clone()) };
+    let (table, stats) = made(Arch::X86_64, &with_entry(0x20));
+    for (offset, rule) in [
+        (0, sp(8)),
+        (0x1f, Rule::NONE),
+        (0x20, Rule::END),
+        (0x5f, Rule::END),
+        (0x60, Rule::NONE),
+        (0x80, sp(8)),
+    ] {
+        assert_eq!(table.lookup(TEXT + offset), rule, "{offset:#x}");
+    }
+    assert_eq!(stats.functions, 2);
+    let (table, _) = made(Arch::X86_64, &with_entry(0x80));
+    assert_eq!(table.lookup(TEXT + 0x80), sp(8), "its own entry says more");
 }
 
 #[test]
