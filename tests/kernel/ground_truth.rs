@@ -56,7 +56,8 @@ fn split(program: &str, work: &str, callers: [&str; 3]) {
         let names: Vec<_> = entry.user_frames().map(|frame| frame.function.name.as_str()).collect();
         is_full(&names)
     });
-    expect::at_least("stacks of full depth", full, working, 99.0);
+    // Not what hits the calls on their way to the work, which an emulated CPU spends 1 % of its time on.
+    expect::at_least("stacks of full depth", full, view.with(work), 99.0);
     expect::samples("all callers", total, number(&said, "cpu_ns"), &profile, COUNT_TOLERANCE);
 }
 
