@@ -196,7 +196,12 @@ impl Collector {
         let Some(stack) = window.stack(key.user_stack) else { return self.no_stack(true) };
         let mut frames = Vec::with_capacity(stack.frames.len());
         let broke = symbolizer.user_stack(owner(key, value), &stack.frames, &mut frames);
-        let end = if broke { WalkEnd::Ended } else { stack.end };
+        let end = match stack.end {
+            WalkEnd::Ended | WalkEnd::Truncated if broke => WalkEnd::Ended,
+            // What was mapped when it was walked is not known any more.
+            WalkEnd::Complete if broke => WalkEnd::NoMapping,
+            end => end,
+        };
         let id = self.stacks.intern(KeptStack { frames: frames.into(), end: Some(end) });
         self.user_cache.insert(cached, id);
         id
