@@ -172,7 +172,7 @@ import json, re
 data = {str(n): [n, str(n) * 3, {'x': n}] for n in range(4000)}
 def nest(depth):
     return json.loads(json.dumps(data)) if depth == 0 else nest(depth - 1)
-for _ in range(30):
+for _ in range(100):
     again = nest(10)
     text = json.dumps(again)
     re.findall(r'(\\d+), \"\\d+', text)
@@ -213,6 +213,15 @@ fn oracle_java() {
     fs::write(&source, "class Main { public static void main(String[] a) { System.out.println(1); } }\n")
         .unwrap();
     compare("oracle_java", "/usr/bin/javac", &["-d", dir.path().to_str().unwrap(), source.to_str().unwrap()]);
+}
+
+/// Hand-written code: AVX2 hashes and ciphers keep their caller's stack pointer in unusual places.
+#[test]
+fn oracle_cipher() {
+    let speed = ["speed", "-seconds", "1", "-bytes", "8192", "-evp"];
+    for cipher in ["sha256", "sha512", "aes-128-cbc-hmac-sha256", "chacha20-poly1305"] {
+        compare("oracle_cipher", "/usr/bin/openssl", &[&speed[..], &[cipher]].concat());
+    }
 }
 
 /// The control: the comparison can fail.
