@@ -130,7 +130,7 @@ fn values(o: &TaskOffsets) -> [u32; 8] {
 fn offsets_behind_one_type_of_every_kind() {
     let mut b = kernel_like();
     task_members(&mut b, "start_boottime");
-    assert_eq!(values(&task_offsets(b.file().path()).unwrap()), [1, 8, 12, 16, 24, 32, 40]);
+    assert_eq!(values(&task_offsets(b.file().path()).unwrap()), [1, 8, 12, 16, 24, 32, 40, 48]);
 }
 
 #[test]
