@@ -231,8 +231,10 @@ fn unwind_tables(facts: &Facts) -> Check {
             walk.rows,
             walk.table_us as f64 / 1000.0
         )),
-        Err(_) if facts.tried.task_offsets.is_err() => check
-            .not(Degraded, "needs the kernel's type information, see line `btf`: stacks are walked by frame pointers"),
+        Err(_) if facts.tried.task_offsets.is_err() => check.not(
+            Degraded,
+            "needs the kernel's type information, see line `btf`: stacks are walked by frame pointers",
+        ),
         Err(reason) => check.not(Degraded, format!("{reason}: user stacks are walked by frame pointers")),
     }
 }

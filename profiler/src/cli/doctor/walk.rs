@@ -28,8 +28,14 @@ pub struct Walk {
 /// Why it cannot be done, in one line.
 pub fn attempt(btf_path: &Path) -> Result<Walk, String> {
     let offsets = btf::task_offsets(btf_path).map_err(|error| error.to_string())?;
-    let options =
-        LoadOptions { filter: FilterConfig::ALL, offsets, helpers: 0, stack_limit: MAX_FRAMES as u32, unwind: true, log: false };
+    let options = LoadOptions {
+        filter: FilterConfig::ALL,
+        offsets,
+        helpers: 0,
+        stack_limit: MAX_FRAMES as u32,
+        unwind: true,
+        log: false,
+    };
     let mut kernel = Kernel::load(&options).map_err(|error| error.to_string())?;
     WalkPrograms::load(&mut kernel).map_err(|error| error.to_string())?;
     let begin = Instant::now();
