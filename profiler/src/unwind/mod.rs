@@ -243,8 +243,7 @@ impl Unwinder {
                 return Module { number: *unavailable, headers: None };
             };
             by_number.push(file);
-            let build_id = opened.headers.build_id.clone();
-            builder.want(Job { module: number, source: opened.source, build_id });
+            builder.want(Job { module: number, source: opened.source });
             Module { number, headers: Some(opened.headers) }
         })
     }
@@ -272,10 +271,7 @@ impl Unwinder {
         let Some(&file) = self.by_number.get(number as usize) else { return };
         self.tables.set_state(number, State::Loading);
         match open(file) {
-            Some(opened) => {
-                let build_id = opened.headers.build_id;
-                self.builder.want(Job { module: number, source: opened.source, build_id });
-            }
+            Some(opened) => self.builder.want(Job { module: number, source: opened.source }),
             None => {
                 self.stats.failed += 1;
                 self.tables.set_state(number, State::Unavailable);
