@@ -1,6 +1,6 @@
 //! An ELF file of any bytes gives an unwind table that is sound, or a reason; every address can be looked up in it.
 //!
-//! `cargo +nightly fuzz run eh_frame corpus seeds/eh_frame`: start from real files, of both architectures.
+//! Start from real files of both architectures: docs/testing.md has the commands.
 
 #![no_main]
 

@@ -47,6 +47,7 @@ enum Answer {
 pub struct Checked {
     pub rows: usize,
     pub unsupported: usize,
+    pub signal_frames: usize,
 }
 
 /// The unwind information of a file, read by gimli.
@@ -90,6 +91,7 @@ impl<'a> Oracle<'a> {
 
     fn check(&self, table: &Table, address: u64, expected: Answer, checked: &mut Checked) {
         checked.rows += 1;
+        checked.signal_frames += usize::from(expected == Answer::Signal);
         let rule = table.lookup(address);
         let frame = Registers { pc: address, sp: SP, fp: FP, lr: 0 };
         let ours = match step::by_rule(Arch::X86_64, rule, &frame, true, |address| Some(word(address))) {

@@ -12,6 +12,8 @@ use profiler::{
 pub struct Code {
     pub name: String,
     pub headers: Headers,
+    /// The file.
+    image: Vec<u8>,
     /// Ours; `None`: it has no unwind information.
     pub table: Option<Table>,
     /// For the other unwinder.
@@ -27,8 +29,8 @@ pub struct Part {
 }
 
 impl Code {
-    fn read(name: &str, image: &[u8]) -> Option<Self> {
-        let bytes = Bytes::Memory(image);
+    fn read(name: &str, image: Vec<u8>) -> Option<Self> {
+        let bytes = Bytes::Memory(&image);
         let headers = elf::read_headers(bytes).ok()?;
         let sections = headers.sections(bytes).ok()?;
         let part = |name: &[u8]| {
@@ -42,7 +44,21 @@ impl Code {
             eh_frame: part(b".eh_frame"),
             eh_frame_hdr: part(b".eh_frame_hdr"),
             headers,
+            image,
         })
+    }
+
+    /// 8 bytes of code at an ELF virtual address.
+    fn word(&self, address: u64) -> Option<u64> {
+        let code = self.headers.segments.iter().filter(|segment| segment.executable);
+        code.filter_map(|segment| {
+            let at = address.checked_sub(segment.address).filter(|at| at + 8 <= segment.file_size)?;
+            self.image
+                .get((segment.offset + at) as usize..)?
+                .first_chunk()
+                .map(|raw| u64::from_le_bytes(*raw))
+        })
+        .next()
     }
 }
 
@@ -70,6 +86,12 @@ impl Process {
     pub fn mapping(&self, address: u64) -> Option<&Mapping> {
         let next = self.mappings.partition_point(|mapping| mapping.start <= address);
         self.mappings[..next].last().filter(|mapping| address < mapping.end)
+    }
+
+    /// 8 bytes of code.
+    pub fn word(&self, address: u64) -> Option<u64> {
+        let mapping = self.mapping(address)?;
+        mapping.code.as_ref()?.word(address.wrapping_sub(mapping.bias))
     }
 
     fn add(&mut self, new: Mapping) {
@@ -133,7 +155,7 @@ impl Processes {
             } else {
                 fs::read(PathBuf::from(&name)).ok()?
             };
-            let mut code = Code::read(&name, &image)?;
+            let mut code = Code::read(&name, image)?;
             code.table.iter_mut().for_each(damage);
             Some(Rc::new(code))
         };

@@ -11,7 +11,8 @@ use profiler_common::{
     stack::{MAX_FRAMES, WalkEnd},
     unwind::{
         Arch,
-        step::{Caller, by_frame_pointer, by_rule},
+        rule::Rule,
+        step::{Caller, by_call, by_frame_pointer, by_rule},
     },
 };
 
@@ -41,11 +42,18 @@ pub fn ours(sample: &Sample, process: &Process) -> Walk {
             break;
         };
         walk.is_jit |= mapping.code.is_none();
-        let read = |address: u64| word(sample, address).or_else(|| popped(sample, registers.fp, address));
+        let read = |address: u64| {
+            let stack = word(sample, address).or_else(|| popped(sample, registers.fp, address));
+            stack.or_else(|| process.word(address))
+        };
         let caller = match mapping.code.as_ref().and_then(|code| code.table.as_ref()) {
             Some(table) => {
                 let rule = table.lookup(at.wrapping_sub(mapping.bias));
-                by_rule(Arch::X86_64, rule, &registers, interrupted, read)
+                if rule == Rule::NONE && interrupted {
+                    by_call(Arch::X86_64, &registers, read)
+                } else {
+                    by_rule(Arch::X86_64, rule, &registers, interrupted, read)
+                }
             }
             None => by_frame_pointer(Arch::X86_64, &registers, read),
         };
