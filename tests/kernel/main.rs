@@ -15,4 +15,5 @@ mod names;
 mod places;
 mod processes;
 mod selection;
+mod switches;
 mod unwind;

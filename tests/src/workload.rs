@@ -75,6 +75,7 @@ const RECIPES: &[Recipe] = &[
     bare("bare-library.so", "split.c", "gcc", &["-shared", "-fPIC", "-s", "-DLIBRARY"]),
     bare("bare-cpp", "split.cpp", "g++", &["-std=c++17"]),
     bare("bare-rust", "split.rs", "rustc", &["--edition=2024", "-O"]),
+    bare("switches", "switches.c", "gcc", &[]),
     bare("shapes", "shapes.c", "gcc", &["-pthread"]),
     c("burner", "burner.c", &[]),
     c("burner-static", "burner.c", &["-static"]),

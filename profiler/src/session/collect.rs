@@ -8,12 +8,12 @@ use std::{collections::HashMap, hash::Hash};
 
 use profiler_common::{
     Comm,
-    probe::cpu::{CountKey, CountValue},
+    sample::{CountKey, CountValue},
     stack::{EMPTY_STACK, WalkEnd},
 };
 
 use crate::{
-    probe::cpu::Window,
+    bpf::samples::Window,
     symbolize::{FrameId, Owner, Symbolizer},
 };
 

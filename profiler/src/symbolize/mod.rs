@@ -72,7 +72,7 @@ const MAX_OPEN_FILES: u64 = 1000;
 pub struct Owner {
     /// Process id.
     pub pid: u32,
-    /// Its incarnation (`profiler_common::probe::cpu::CountKey`), 0 if unknown.
+    /// Its incarnation (`profiler_common::sample::CountKey`), 0 if unknown.
     pub incarnation: u64,
     /// `CLOCK_MONOTONIC` of the first sample, ns.
     pub first_ns: u64,
