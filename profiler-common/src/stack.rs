@@ -59,11 +59,13 @@ pub enum WalkEnd {
     NoRegisters = 10,
     /// The kernel refused to go on (its limit of tail calls).
     TailCallFailed = 11,
+    /// The task was ending, and its stack gone.
+    Exiting = 12,
 }
 
 impl WalkEnd {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Ended,
         Self::Truncated,
         Self::Complete,
@@ -76,6 +78,7 @@ impl WalkEnd {
         Self::UnknownProcess,
         Self::NoRegisters,
         Self::TailCallFailed,
+        Self::Exiting,
     ];
 
     /// Reads a number written by the kernel side; unknown numbers are `None`.

@@ -22,9 +22,14 @@ pub struct TaskOffsets {
     /// From there to the user registers (`struct pt_regs`) at the stack's upper end, bytes. 0: not known, or not needed
     /// because [`TASK_PT_REGS`] gives them.
     pub user_registers: u32,
+    /// `task_struct.flags` (`PF_*`), bytes.
+    pub flags: u32,
 }
 
-const _: () = assert!(size_of::<TaskOffsets>() == 32);
+/// `PF_EXITING` of `task_struct.flags` (include/linux/sched.h).
+pub const PF_EXITING: u32 = 0x4;
+
+const _: () = assert!(size_of::<TaskOffsets>() == 36);
 
 impl TaskOffsets {
     /// Nothing known: incarnations are 0 and children cannot be followed.
@@ -37,6 +42,7 @@ impl TaskOffsets {
         self_exec_id: 0,
         stack: 0,
         user_registers: 0,
+        flags: 0,
     };
 }
 

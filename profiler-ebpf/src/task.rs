@@ -11,7 +11,7 @@ use aya_ebpf::{
         generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
     },
 };
-use profiler_common::task::{TASK_BTF, TASK_PT_REGS, TaskOffsets};
+use profiler_common::task::{PF_EXITING, TASK_BTF, TASK_PT_REGS, TaskOffsets};
 
 #[unsafe(no_mangle)]
 static TASK_OFFSETS: Global<TaskOffsets> = Global::new(TaskOffsets::UNKNOWN);
@@ -87,6 +87,20 @@ pub fn incarnation() -> u64 {
         (read(leader, offset!(start_boottime)).unwrap_or(0), read(leader, offset!(self_exec_id)).unwrap_or(0))
     };
     start.wrapping_add(u64::from(execs))
+}
+
+/// Whether the current task is on its way out: its user memory is being given back, or is gone.
+#[inline(always)]
+pub fn is_exiting() -> bool {
+    if offset!(known) == 0 {
+        return false;
+    }
+    let flags: u32 = if has(TASK_BTF) {
+        load(current_btf(), offset!(flags))
+    } else {
+        read(current(), offset!(flags)).unwrap_or(0)
+    };
+    flags & PF_EXITING != 0
 }
 
 /// The kernel address of the current task's user registers (`struct pt_regs`), to be read with

@@ -282,8 +282,8 @@ fn unprivileged(arguments: &[&str]) -> std::process::Output {
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let copy = directory.path().join("profiler");
     fs::copy(binary::profiler(), &copy).unwrap();
-    std::process::Command::new("setpriv")
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"])
+    std::process::Command::new(workload::path("enter"))
+        .args(["nobody", "--"])
         .arg(&copy)
         .args(arguments)
         .current_dir(&directory)

@@ -1,6 +1,6 @@
 //! Names of code that is not a plain symbol of a plain file: vDSO, JIT, kernel, inlined functions, separate debug files.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
 use profiler::model::{FrameKind, ModuleKind, Reason};
 use profiler_tests::{
@@ -21,8 +21,9 @@ fn the_vdso_is_named() {
     let profile = recorded.succeeded();
     let view = View::of(&profile);
     let leaf_in_vdso = |e: &Entry<'_>| e.user_leaf().is_some_and(|f| f.module.kind == ModuleKind::Vdso);
-    // Of each turn of the loop the clock is nearly all; some of it is the C library's wrapper.
-    expect::at_least(&view.list(|_| true), view.count(leaf_in_vdso), view.total(), 50.0);
+    // Of each turn of the loop the clock is nearly all, and where every instruction costs the same (an emulated CPU) a
+    // third; the rest is the C library's wrapper.
+    expect::at_least(&view.list(|_| true), view.count(leaf_in_vdso), view.total(), 20.0);
     let named = |e: &Entry<'_>| {
         e.user_leaf().is_some_and(|f| f.module.kind == ModuleKind::Vdso && f.function.unresolved.is_none())
     };
@@ -141,25 +142,10 @@ fn nothing_is_inlined_without_debug_information() {
     assert_eq!(view.count(in_burner), 0, "{}", view.list(in_burner));
 }
 
-fn run(program: &str, arguments: &[&Path]) {
-    let status = Command::new(program).args(arguments).status().unwrap_or_else(|e| panic!("{program}: {e}"));
-    assert!(status.success(), "{program} {arguments:?}");
-}
-
-/// A stripped copy of `burner`, and its debug file.
-fn stripped(directory: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
-    let program = workload::copy("burner-debug", &directory.join("burner"));
-    let debug = directory.join("burner.debug");
-    run("objcopy", &["--only-keep-debug".as_ref(), &program, &debug]);
-    run("strip", &["--strip-all".as_ref(), &program]);
-    (program, debug)
-}
-
 #[test]
 fn a_stripped_binary_says_that_it_has_no_symbols() {
     let directory = TempDir::new().unwrap();
-    let (program, debug) = stripped(directory.path());
-    fs::remove_file(debug).unwrap();
+    let program = workload::copy("burner-stripped", &directory.path().join("burner"));
     let recorded = Record::at_999().command(&program, [TIME]).run();
     let profile = recorded.succeeded();
     let view = View::of(&profile);
@@ -180,13 +166,13 @@ fn a_stripped_binary_says_that_it_has_no_symbols() {
 #[test]
 fn a_stripped_binary_is_named_by_its_debug_file() {
     let directory = TempDir::new().unwrap();
-    let (program, debug) = stripped(directory.path());
-    let id = build_id(&program);
+    let program = workload::copy("burner-stripped", &directory.path().join("burner"));
+    let id = workload::BURNER_BUILD_ID;
     // The profiler alone sees this directory in place of the system's.
     let tree = directory.path().join("debug");
     let folder = tree.join(".build-id").join(&id[..2]);
     fs::create_dir_all(&folder).unwrap();
-    fs::rename(debug, folder.join(format!("{}.debug", &id[2..]))).unwrap();
+    workload::copy("burner-dbgfile", &folder.join(format!("{}.debug", &id[2..])));
     fs::create_dir_all("/usr/lib/debug").unwrap();
     let bind = format!("bind={}:/usr/lib/debug", tree.display());
     let recorded = Record::at_999()
@@ -206,21 +192,12 @@ fn a_stripped_binary_is_named_by_its_debug_file() {
     expect::at_least("with file and line", view.count(has_line), view.with("burner_work"), 95.0);
 }
 
-/// The build id that the linker wrote, in hex.
-fn build_id(program: &Path) -> String {
-    let output =
-        Command::new("readelf").arg("--notes").arg(program).output().expect("binutils are installed");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let id = text.lines().find_map(|line| line.trim().strip_prefix("Build ID: ")).expect("a build id");
-    id.to_owned()
-}
-
 #[test]
 fn modules_have_their_build_ids() {
-    let program = workload::path("burner");
+    let program = workload::path("burner-debug");
     let recorded = Record::at_999().command(&program, [TIME]).run();
     let profile = recorded.succeeded();
-    let module = profile.modules.iter().find(|m| m.name() == "burner").expect("the program");
-    assert_eq!(module.build_id.as_deref(), Some(build_id(&program).as_str()));
+    let module = profile.modules.iter().find(|m| m.name() == "burner-debug").expect("the program");
+    assert_eq!(module.build_id.as_deref(), Some(workload::BURNER_BUILD_ID));
     assert_eq!(Path::new(&module.path), program);
 }

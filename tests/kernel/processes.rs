@@ -141,7 +141,7 @@ fn children_of_a_running_process_are_followed() {
     let view = View::of(&profile);
     for function in FORKS {
         // Sampling may begin a moment after its events are opened.
-        expect::at_least(function, view.with(function), 300, 80.0);
+        expect::ticks_at_least(function, view.with(function), 300, &profile, 80.0);
     }
 }
 
@@ -174,6 +174,6 @@ fn a_library_loaded_while_a_running_process_is_recorded_is_named() {
     recording.signal(rustix::process::Signal::INT);
     let profile = recording.finish().succeeded();
     let view = View::of(&profile);
-    expect::at_least("dl_library_work", view.with("dl_library_work"), 300, 80.0);
+    expect::ticks_at_least("dl_library_work", view.with("dl_library_work"), 300, &profile, 80.0);
     assert_eq!(view.with("dl_main_work"), 0, "that was before the recording");
 }

@@ -1,16 +1,11 @@
-//! Where things are: the profiler's binary under test, and the directories of the build.
+//! Where things are: the profiler's binary under test, and cargo's directory of the build.
 
 use std::{
     env,
     path::{Path, PathBuf},
 };
 
-/// Cargo's directory of this build, the one that holds `debug` and `release`: the test's own binary is in
-/// `debug/deps` of it.
-pub fn build_directory() -> PathBuf {
-    let me = env::current_exe().expect("a process knows its own file");
-    me.ancestors().nth(3).expect("a test binary is in target/debug/deps").to_owned()
-}
+pub use workloads::build_directory;
 
 /// The profiler's binary: `PROFILER_BIN`, else the release build beside this one.
 pub fn profiler() -> PathBuf {
@@ -22,9 +17,4 @@ pub fn profiler() -> PathBuf {
         path.display()
     );
     path.canonicalize().expect("the file exists")
-}
-
-/// The repository's `tests` directory.
-pub fn source_directory() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }

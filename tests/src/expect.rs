@@ -13,6 +13,12 @@ pub fn delivered(meta: &Meta) -> f64 {
     if meta.expected_ticks == 0 { 1.0 } else { meta.ticks as f64 / meta.expected_ticks as f64 }
 }
 
+/// Ticks of all CPUs that were not delivered; 0 for a hardware event. An idle CPU misses none: at worst all of them were
+/// the workload's.
+pub fn undelivered(meta: &Meta) -> u64 {
+    meta.expected_ticks.saturating_sub(meta.ticks)
+}
+
 /// What is no loss of the profiler's: ticks that the machine did not deliver (see [`samples`]), and walks that went in
 /// circles because code without frame pointers (the dynamic linker's) uses the register for something else.
 const NOT_LOSSES: [&str; 2] = ["ticks_not_delivered", "user_stack_truncated"];
@@ -42,7 +48,7 @@ pub fn no_sample_lost(profile: &Profile) {
 }
 
 /// Checks a number of samples against a CPU time: `tolerance` is a share of the expected number, at least 3 samples
-/// (the starts and stops of a short workload, see the module's head).
+/// (the starts and stops of a short workload, see the module's head). What was not delivered may be missing.
 ///
 /// # Panics
 /// If it is outside.
@@ -50,9 +56,10 @@ pub fn samples(what: &str, count: u64, cpu_ns: u64, profile: &Profile, tolerance
     let meta = &profile.meta;
     let expected = meta.frequency_hz as f64 * cpu_ns as f64 / 1e9;
     let slack = (expected * tolerance).max(3.0);
+    let undelivered = undelivered(meta) as f64;
     let error = count as f64 - expected;
     assert!(
-        error.abs() <= slack,
+        (-slack - undelivered..=slack).contains(&error),
         "{what}: {count} samples, but {:.3} s of CPU time at {} Hz are {expected:.1} +- {slack:.1} \
          ({} of {} ticks were delivered: {:.2} %)",
         cpu_ns as f64 / 1e9,
@@ -85,5 +92,18 @@ pub fn at_least(what: &str, part: u64, total: u64, percent: f64) {
     assert!(
         share >= percent,
         "{what}: {part} of {total} samples are {share:.2} %, expected at least {percent}"
+    );
+}
+
+/// Checks that at least `percent` of `ticks` of a workload are in `part`, or were not delivered.
+///
+/// # Panics
+/// If they are fewer.
+pub fn ticks_at_least(what: &str, part: u64, ticks: u64, profile: &Profile, percent: f64) {
+    let undelivered = undelivered(&profile.meta);
+    let share = 100.0 * (part + undelivered) as f64 / ticks as f64;
+    assert!(
+        share >= percent && part > 0,
+        "{what}: {part} of {ticks} ticks, {undelivered} not delivered: {share:.2} %, expected at least {percent}"
     );
 }

@@ -11,4 +11,5 @@ pub mod record;
 pub mod skip;
 pub mod target;
 pub mod view;
-pub mod workload;
+
+pub use workloads as workload;

@@ -5,20 +5,18 @@
 
 use std::{fs, io::Write as _};
 
-use crate::binary::source_directory;
+/// Compiled in: the tests also run on machines that have no sources.
+const LIST: &str = include_str!("../skips.txt");
 
 /// Skips the test `name`, which the caller must return from: prints the reason past the test harness's capture.
 ///
 /// # Panics
 /// If `skips.txt` does not list the test for this kernel.
 pub fn skip(name: &str, reason: &str) {
-    let path = source_directory().join("skips.txt");
-    let list = fs::read_to_string(&path).expect("the list of skips is committed");
     let kernel = kernel();
     assert!(
-        is_listed(&list, name, &kernel),
-        "{name} cannot run here ({reason}), and {} does not list it for kernel {kernel}",
-        path.display()
+        is_listed(LIST, name, &kernel),
+        "{name} cannot run here ({reason}), and tests/skips.txt does not list it for kernel {kernel}"
     );
     writeln!(std::io::stderr(), "SKIPPED {name} on {kernel}: {reason}").expect("stderr is open");
 }

@@ -8,12 +8,15 @@
  *   bind=FROM:TO  a private mount namespace in which TO shows FROM
  *   copy=FROM:TO  copy a file, executable (into the tmpfs, say)
  *   pidns         a new pid namespace: the rest runs as its process 1, whose exit status is passed on
- *   cgroup=DIR    move itself into a cgroup (a directory of the cgroup file system) */
+ *   cgroup=DIR    move itself into a cgroup (a directory of the cgroup file system)
+ *   nobody        become the user and group 65534, without capabilities now and later */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <grp.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -85,6 +88,16 @@ static void cgroup(const char *directory)
     check(file, path), check(write(file, "0", 1), path), close(file);
 }
 
+/* The kernel takes the permitted and effective capabilities away with the user id. */
+static void nobody(void)
+{
+    for (int capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; capability++)
+        check(prctl(PR_CAPBSET_DROP, capability, 0, 0, 0), "drop a capability");
+    check(setgroups(0, NULL), "setgroups");
+    check(setresgid(65534, 65534, 65534), "setresgid");
+    check(setresuid(65534, 65534, 65534), "setresuid");
+}
+
 int main(int argc, char **argv)
 {
     int i = 1;
@@ -105,6 +118,8 @@ int main(int argc, char **argv)
             copy(value, to);
         } else if (!strcmp(argv[i], "pidns"))
             pid_namespace();
+        else if (!strcmp(argv[i], "nobody"))
+            nobody();
         else if (!strncmp(argv[i], "cgroup=", 7))
             cgroup(value);
         else

@@ -61,7 +61,6 @@ impl Archive {
     }
 
     /// The names of the packages that the newest version of a package depends on, of alternatives the first.
-    #[expect(dead_code, reason = "for the kernels of the real-kernel tests")]
     pub fn dependencies(&self, package: &str) -> Result<Vec<String>, Failure> {
         let record = capture(self.command("apt-cache").args(["show", "--no-all-versions", package]))?;
         Ok(parse_dependencies(&record))

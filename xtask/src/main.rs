@@ -13,6 +13,7 @@ mod run;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 mod workspace;
 
 use std::{env, process::ExitCode};
@@ -32,6 +33,12 @@ Usage: cargo xtask TASK [OPTIONS]
                         Set up, then every check and test; the real-kernel tests last
                           --no-kernel    leave out the tests that need root and a kernel with BTF
                           --filter NAME  only run tests whose name contains NAME, and no other check
+  vm-test [--kernel LIST] [--arch LIST] [--filter NAME]
+                        The real-kernel tests on the distribution's kernels, in virtual machines without KVM; the
+                        table goes into docs/kernels.md
+                          --kernel LIST  of 5.10, 6.1, 6.12 and new, separated by commas; the first three if left out
+                          --arch LIST    of x86_64 and aarch64; this machine's if left out
+                          --filter NAME  only tests whose name contains NAME
   tidy [--bless]        Check the rules that the compiler does not; --bless rewrites generated tables
   bench [--quick]       Measure what the profiler costs, beside the others that are installed (root), into
                         docs/performance.md; --quick in two minutes
@@ -83,6 +90,12 @@ fn dispatch(args: &[String]) -> Result<(), Failure> {
             let filter = options.value("--filter")?;
             options.end()?;
             test::test(&test::Plan { kernel: !no_kernel, filter })?;
+        }
+        "vm-test" => {
+            let (kernels, architectures) = (options.value("--kernel")?, options.value("--arch")?);
+            let filter = options.value("--filter")?;
+            options.end()?;
+            vm::vm_test(&vm::Plan::parse(kernels.as_deref(), architectures.as_deref(), filter)?, true)?;
         }
         "tidy" => {
             let bless = options.flag("--bless");

@@ -1,4 +1,5 @@
-//! `cargo xtask test`: every check and test, in the order in which they are cheap, the real-kernel tests last.
+//! `cargo xtask test`: every check and test, in the order in which they are cheap, the real-kernel tests last: on stock
+//! kernels in virtual machines, then on this machine's.
 //!
 //! The last line of the output is cargo's own summary of the kernel tests (`test result: ...`).
 
@@ -11,7 +12,7 @@ use crate::{
     process::{Failure, as_root, is_root, run},
     run::build_release,
     setup::{self, Extent},
-    tidy, workspace,
+    tidy, vm, workspace,
 };
 
 /// What is run.
@@ -28,6 +29,8 @@ const CHECKS: [Step; 4] =
     [("format", format), ("clippy", clippy), ("eBPF lints", ebpf_lints), ("tidy", |_| tidy::tidy(false))];
 const TESTS: [Step; 1] = [("unit, golden and command-line tests", user_tests)];
 const DIST: [Step; 1] = [("static binary in an empty root", |_| dist::dist(None, true))];
+const STOCK_KERNELS: [Step; 1] =
+    [("real-kernel tests on stock kernels", |_| vm::vm_test(&vm::Plan::default_kernels()?, false))];
 const KERNEL: [Step; 2] = [("release binary", |_| build_release()), ("real-kernel tests", kernel_tests)];
 
 /// Runs the plan; the first step that fails ends it.
@@ -44,6 +47,7 @@ pub fn test(plan: &Plan) -> Result<(), Failure> {
     if plan.kernel {
         if plan.filter.is_none() {
             steps.extend(DIST);
+            steps.extend(STOCK_KERNELS);
         }
         steps.extend(KERNEL);
     }

@@ -56,7 +56,11 @@ pub fn release_binary() -> Result<PathBuf, Failure> {
 
 /// The eBPF crate as profiler's build script builds it for this machine.
 pub fn ebpf_crate() -> Result<Crate, Failure> {
-    let arch = env::consts::ARCH;
+    ebpf_crate_for(env::consts::ARCH)
+}
+
+/// The eBPF crate as profiler's build script builds it for an architecture.
+pub fn ebpf_crate_for(arch: &str) -> Result<Crate, Failure> {
     let target_directory = target_directory()?.join("ebpf").join(arch);
     Ok(Crate { directory: root().join("profiler-ebpf"), target_directory, arch: arch.to_owned() })
 }

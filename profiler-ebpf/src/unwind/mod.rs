@@ -33,7 +33,7 @@ use profiler_common::{
     },
 };
 
-use crate::registers;
+use crate::{registers, task};
 use processes::Found;
 
 /// Frames of one program. With [`MAX_CALLS`] tail calls it is more than a stack holds.
@@ -136,6 +136,7 @@ pub fn go_on(walk: &mut Walk) -> Option<WalkEnd> {
                 walk.registers = caller.registers;
                 walk.interrupted = u32::from(caller.interrupted);
             }
+            Err(WalkEnd::BadRead) if task::is_exiting() => return Some(WalkEnd::Exiting),
             Err(end) => return Some(end),
         }
     }

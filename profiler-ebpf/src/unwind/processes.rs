@@ -12,8 +12,9 @@ use profiler_common::{
 
 use crate::loss;
 
-/// User space is asked for the same process at most this often, ns.
-const ASK_INTERVAL_NS: u64 = 20_000_000;
+/// User space is asked for the same process at most this often, ns: a program that starts maps one library after the
+/// other. User space itself puts off what it cannot answer.
+const ASK_INTERVAL_NS: u64 = 2_000_000;
 
 /// Bytes of requests that user space has not read yet: 32 each with their head.
 const REQUEST_BYTES: usize = 64 * 1024;

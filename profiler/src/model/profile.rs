@@ -183,13 +183,15 @@ pub enum StackEnd {
     NotLoaded,
     /// Of the first samples of a process, before its unwind tables were there; walked by frame pointers.
     FirstSample,
+    /// The thread was ending, and its stack gone already.
+    Exiting,
     /// The stack could not be captured.
     Lost,
 }
 
 impl StackEnd {
     /// All ends.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Complete,
         Self::Truncated,
         Self::Broken,
@@ -200,6 +202,7 @@ impl StackEnd {
         Self::NoProgress,
         Self::NotLoaded,
         Self::FirstSample,
+        Self::Exiting,
         Self::Lost,
     ];
 
@@ -216,6 +219,7 @@ impl StackEnd {
             Self::NoProgress => "no_progress",
             Self::NotLoaded => "table_not_loaded",
             Self::FirstSample => "first_sample",
+            Self::Exiting => "exiting",
             Self::Lost => "lost",
         }
     }
@@ -230,6 +234,7 @@ impl StackEnd {
             Self::NoProgress => "broken (no progress)",
             Self::NotLoaded => "without loaded table",
             Self::FirstSample => "first samples",
+            Self::Exiting => "of ending threads",
             Self::Complete | Self::Truncated | Self::Broken | Self::Lost => self.key(),
         }
     }

@@ -248,6 +248,9 @@ fn cost() -> Cost {
         recording_peak_rss_bytes: 24_222_106,
         peak_rss_bytes: 84_000_000,
         kernel_map_bytes: 4_300_800,
+        unwind_tables: 24,
+        unwind_bytes: 3_670_016,
+        unwind_tables_ns: 31_000_000,
         start_ns: 120_000_000,
         naming_ns: 240_000_000,
     }

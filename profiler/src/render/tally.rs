@@ -73,6 +73,7 @@ pub fn no_stack_label(end: StackEnd) -> &'static str {
         StackEnd::NoProgress => "[no stack: no progress]",
         StackEnd::NotLoaded => "[no stack: table not loaded]",
         StackEnd::FirstSample => "[no stack: first sample]",
+        StackEnd::Exiting => "[no stack: ending]",
         StackEnd::Lost => "[no stack: lost]",
     }
 }

@@ -89,8 +89,11 @@ impl Unwinding {
         let Request { pid, ask, incarnation, .. } = *request;
         let is_new = self.set(pid, incarnation, symbolizer)?;
         // What is still not known is looked for in /proc, from time to time: an event may have been lost.
-        if !is_new && ask == Ask::UnknownAddress as u32 && symbolizer.reread(pid) {
-            self.set(pid, incarnation, symbolizer)?;
+        if is_new || ask != Ask::UnknownAddress as u32 {
+            return Ok(());
+        }
+        if !symbolizer.reread(pid) || !self.set(pid, incarnation, symbolizer)? {
+            self.unwinder.put_off(pid);
         }
         Ok(())
     }

@@ -293,6 +293,7 @@ const fn stack_end(walk: WalkEnd) -> StackEnd {
         WalkEnd::NoProgress => StackEnd::NoProgress,
         WalkEnd::NotLoaded => StackEnd::NotLoaded,
         WalkEnd::UnknownProcess => StackEnd::FirstSample,
+        WalkEnd::Exiting => StackEnd::Exiting,
     }
 }
 

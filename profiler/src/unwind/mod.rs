@@ -206,6 +206,14 @@ impl Unwinder {
         }
     }
 
+    /// The kernel side is not to ask for a process for a while: there is nothing that it has not been told.
+    pub fn put_off(&mut self, pid: u32) {
+        if let Some(known) = self.processes.get(&pid) {
+            let until_ns = monotonic_ns().saturating_add(RETRY_NS);
+            self.tables.put_off(pid, known.incarnation, known.span, until_ns);
+        }
+    }
+
     fn mapping(&mut self, range: &Range, open: &mut Open<'_>) -> Mapping {
         let Range { start, end, code } = *range;
         let (module, bias) = match code {

@@ -26,7 +26,7 @@ impl Table {
 
     fn take(&mut self, key: ModuleKey) -> Result<fs::File, Reason> {
         match self.0.take(key) {
-            Module::File(file) => file.into_file(),
+            Module::File(file) => file.file(),
             other => panic!("{other:?} is no file"),
         }
     }

@@ -9,9 +9,12 @@ use gimli::{
 };
 use object::{Object, ObjectSection};
 use profiler::unwind::table::Table;
-use profiler_common::unwind::{
-    Arch,
-    step::{self, Caller, Registers},
+use profiler_common::{
+    registers::Registers,
+    unwind::{
+        Arch,
+        step::{self, Caller},
+    },
 };
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;

@@ -158,7 +158,6 @@ impl Target {
 }
 
 /// The compilers of programs that are not cargo's, for the workloads of the tests.
-#[expect(dead_code, reason = "for the guests of the real-kernel tests")]
 impl Target {
     /// The C++ compiler's name; it is installed if it is not there.
     pub fn cxx_compiler(&self) -> Result<String, Failure> {

@@ -44,7 +44,8 @@ pub fn dist(target: Option<&str>, prove: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn build(target: &Target) -> Result<PathBuf, Failure> {
+/// Builds the binary and returns where it is.
+pub fn build(target: &Target) -> Result<PathBuf, Failure> {
     say(format!("building the static binary for {}", target.triple()));
     let mut command = target.cargo("build")?;
     run(command.args(["--package", "profiler", "--bin", "profiler", "--profile", "dist"]))?;

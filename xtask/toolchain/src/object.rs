@@ -29,6 +29,8 @@ pub struct Crate {
 pub enum Action {
     /// Builds the object.
     Build,
+    /// Builds the object of deliberately broken programs, for the tests' own test.
+    BuildBroken,
     /// Checks the code only; a warning is an error.
     Check,
     /// Runs clippy; a warning is an error. Only for a compiler that [has one](crate::Compiler::has_clippy).
@@ -61,6 +63,11 @@ impl Crate {
         self.target_directory.join(OBJECT_TARGET).join("release/profiler")
     }
 
+    /// The object file that [`Action::BuildBroken`] makes.
+    pub fn broken_object(&self) -> PathBuf {
+        self.object().with_file_name("broken")
+    }
+
     /// Runs cargo on the crate. Its messages go to this process's stderr.
     ///
     /// # Errors
@@ -83,7 +90,7 @@ impl Crate {
         command
             .current_dir(&self.directory)
             .arg(match action {
-                Action::Build => "build",
+                Action::Build | Action::BuildBroken => "build",
                 Action::Check => "check",
                 Action::Clippy => "clippy",
             })
@@ -91,6 +98,11 @@ impl Crate {
             .arg(self.target_directory(action));
         if self.directory.join("Cargo.lock").exists() {
             command.arg("--locked");
+        }
+        match action {
+            Action::Build => {}
+            Action::BuildBroken => _ = command.args(["--features", "broken", "--bin", "broken"]),
+            Action::Check | Action::Clippy => _ = command.arg("--all-features"),
         }
         if compiler.core == Core::Source {
             command.args(["-Z", "build-std=core"]);
@@ -114,7 +126,7 @@ impl Crate {
     /// Checks have a directory of their own: their flags differ, and one would undo the other's work.
     fn target_directory(&self, action: Action) -> PathBuf {
         match action {
-            Action::Build => self.target_directory.clone(),
+            Action::Build | Action::BuildBroken => self.target_directory.clone(),
             Action::Check | Action::Clippy => self.target_directory.join("check"),
         }
     }
@@ -137,7 +149,7 @@ impl Crate {
         if let Some(sysroot) = toolchain.compiler.rustc.ancestors().nth(2) {
             flags.push(concat("--remap-path-prefix=", &sysroot.join("lib/rustlib/src"), "=rustlib"));
         }
-        if action != Action::Build {
+        if matches!(action, Action::Check | Action::Clippy) {
             flags.push("-Dwarnings".into());
         }
         flags.join(std::ffi::OsStr::new("\u{1f}"))

@@ -163,7 +163,7 @@ fn collect(walker: &mut Walker, start: Aggregate, names: &[Vec<u32>]) -> Result<
 /// # Errors
 /// [`BtfError`]. The caller records with [`TaskOffsets::UNKNOWN`] then, and says so.
 pub fn task_offsets(path: &Path) -> Result<TaskOffsets, BtfError> {
-    let [tgid, pid, group_leader, start_boottime, self_exec_id, stack] = member_offsets(
+    let [tgid, pid, group_leader, start_boottime, self_exec_id, stack, flags] = member_offsets(
         path,
         "task_struct",
         // `real_start_time` became `start_boottime` in Linux 5.5 (cf25e24db61c).
@@ -174,10 +174,21 @@ pub fn task_offsets(path: &Path) -> Result<TaskOffsets, BtfError> {
             &["start_boottime", "real_start_time"],
             &["self_exec_id"],
             &["stack"],
+            &["flags"],
         ],
     )?;
     let user_registers = 0;
-    Ok(TaskOffsets { known: 1, tgid, pid, group_leader, start_boottime, self_exec_id, stack, user_registers })
+    Ok(TaskOffsets {
+        known: 1,
+        tgid,
+        pid,
+        group_leader,
+        start_boottime,
+        self_exec_id,
+        stack,
+        user_registers,
+        flags,
+    })
 }
 
 /// The id of the typedef of that name, for programs that attach by type id (`btf_trace_sched_process_fork`).

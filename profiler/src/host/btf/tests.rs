@@ -116,20 +116,21 @@ fn task_members(b: &mut Builder, start: &str) {
             (start, 1, 192),
             ("self_exec_id", 1, 256),
             ("stack", 2, 320),
+            ("flags", 1, 384),
         ],
     );
     b.structure("other", STRUCT, &[("pid", 1, 8)]);
 }
 
-fn values(o: &TaskOffsets) -> [u32; 7] {
-    [o.known, o.pid, o.tgid, o.group_leader, o.start_boottime, o.self_exec_id, o.stack]
+fn values(o: &TaskOffsets) -> [u32; 8] {
+    [o.known, o.pid, o.tgid, o.group_leader, o.start_boottime, o.self_exec_id, o.stack, o.flags]
 }
 
 #[test]
 fn offsets_behind_one_type_of_every_kind() {
     let mut b = kernel_like();
     task_members(&mut b, "start_boottime");
-    assert_eq!(values(&task_offsets(b.file().path()).unwrap()), [1, 8, 12, 16, 24, 32, 40]);
+    assert_eq!(values(&task_offsets(b.file().path()).unwrap()), [1, 8, 12, 16, 24, 32, 40, 48]);
 }
 
 #[test]
@@ -279,7 +280,7 @@ fn the_running_kernel_agrees_with_an_independent_reader() {
         let member = task.members.iter().find(|m| reference.resolve_name(*m).is_ok_and(|n| n == name));
         member.map(|m| m.bit_offset() / 8)
     };
-    let expected = ["pid", "tgid", "group_leader", "start_boottime", "self_exec_id", "stack"]
+    let expected = ["pid", "tgid", "group_leader", "start_boottime", "self_exec_id", "stack", "flags"]
         .map(|n| offset(n).unwrap());
     assert_eq!(values(&found)[1..], expected);
 }

@@ -1,0 +1,264 @@
+//! `cargo xtask vm-test`: the real-kernel tests on stock kernels of the distribution, in virtual machines.
+//!
+//! For each architecture one root file system is built ([`guest`]): the first process, the tests, the binary that
+//! `dist` makes, the workloads. Each kernel ([`kernels`]) is booted with it under qemu's emulation ([`machine`],
+//! [`boot`]); the guest says a verdict per test ([`verdict`]), which is compared with what is expected of that kernel
+//! ([`expected`]). docs/testing.md tells how to use it.
+
+mod boot;
+mod cpio;
+mod expected;
+mod guest;
+mod kernels;
+mod libraries;
+mod machine;
+mod table;
+mod verdict;
+
+use std::{collections::BTreeMap, fs, path::Path, sync::Mutex, thread, time::Duration, time::Instant};
+
+use crate::{
+    process::{Failure, say, succeeds},
+    setup::apt::Apt,
+    workspace,
+};
+use expected::{Expectation, Verdict};
+use kernels::{KERNELS, Kernel};
+use machine::Machine;
+
+/// How long a guest may run: several times what the slowest kernel takes.
+const GUEST_LIMIT: Duration = Duration::from_secs(420);
+
+/// Guests at a time. A guest has two CPUs and mostly uses one.
+const GUESTS: usize = 2;
+
+/// What is run.
+pub struct Plan {
+    kernels: Vec<&'static Kernel>,
+    machines: Vec<&'static Machine>,
+    /// Only tests whose name contains this.
+    filter: Option<String>,
+}
+
+impl Plan {
+    /// The plan of every test run: all tests on the kernels and the architecture that are the default.
+    pub fn default_kernels() -> Result<Self, Failure> {
+        Self::parse(None, None, None)
+    }
+
+    /// The plan of a command line: lists of kernels and architectures, separated by commas.
+    ///
+    /// # Errors
+    /// A name that is unknown, with those that are known.
+    pub fn parse(
+        kernels: Option<&str>,
+        architectures: Option<&str>,
+        filter: Option<String>,
+    ) -> Result<Self, Failure> {
+        let kernels =
+            names(kernels, &["5.10", "6.1", "6.12"], Kernel::of, &KERNELS.map(|kernel| kernel.name))?;
+        let machines = names(
+            architectures,
+            &[std::env::consts::ARCH],
+            Machine::of,
+            &machine::MACHINES.map(|machine| machine.arch),
+        )?;
+        if filter
+            .as_deref()
+            .is_some_and(|text| !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_:".contains(&b)))
+        {
+            return Err(Failure::usage("--filter takes a part of a test's name"));
+        }
+        Ok(Self { kernels, machines, filter })
+    }
+}
+
+fn names<T: ?Sized>(
+    list: Option<&str>,
+    default: &[&str],
+    find: impl Fn(&str) -> Option<&'static T>,
+    known: &[&str],
+) -> Result<Vec<&'static T>, Failure> {
+    let list: Vec<&str> = list.map_or_else(|| default.to_vec(), |list| list.split(',').collect());
+    let unknown = |name: &str| Failure::usage(format!("`{name}` is none of: {}", known.join(", ")));
+    list.into_iter().map(|name| find(name).ok_or_else(|| unknown(name))).collect()
+}
+
+/// What became of one kernel.
+struct Run {
+    kernel: &'static str,
+    arch: &'static str,
+    release: Option<String>,
+    /// Why there is no such kernel here.
+    absent: Option<String>,
+    /// What was wrong with the guest as a whole, or with the list of expectations.
+    broken: Vec<String>,
+    verdicts: BTreeMap<String, Verdict>,
+}
+
+/// Runs the plan, prints the table, and with `document` also writes it into docs/kernels.md.
+///
+/// # Errors
+/// If anything is not as expected on any kernel, or a mandatory kernel is absent.
+pub fn vm_test(plan: &Plan, document: bool) -> Result<(), Failure> {
+    let list = workspace::root().join("tests/expected.txt");
+    let text = fs::read_to_string(&list).map_err(|e| Failure::io(&list, &e))?;
+    let expectations =
+        expected::parse(&text).map_err(|e| Failure::new(format!("{}: {e}", list.display())))?;
+    let mut runs = Vec::new();
+    for machine in &plan.machines {
+        if !succeeds(std::process::Command::new(machine.qemu).arg("--version")) {
+            Apt::default().install(&[machine.qemu_package], "virtual machines")?;
+        }
+        let root = guest::build(machine)?;
+        runs.extend(run_all(plan, machine, &root, &expectations)?);
+    }
+    let table = table::markdown(&runs);
+    print!("{table}");
+    let mandatory =
+        |run: &&Run| run.absent.is_some() && Kernel::of(run.kernel).is_some_and(|kernel| kernel.mandatory);
+    let absent = runs.iter().filter(mandatory).map(|run| run.kernel);
+    let mut problems: Vec<_> =
+        absent.map(|kernel| format!("kernel {kernel} is mandatory and absent")).collect();
+    problems.extend(runs.iter().flat_map(wrong));
+    if problems.is_empty() && document && plan.filter.is_none() {
+        table::write(&table)?;
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Failure::new(problems.join("\n"))) }
+}
+
+/// What is wrong with a run, a line or more each.
+fn wrong(run: &Run) -> Vec<String> {
+    let place = format!("{} {}", run.kernel, run.arch);
+    let mut lines: Vec<_> = run.broken.iter().map(|why| format!("{place}: {why}")).collect();
+    for (test, verdict) in &run.verdicts {
+        if let Verdict::Wrong(why) = verdict {
+            lines.push(format!("{place}: {test}: {why}"));
+        }
+    }
+    lines
+}
+
+/// Boots all kernels of the plan, [`GUESTS`] at a time, in the plan's order.
+fn run_all(
+    plan: &Plan,
+    machine: &'static Machine,
+    root: &Path,
+    expectations: &[Expectation],
+) -> Result<Vec<Run>, Failure> {
+    let next = Mutex::new(plan.kernels.iter().enumerate());
+    let done = Mutex::new(BTreeMap::new());
+    thread::scope(|scope| {
+        for _ in 0..GUESTS {
+            scope.spawn(|| {
+                loop {
+                    let taken = next.lock().ok().and_then(|mut next| next.next());
+                    let Some((at, kernel)) = taken else { return };
+                    let run = run_one(plan, kernel, machine, root, expectations);
+                    if let Ok(mut done) = done.lock() {
+                        done.insert(at, run);
+                    }
+                }
+            });
+        }
+    });
+    let done = done.into_inner().map_err(|_| Failure::new("a thread that ran a guest panicked"))?;
+    done.into_values().collect()
+}
+
+fn run_one(
+    plan: &Plan,
+    kernel: &'static Kernel,
+    machine: &'static Machine,
+    root: &Path,
+    expectations: &[Expectation],
+) -> Result<Run, Failure> {
+    let (arch, name) = (machine.arch, kernel.name);
+    let mut run = Run {
+        kernel: name,
+        arch,
+        release: None,
+        absent: None,
+        broken: Vec::new(),
+        verdicts: BTreeMap::new(),
+    };
+    let image = match kernel.fetch(machine) {
+        Ok(image) => image,
+        Err(e) => {
+            say(format!("{name} {arch}: absent: {e}"));
+            run.absent = Some(e.to_string());
+            return Ok(run);
+        }
+    };
+    say(format!("{name} {arch}: booting {}", image.version.trim()));
+    let order = boot::Order { filter: plan.filter.as_deref(), limit: GUEST_LIMIT };
+    let log = root.with_file_name(format!("console-{name}-{arch}.txt"));
+    let start = Instant::now();
+    let report = boot::boot(machine, &image.path, root, &order, &log)?;
+    run.release = report.release.clone();
+    run.broken = report.broken.clone();
+    for (test, outcome) in &report.tests {
+        run.verdicts.insert(test.clone(), expected::judge(expectations, test, outcome, name, arch));
+    }
+    if plan.filter.is_none() {
+        let unused = expected::unused(expectations, |test| report.tests.contains_key(test), name, arch);
+        run.broken
+            .extend(unused.iter().map(|test| format!("tests/expected.txt has {test}, which did not run")));
+    }
+    print_verdicts(&run, &report, start.elapsed());
+    Ok(run)
+}
+
+/// Prints a line per test, in one piece: two guests run at a time.
+fn print_verdicts(run: &Run, report: &verdict::Report, took: Duration) {
+    let mut text = String::new();
+    for (test, verdict) in &run.verdicts {
+        let said = match verdict {
+            Verdict::Passed => "passed".to_owned(),
+            Verdict::Skipped(why) => format!("skipped: {why}"),
+            Verdict::Expected(why) => format!("expected failure: {why}"),
+            Verdict::Wrong(_) => "FAILED".to_owned(),
+        };
+        let milliseconds = report.tests.get(test).map_or(0, |test| test.milliseconds);
+        text += &format!("{} {} {test} {said} ({milliseconds} ms)\n", run.kernel, run.arch);
+    }
+    let good = run.verdicts.values().filter(|verdict| !matches!(verdict, Verdict::Wrong(_))).count();
+    text += &format!(
+        "{} {}: {good} of {} tests as expected, {:.0} s\n",
+        run.kernel,
+        run.arch,
+        run.verdicts.len(),
+        took.as_secs_f64()
+    );
+    print!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(kernels: Option<&str>, architectures: Option<&str>) -> Result<Plan, Failure> {
+        Plan::parse(kernels, architectures, None)
+    }
+
+    #[test]
+    fn kernels_and_architectures_are_lists() {
+        let plan = plan(Some("6.1,new"), Some("arm64,x86_64")).unwrap();
+        assert_eq!(plan.kernels.iter().map(|kernel| kernel.name).collect::<Vec<_>>(), ["6.1", "new"]);
+        assert_eq!(
+            plan.machines.iter().map(|machine| machine.arch).collect::<Vec<_>>(),
+            ["aarch64", "x86_64"]
+        );
+    }
+
+    #[test]
+    fn an_unknown_name_is_told_with_the_known_ones() {
+        let failure = plan(Some("6.2"), None).err().unwrap();
+        assert_eq!(failure.to_string(), "`6.2` is none of: 5.10, 6.1, 6.12, new");
+        assert!(plan(None, Some("riscv64")).is_err());
+        assert!(
+            Plan::parse(None, None, Some("a b".to_owned())).is_err(),
+            "it goes into the kernel's command line"
+        );
+    }
+}
