@@ -20,6 +20,7 @@ pub const SPEC: ProbeSpec = ProbeSpec {
     name: "cpu",
     summary: "time on the CPU, by stack",
     hooks: &["perf_event: cycles or cpu-clock, each CPU"],
+    hooked: None,
     sample_types: &[
         SampleTypeSpec { name: "samples", unit: Unit::Count, summary: "timer samples" },
         SampleTypeSpec { name: "cpu", unit: Unit::Nanoseconds, summary: "samples x sampling period" },

@@ -42,6 +42,8 @@ pub struct ProbeSpec {
     pub summary: &'static str,
     /// Kernel hooks it attaches to.
     pub hooks: &'static [&'static str],
+    /// The kernel function that is hooked, if it is one: frames inside of it are the hook's own.
+    pub hooked: Option<&'static str>,
     /// What it yields.
     pub sample_types: &'static [SampleTypeSpec],
     /// Its programs.

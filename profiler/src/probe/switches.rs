@@ -21,6 +21,8 @@ pub const SPEC: ProbeSpec = ProbeSpec {
     name: "context-switches",
     summary: "switches away from a task, by the stack that it left with",
     hooks: &["raw tracepoint: sched_switch"],
+    // kernel/sched/core.c, the only caller of the tracepoint.
+    hooked: Some("__schedule"),
     sample_types: &[SampleTypeSpec {
         name: "context-switches",
         unit: Unit::Count,

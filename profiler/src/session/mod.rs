@@ -9,6 +9,7 @@ pub mod collect;
 mod cost;
 mod facts;
 mod fallbacks;
+mod load;
 mod recording;
 mod unwinding;
 

@@ -6,29 +6,30 @@ use std::{
     time::Duration,
 };
 
-use profiler_common::{loss::Loss, stack::MAX_FRAMES};
+use profiler_common::loss::Loss;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     time::{Instant, sleep_until},
 };
 
 use super::{
-    Outcome, RecordOptions, SessionError, UnwindMode,
+    Outcome, RecordOptions, SessionError,
     build::{BuildOptions, build},
     collect::Collector,
     cost::{cpu_ns, peak_rss_bytes},
     facts::{Facts, meta, unix_ns},
-    fallbacks::{Fallbacks, TaskAccess},
+    fallbacks::Fallbacks,
+    load::{Loaded, load},
     unwinding::Unwinding,
 };
 use crate::{
     bpf::{
-        load::{Kernel, LoadOptions},
+        load::Kernel,
         samples::{Samples, Sizing, WalkPrograms, Window},
         stats::RunTime,
         targets::Targets,
     },
-    host::{cpus, features::Feature, limits::Limits},
+    host::{cpus, features::Feature},
     model::{Cost, Losses, SampleType, Unit},
     perf::{clock::monotonic_ns, record::ProcessEvent, sideband::Sideband},
     probe::Probe,
@@ -354,47 +355,6 @@ impl<'a> Recording<'a> {
     }
 }
 
-/// The loaded object, and what walks by tables.
-struct Loaded {
-    kernel: Kernel,
-    walk: Option<(Unwinding, WalkPrograms)>,
-    /// Why nothing does, although it was to.
-    note: Option<String>,
-}
-
-/// Loads the object, to walk by tables if so asked and if it can be done.
-fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, SessionError> {
-    let kernel = |unwind| {
-        Kernel::load(&LoadOptions {
-            filter: options.filter,
-            offsets: access.offsets,
-            helpers: access.helpers,
-            stack_limit: stack_limit(),
-            unwind,
-            log: options.log,
-        })
-    };
-    let by_tables = || -> Result<_, SessionError> {
-        if access.offsets.known == 0 {
-            return Err(SessionError::NoTables(
-                "the kernel's BTF is not known, see `profiler doctor`".to_owned(),
-            ));
-        }
-        let mut kernel = kernel(true)?;
-        let unwinding = Unwinding::start(&mut kernel, options.unwind_memory)?;
-        let programs = WalkPrograms::load(&mut kernel, &options.event.spec().programs)?;
-        Ok(Loaded { kernel, walk: Some((unwinding, programs)), note: None })
-    };
-    match options.unwind {
-        UnwindMode::EhFrame => by_tables(),
-        UnwindMode::FramePointer => Ok(Loaded { kernel: kernel(false)?, walk: None, note: None }),
-        UnwindMode::Auto => by_tables().or_else(|error| {
-            let note = format!("user stacks are walked by frame pointers only: {error}");
-            Ok(Loaded { kernel: kernel(false)?, walk: None, note: Some(note) })
-        }),
-    }
-}
-
 /// What the kernel side needs next; never, if it needs nothing.
 async fn next_of(unwinding: &mut Option<Unwinding>) -> Result<Option<Built>, SessionError> {
     match unwinding {
@@ -409,12 +369,6 @@ fn watch_events(sideband: Sideband) -> Result<AsyncFd<SidebandFd>, SessionError>
         .map_err(|error| SessionError::Sideband(error.into()))
 }
 
-/// Frames that the kernel's walker gives at most here.
-fn stack_limit() -> u32 {
-    let limit = Limits::read().perf_event_max_stack.and_then(|limit| u32::try_from(limit).ok());
-    limit.unwrap_or(u32::MAX).min(MAX_FRAMES as u32)
-}
-
 fn build_options(options: &RecordOptions) -> BuildOptions {
     let types = options.event.spec().sample_types;
     let period_ns = 1_000_000_000i64.checked_div(options.frequency_hz as i64).unwrap_or(0);
@@ -423,6 +377,7 @@ fn build_options(options: &RecordOptions) -> BuildOptions {
         sample_types: types.iter().map(|spec| SampleType::new(spec.name, spec.unit)).collect(),
         values: types.iter().map(|spec| value(spec.unit)).collect(),
         idle: options.idle,
+        hooked: options.event.spec().hooked,
     }
 }
 
