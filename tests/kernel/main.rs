@@ -17,3 +17,4 @@ mod processes;
 mod selection;
 mod switches;
 mod unwind;
+mod unwind_scale;

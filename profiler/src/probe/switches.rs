@@ -7,7 +7,7 @@ use crate::{
     bpf::{
         BpfError,
         load::{Attached, Kernel},
-        samples::{MAX_ENTRIES, Samples, Sizing},
+        samples::{MAX_ENTRIES, MIN_WINDOW_NS, Samples, Sizing},
     },
     model::Unit,
 };
@@ -33,16 +33,22 @@ pub const SPEC: ProbeSpec = ProbeSpec {
     requires: &["perf-events", "bpf", "btf"],
 };
 
-/// Map entries for each CPU.
-const ENTRIES_PER_CPU: u64 = 2048;
+/// Entries of a generation for each CPU. Stacks are 1 KiB each, counts a tenth of it.
+const STACKS_PER_CPU: u64 = 4096;
+const COUNTS_PER_STACK: u64 = 2;
 
 /// How many switches there will be is not known, 100,000 a second are possible. But a thread leaves the CPU in few
-/// places, so distinct stacks are far fewer: sizes are for 2,048 on each CPU in a window, which is first 50 ms and then
-/// as long as suits what it yields ([`Sizing::next_window_ns`]), a quarter of a second at most: a workload that begins
-/// to switch meanwhile finds room for 8,000 distinct stacks a second on each CPU.
+/// places, so distinct stacks are far fewer, unless the kernel's walk picks up what is no frame. The first window is as
+/// short as can be, the next ones as long as suits what it yields ([`Sizing::next_window_ns`]), a quarter of a second at
+/// most: a workload that begins to switch meanwhile finds room for 16,000 distinct stacks a second on each CPU.
 pub fn sizing(cpus: usize) -> Sizing {
-    let entries = (ENTRIES_PER_CPU * cpus as u64).clamp(2 * ENTRIES_PER_CPU, MAX_ENTRIES) as u32;
-    Sizing { counts: entries, stacks: entries, first_window_ns: 50_000_000, longest_window_ns: 250_000_000 }
+    let stacks = (STACKS_PER_CPU * cpus as u64).clamp(2 * STACKS_PER_CPU, MAX_ENTRIES);
+    Sizing {
+        counts: (COUNTS_PER_STACK * stacks) as u32,
+        stacks: stacks as u32,
+        first_window_ns: MIN_WINDOW_NS,
+        longest_window_ns: 250_000_000,
+    }
 }
 
 /// The attached probe.
@@ -82,6 +88,7 @@ mod tests {
 
     #[test]
     fn sizes_are_bounded() {
-        assert_eq!([1, 2, 3, 512].map(|cpus| sizing(cpus).stacks), [4096, 4096, 6144, 32_768]);
+        assert_eq!([1, 2, 3, 512].map(|cpus| sizing(cpus).stacks), [8192, 8192, 12_288, 32_768]);
+        assert_eq!(sizing(2).counts, 16_384);
     }
 }

@@ -197,6 +197,7 @@ impl<'a> Recording<'a> {
                 ready = events => {
                     ready.map_err(SessionError::Sideband)?;
                     more_events = self.read_events() > 0;
+                    self.tell_changes()?;
                     next_events = Instant::now() + EVENT_PACE;
                 }
                 next = next_of(&mut self.unwinding) => match next? {
@@ -239,6 +240,14 @@ impl<'a> Recording<'a> {
         })
     }
 
+    /// Tells the kernel side of new mappings at once: what they replaced would be walked wrongly.
+    fn tell_changes(&mut self) -> Result<(), SessionError> {
+        match &mut self.unwinding {
+            Some(unwinding) => unwinding.tell_changes(&mut self.symbolizer),
+            None => Ok(()),
+        }
+    }
+
     /// Answers the kernel side's requests for mappings and tables, behind the events that tell of them.
     fn answer_requests(&mut self) -> Result<(), SessionError> {
         self.read_events();
@@ -256,6 +265,7 @@ impl<'a> Recording<'a> {
         }
         // Events first: they tell which images the window's samples belong to.
         self.read_events();
+        self.tell_changes()?;
         self.add(&window);
         self.window_ns = self.sizing.next_window_ns(self.window_ns, &window);
         self.symbolizer.drained(end_ns);
