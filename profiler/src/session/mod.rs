@@ -10,6 +10,7 @@ mod cost;
 mod facts;
 mod fallbacks;
 mod load;
+mod pace;
 mod recording;
 mod unwinding;
 

@@ -20,6 +20,7 @@ use super::{
     facts::{Facts, meta, unix_ns},
     fallbacks::Fallbacks,
     load::{Loaded, load},
+    pace::Pace,
     unwinding::Unwinding,
 };
 use crate::{
@@ -36,10 +37,6 @@ use crate::{
     symbolize::{Symbolizer, Watch},
     unwind::builder::Built,
 };
-
-/// Process events are read at most this often: the first one after a pause at once, those of an exec storm with 50
-/// wake-ups a second. (200 cost 0.3 % of a core more, and short-lived processes' files are mostly known by then.)
-const EVENT_PACE: Duration = Duration::from_millis(20);
 
 /// Why a recording ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,12 +177,11 @@ impl<'a> Recording<'a> {
         let mut window_end = Instant::now() + Duration::from_nanos(self.window_ns);
         let deadline = self.options.duration.map(|duration| Instant::now() + duration);
         tokio::pin!(ended);
-        let mut next_events = Instant::now();
-        // What a process does first comes in a burst that the side band does not tell the end of.
-        let mut more_events = false;
+        let mut pace = Pace::new();
         loop {
+            let more_events = pace.is_more_expected(self.symbolizer.replacements());
             let events = async {
-                sleep_until(next_events).await;
+                sleep_until(pace.next()).await;
                 if more_events {
                     return Ok(());
                 }
@@ -196,9 +192,8 @@ impl<'a> Recording<'a> {
                 () = at(deadline) => return Ok(Stop::Duration),
                 ready = events => {
                     ready.map_err(SessionError::Sideband)?;
-                    more_events = self.read_events() > 0;
+                    pace.read(self.read_events());
                     self.tell_changes()?;
-                    next_events = Instant::now() + EVENT_PACE;
                 }
                 next = next_of(&mut self.unwinding) => match next? {
                     Some(table) => {

@@ -40,6 +40,12 @@ impl Mapping {
             == (other.start, other.end, other.file_offset, other.module)
     }
 
+    /// Whether an address in both is the same place of the same module.
+    fn is_same_code(&self, other: &Self) -> bool {
+        let offset = |mapping: &Self| mapping.file_offset.wrapping_sub(mapping.start);
+        self.module == other.module && (self.module == ModuleKey::ANONYMOUS || offset(self) == offset(other))
+    }
+
     /// The part from `start` to `end`.
     fn part(&self, start: u64, end: u64) -> Self {
         Self {
@@ -80,7 +86,7 @@ impl Mappings {
         self.current.get(at).is_some_and(|old| old.is_same_place(new))
     }
 
-    /// Adds a mapping; what it overlaps is cut. Whether it overlaps anything.
+    /// Adds a mapping; what it overlaps is cut. Whether something else was there.
     pub fn insert(&mut self, new: Mapping) -> bool {
         if new.start >= new.end || self.contains(&new) {
             return false;
@@ -99,18 +105,20 @@ impl Mappings {
                 pieces.push(old.part(new.end, old.end));
             }
         }
-        for old in &self.current[first..last] {
+        let mut replaced = false;
+        for old in self.current[first..last].iter().filter(|old| !old.is_same_code(&new)) {
             let mapping = old.part(old.start.max(new.start), old.end.min(new.end));
             if self.replaced.len() == MAX_REPLACED {
                 self.replaced.remove(0);
             }
             self.replaced.push(Replaced { mapping, until_ns: new.since_ns, told_ns: None });
+            replaced = true;
         }
         if self.current.len() - (last - first) + pieces.len() <= MAX_CURRENT {
             self.current.splice(first..last, pieces);
             self.join_anonymous(first);
         }
-        last > first
+        replaced
     }
 
     /// JIT compilers make memory executable page by page; neighbouring pieces are one.
