@@ -10,6 +10,7 @@ pub mod filter;
 pub mod loss;
 pub mod probe;
 pub mod registers;
+pub mod sample;
 pub mod stack;
 pub mod task;
 pub mod unwind;

@@ -1,7 +1,7 @@
 //! The eBPF side of `profiler`: one object, sources cut by probe.
 //!
-//! A probe's program filters (`filter`), captures (`stack`), aggregates into the current generation of its maps, and
-//! counts what it could not keep (`loss`). Entry points are declared here, one line each, so that this file is the list
+//! A probe's program filters (`filter`), captures (`stack`, `unwind`), aggregates into the current generation of its maps
+//! (`sample`), and counts what it could not keep (`loss`). Entry points are declared here, one line each, so that this file is the list
 //! of everything that can run in the kernel; programs of probes that were not asked for are never loaded.
 
 #![no_std]
@@ -11,6 +11,7 @@ mod filter;
 mod loss;
 mod probe;
 mod registers;
+mod sample;
 mod stack;
 mod task;
 mod unwind;
@@ -20,22 +21,49 @@ use aya_ebpf::{
     programs::{PerfEventContext, RawTracePointContext},
 };
 
-/// On-CPU sample of one CPU's timer (or cycle counter).
+use probe::{cpu::Cpu, switches::Switches};
+
+/// On-CPU sample of one CPU's timer (or cycle counter). What programs of this kind return means nothing to the kernel:
+/// no perf output is asked for.
 #[perf_event]
 pub fn cpu_sample(ctx: PerfEventContext) -> u32 {
-    probe::cpu::sample(&ctx)
+    sample::take::<Cpu>(&ctx);
+    0
 }
 
 /// Walks the user stack of such a sample, some frames of it.
 #[perf_event]
 pub fn cpu_walk(ctx: PerfEventContext) -> u32 {
-    probe::cpu::walk(&ctx)
+    sample::walk::<Cpu>(&ctx);
+    0
 }
 
 /// Counts such a sample when its user stack has been walked.
 #[perf_event]
 pub fn cpu_count(ctx: PerfEventContext) -> u32 {
-    probe::cpu::walked(&ctx)
+    sample::walked::<Cpu>(&ctx);
+    0
+}
+
+/// `sched_switch(preempt, prev, next)`: a task leaves the CPU.
+#[raw_tracepoint(tracepoint = "sched_switch")]
+pub fn switches_sample(ctx: RawTracePointContext) -> i32 {
+    sample::take::<Switches>(&ctx);
+    0
+}
+
+/// Walks the user stack of such a task, some frames of it.
+#[raw_tracepoint(tracepoint = "sched_switch")]
+pub fn switches_walk(ctx: RawTracePointContext) -> i32 {
+    sample::walk::<Switches>(&ctx);
+    0
+}
+
+/// Counts such a switch when the task's user stack has been walked.
+#[raw_tracepoint(tracepoint = "sched_switch")]
+pub fn switches_count(ctx: RawTracePointContext) -> i32 {
+    sample::walked::<Switches>(&ctx);
+    0
 }
 
 /// `sched_process_exec(task, old_pid, bprm)`: the program's mappings and tables will be needed.

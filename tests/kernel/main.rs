@@ -18,4 +18,6 @@ mod oracle;
 mod places;
 mod processes;
 mod selection;
+mod switches;
 mod unwind;
+mod unwind_scale;

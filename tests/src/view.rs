@@ -36,12 +36,13 @@ impl<'a> Entry<'a> {
             self.frames.iter().map(|f| format!("{} ({})", f.function.name, f.module.name())).collect();
         let thread = self.thread;
         format!(
-            "{:6} {} {}/{}: {}",
+            "{:6} {} {}/{}: {} [{}]",
             self.samples,
             thread.process,
             thread.pid,
             thread.name,
-            frames.join(" < ")
+            frames.join(" < "),
+            self.end.words()
         )
     }
 }

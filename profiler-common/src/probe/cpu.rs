@@ -1,61 +1,7 @@
-//! The `cpu` probe: what one aggregated on-CPU sample is keyed by, and what is kept for it.
+//! The `cpu` probe: who is on the CPU, and where.
 
-use crate::Comm;
+use crate::sample::Programs;
 
-/// Key of the counts map: who was on the CPU, and where.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CountKey {
-    /// Process id in the initial pid namespace (`tgid`).
-    pub pid: u32,
-    /// Thread id in the initial pid namespace; 0 is a CPU's idle task.
-    pub tid: u32,
-    /// Tells processes apart that had the same id, and images that the same process executed: start time (ns since
-    /// boot) + number of `execve`s. 0 where the kernel has no BTF. For an idle task: its CPU, so that no two CPUs ever
-    /// write the same key.
-    pub incarnation: u64,
-    /// Name of the kernel stack, `EMPTY_STACK` for a sample that hit user mode.
-    pub kernel_stack: u64,
-    /// Name of the user stack, `EMPTY_STACK` for a kernel thread.
-    pub user_stack: u64,
-}
-
-const _: () = assert!(size_of::<CountKey>() == 32);
-
-/// Value of the counts map.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CountValue {
-    /// Samples.
-    pub count: u64,
-    /// `CLOCK_MONOTONIC` of the first of them, ns.
-    pub first_ns: u64,
-    /// The thread's command name at the first of them.
-    pub comm: Comm,
-}
-
-const _: () = assert!(size_of::<CountValue>() == 32);
-
-/// Index of a per-CPU counter of the probe (monotonic, never reset).
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// Timer samples that ran the program, whatever became of them.
-    Ticks = 0,
-    /// Of these: rejected by the filter.
-    Filtered = 1,
-    /// Of these: hit the idle task (counted also if recorded).
-    IdleTask = 2,
-}
-
-impl Seen {
-    /// Number of counters.
-    pub const COUNT: usize = 3;
-}
-
-#[cfg(feature = "user")]
-// SAFETY: repr(C), integers only, no padding (size asserted above); every bit pattern is valid.
-unsafe impl aya::Pod for CountKey {}
-#[cfg(feature = "user")]
-// SAFETY: as above.
-unsafe impl aya::Pod for CountValue {}
+/// Its programs.
+pub const PROGRAMS: Programs =
+    Programs { sample: "cpu_sample", calls: "CPU_PROGRAMS", walk: "cpu_walk", count: "cpu_count" };

@@ -119,7 +119,7 @@ const _: () = assert!(size_of::<Mapping>() == 32);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Process {
-    /// Whose mappings these are (`probe::cpu::CountKey::incarnation`); those of another one are of no use.
+    /// Whose mappings these are (`sample::CountKey::incarnation`); those of another one are of no use.
     pub incarnation: u64,
     /// User space is not asked for mappings before this time, ns of `CLOCK_MONOTONIC`; written by both sides.
     pub ask_after_ns: u64,

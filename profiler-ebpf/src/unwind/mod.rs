@@ -58,6 +58,13 @@ static MODULES: Array<Module, MAX_MODULES, MMAPABLE> = Array::new();
 pub enum Slot {
     /// perf_event programs.
     PerfEvent = 0,
+    /// Programs of tracepoints that are hit with interrupts off.
+    Tracepoint = 1,
+}
+
+impl Slot {
+    /// Number of slots.
+    pub const COUNT: usize = 2;
 }
 
 /// The state of a walk.
@@ -88,7 +95,7 @@ impl Walk {
 }
 
 #[btf_map]
-static WALKS: PerCpuArray<Walk, 1> = PerCpuArray::new();
+static WALKS: PerCpuArray<Walk, { Slot::COUNT }> = PerCpuArray::new();
 
 /// The state of the current CPU's walk.
 #[inline(always)]

@@ -38,12 +38,17 @@ impl<K: Pod, V: Pod> Generations<K, V> {
     pub fn rotate(&mut self, each: impl FnMut(&K, &V)) -> Result<(), BpfError> {
         let old = self.current;
         self.current = 1 - old;
+        self.wait_for_programs()?;
+        batch::drain(map_fd(&self.maps[old]), self.name, each)
+    }
+
+    /// Sets the slot (again), which waits until every program that runs now has ended.
+    pub fn wait_for_programs(&mut self) -> Result<(), BpfError> {
         self.slot.set(0, &self.maps[self.current], 0).map_err(|source| BpfError::Map {
             operation: "start a new generation of",
             map: self.name,
             source: Box::new(source),
-        })?;
-        batch::drain(map_fd(&self.maps[old]), self.name, each)
+        })
     }
 
     /// Drains the current generation. Only when no program writes any more.

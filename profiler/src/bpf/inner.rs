@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn structures_are_told_from_integers() {
-        assert!(is_structure::<profiler_common::probe::cpu::CountValue>());
+        assert!(is_structure::<profiler_common::sample::CountValue>());
         assert!(!is_structure::<u64>());
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, ProgramArray},
-    programs::{PerfEvent, ProgramError, ProgramFd, RawTracePoint},
+    programs::{Program, ProgramError, ProgramFd, RawTracePoint, raw_trace_point::RawTracePointLink},
 };
 use aya_log::EbpfLogger;
 use profiler_common::unwind::map::{MAX_MODULES, MAX_PROCESSES};
@@ -53,6 +53,9 @@ pub struct Kernel {
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
+/// A program's attachment. Dropped, the program is detached.
+pub struct Attached(#[expect(dead_code, reason = "held for its end")] RawTracePointLink);
+
 impl Kernel {
     /// Creates the maps and relocates the programs; loads none of them yet.
     pub fn load(options: &LoadOptions) -> Result<Self, BpfError> {
@@ -90,17 +93,26 @@ impl Kernel {
     }
 
     fn attach_raw(&mut self, program: &'static str, tracepoint: &str) -> Result<(), BpfError> {
-        let failed = |source: ProgramError| BpfError::Program { program, source: Box::new(source) };
-        let raw: &mut RawTracePoint =
-            self.ebpf.program_mut(program).ok_or(BpfError::Missing(program))?.try_into().map_err(failed)?;
-        raw.load().map_err(failed)?;
-        raw.attach(tracepoint).map_err(failed)?;
+        self.load_program(program)?;
+        self.raw_tracepoint(program)?.attach(tracepoint).map_err(failed(program))?;
         Ok(())
     }
 
-    /// Loads a perf_event program, to be attached to events by the caller; gives its file descriptor.
-    pub fn load_perf_event(&mut self, program: &'static str) -> Result<OwnedFd, BpfError> {
-        let fd = self.load_perf_program(program)?;
+    /// Attaches a loaded raw tracepoint program until what is returned is dropped. Programs may then still be running.
+    pub fn attach(&mut self, program: &'static str, tracepoint: &str) -> Result<Attached, BpfError> {
+        let raw = self.raw_tracepoint(program)?;
+        let link = raw.attach(tracepoint).map_err(failed(program))?;
+        Ok(Attached(raw.take_link(link).map_err(failed(program))?))
+    }
+
+    fn raw_tracepoint(&mut self, program: &'static str) -> Result<&mut RawTracePoint, BpfError> {
+        let found = self.ebpf.program_mut(program).ok_or(BpfError::Missing(program))?;
+        found.try_into().map_err(failed(program))
+    }
+
+    /// Loads a program, to be attached by the caller; gives its file descriptor.
+    pub fn load_and_share(&mut self, program: &'static str) -> Result<OwnedFd, BpfError> {
+        let fd = self.load_program(program)?;
         fd.as_fd().try_clone_to_owned().map_err(|source| BpfError::Call {
             command: "dup",
             map: program,
@@ -108,26 +120,30 @@ impl Kernel {
         })
     }
 
-    fn load_perf_program(&mut self, program: &'static str) -> Result<&ProgramFd, BpfError> {
-        let failed = |source: ProgramError| BpfError::Program { program, source: Box::new(source) };
-        let perf: &mut PerfEvent =
-            self.ebpf.program_mut(program).ok_or(BpfError::Missing(program))?.try_into().map_err(failed)?;
-        perf.load().map_err(failed)?;
-        perf.fd().map_err(failed)
+    /// Loads a program of any of the kinds that the object has.
+    pub fn load_program(&mut self, program: &'static str) -> Result<&ProgramFd, BpfError> {
+        let found = self.ebpf.program_mut(program).ok_or(BpfError::Missing(program))?;
+        match found {
+            Program::PerfEvent(perf) => perf.load(),
+            Program::RawTracePoint(raw) => raw.load(),
+            _ => Err(ProgramError::UnexpectedProgramType),
+        }
+        .map_err(failed(program))?;
+        found.fd().map_err(failed(program))
     }
 
-    /// Loads perf_event programs and puts them into the program array of that name, in order. The array must live as
+    /// Loads programs and puts them into the program array of that name, each under its index. The array must live as
     /// long as they are to be called.
     pub fn tail_calls(
         &mut self,
         array: &'static str,
-        programs: &[&'static str],
+        programs: &[(u32, &'static str)],
     ) -> Result<ProgramArray<MapData>, BpfError> {
         let failed = |source| BpfError::Map { operation: "fill", map: array, source: Box::new(source) };
         let map = self.ebpf.take_map(array).ok_or(BpfError::Missing(array))?;
         let mut calls: ProgramArray<MapData> = map.try_into().map_err(failed)?;
-        for (index, program) in (0..).zip(programs) {
-            let fd = self.load_perf_program(program)?;
+        for &(index, program) in programs {
+            let fd = self.load_program(program)?;
             calls.set(index, fd, 0).map_err(failed)?;
         }
         Ok(calls)
@@ -149,6 +165,10 @@ impl Kernel {
     pub fn map_memory(&self) -> u64 {
         self.ebpf.maps().filter_map(|(_, map)| map_fd(map)).map(map_memory).sum()
     }
+}
+
+fn failed(program: &'static str) -> impl Fn(ProgramError) -> BpfError {
+    move |source| BpfError::Program { program, source: Box::new(source) }
 }
 
 fn map_fd(map: &aya::maps::Map) -> Option<BorrowedFd<'_>> {

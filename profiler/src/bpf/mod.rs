@@ -7,6 +7,7 @@ pub mod batch;
 pub mod generation;
 pub mod inner;
 pub mod load;
+pub mod samples;
 pub mod stats;
 pub mod targets;
 pub mod unwind;

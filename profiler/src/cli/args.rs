@@ -71,9 +71,9 @@ pub enum Command {
     -o -        a process and its children, text on stdout"
 )]
 pub struct RecordArgs {
-    /// Samples per second and CPU.
-    #[arg(short = 'F', long, value_name = "HZ", default_value_t = 99)]
-    pub frequency: u64,
+    /// Samples per second and CPU, for events that a timer makes [default: 99]
+    #[arg(short = 'F', long, value_name = "HZ")]
+    pub frequency: Option<u64>,
 
     /// Stop after this many seconds (default: at Ctrl-C or at the command's end).
     #[arg(short, long, value_name = "SECS", value_parser = parse_seconds)]

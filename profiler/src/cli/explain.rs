@@ -7,15 +7,14 @@ use super::{
     report::ReportError,
 };
 use crate::{
-    bpf::BpfError, host::cgroup::CgroupError, probe::cpu::CpuError, session::SessionError,
-    target::TargetError,
+    bpf::BpfError, host::cgroup::CgroupError, probe::ProbeError, session::SessionError, target::TargetError,
 };
 
 /// A recording that could not start or go on.
 pub fn session(error: &SessionError) -> Failure {
     let (op, errno) = match error {
-        SessionError::Bpf(bpf) | SessionError::Cpu(CpuError::Bpf(bpf)) => (operation(bpf), bpf.errno()),
-        SessionError::Cpu(CpuError::Perf { source, .. }) | SessionError::Sideband(source) => {
+        SessionError::Bpf(bpf) | SessionError::Probe(ProbeError::Bpf(bpf)) => (operation(bpf), bpf.errno()),
+        SessionError::Probe(ProbeError::Sampler { source, .. }) | SessionError::Sideband(source) => {
             (Op::PerfEventOpen, source.raw_os_error())
         }
         SessionError::Host { .. } | SessionError::Unwinding(_) => return Failure::new(Exit::Failure, error),

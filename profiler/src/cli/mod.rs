@@ -3,6 +3,7 @@
 pub mod args;
 pub mod doctor;
 pub mod error;
+mod event;
 pub mod explain;
 pub mod generate;
 pub mod record;

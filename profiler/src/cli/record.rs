@@ -19,22 +19,21 @@ use tokio::{
 use super::{
     args::{LogLevel, RecordArgs, Unwind},
     error::{Exit, Failure},
-    explain,
+    event, explain,
 };
 use crate::{
     host::{
         btf, cpus,
         features::{self, FEATURES, Feature},
-        limits::Limits,
     },
     model::name,
-    probe::{self, PROBES},
+    probe::Event,
     render::{
         FORMATS, Format, RenderOptions, format_by_name,
         output::{OutputSet, Written},
         text,
     },
-    session::{FREQUENCY_HZ, Outcome, Progress, RecordOptions, Recording, Stop, UnwindMode},
+    session::{Outcome, Progress, RecordOptions, Recording, Stop, UnwindMode},
     target::{
         Choice, Target,
         command::{RunningCommand, shell_exit_code},
@@ -49,13 +48,12 @@ const TERMINATE_GRACE: Duration = Duration::from_secs(2);
 
 /// Runs the command; gives the process's exit code. `begun_ns`: when the profiler was started (`CLOCK_MONOTONIC`).
 pub fn run(args: &RecordArgs, log_level: LogLevel, begun_ns: u64) -> Result<u8, Failure> {
-    check_frequency(args.frequency)?;
-    check_events(&args.event)?;
+    let event = event::resolve(args)?;
     let force_fallback = forced_fallbacks(&args.force_fallback)?;
     // Outputs first: an hour's recording must not end in "permission denied".
     let outputs = open_outputs(args)?;
     let mut target = resolve_target(args)?;
-    let options = record_options(args, log_level, &target, force_fallback)?;
+    let options = record_options(args, event, log_level, &target, force_fallback)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -104,33 +102,6 @@ async fn record(
     abort_on_second_signal();
     let outcome = recording.finish(stop).map_err(|e| explain::session(&e))?;
     Ok((outcome, command))
-}
-
-fn check_frequency(hz: u64) -> Result<(), Failure> {
-    if !FREQUENCY_HZ.contains(&hz) {
-        let (low, high) = (FREQUENCY_HZ.start(), FREQUENCY_HZ.end());
-        let message = format!("-F {hz}: the sampling frequency must be between {low} and {high} Hz");
-        return Err(Failure::new(Exit::Usage, message).mend("99 Hz is the default; 999 Hz gives fine detail"));
-    }
-    if let Some(max) = Limits::read().perf_event_max_sample_rate
-        && i64::try_from(hz).is_ok_and(|hz| hz > max)
-    {
-        let message = format!("-F {hz}: kernel.perf_event_max_sample_rate is {max}");
-        let mend = format!("use -F {max}, or: sysctl kernel.perf_event_max_sample_rate={hz}");
-        return Err(Failure::new(Exit::Usage, message).mend(mend));
-    }
-    Ok(())
-}
-
-fn check_events(events: &[String]) -> Result<(), Failure> {
-    match events.iter().find(|event| probe::find(event).is_none()) {
-        None => Ok(()),
-        Some(unknown) => {
-            let known: Vec<&str> = PROBES.iter().map(|probe| probe.name).collect();
-            let message = format!("-e {}: no such event", name::clean(unknown.as_bytes()));
-            Err(Failure::new(Exit::Usage, message).mend(format!("events: {}", known.join(", "))))
-        }
-    }
 }
 
 fn forced_fallbacks(names: &[String]) -> Result<Vec<Feature>, Failure> {
@@ -211,6 +182,7 @@ fn narrow(args: &RecordArgs, target: &mut Target) -> Result<(), Failure> {
 
 fn record_options(
     args: &RecordArgs,
+    (event, frequency_hz): (Event, u64),
     log_level: LogLevel,
     target: &Target,
     force_fallback: Vec<Feature>,
@@ -231,7 +203,8 @@ fn record_options(
         }
     };
     Ok(RecordOptions {
-        frequency_hz: args.frequency,
+        event,
+        frequency_hz,
         duration: args.duration,
         filter: target.filter,
         targets: target.pids.clone(),

@@ -22,11 +22,11 @@ pub struct Meta {
     pub duration_ns: u64,
     /// The events, in the order of the sample types: `cpu`, ...
     pub events: Vec<String>,
-    /// What drives the samples: `cycles` or `cpu-clock`.
+    /// What drives the samples: `cycles`, `cpu-clock`, or the tracepoint that is hit.
     pub sampler: String,
     /// Why it is not the hardware's cycle counter, if it is not.
     pub sampler_reason: Option<String>,
-    /// Samples per second and CPU.
+    /// Samples per second and CPU; 0 if no timer makes them.
     pub frequency_hz: u64,
     /// What was sampled, in words: `all processes`, `pid 42 and its children`, ...
     pub target: String,
@@ -36,9 +36,10 @@ pub struct Meta {
     pub window_ns: u64,
     /// Samples that hit an idle CPU (they are in the profile only if asked for).
     pub idle_samples: u64,
-    /// Timer ticks delivered on all CPUs, idle and filtered ones included.
+    /// Timer ticks delivered on all CPUs (hits, of a tracepoint), idle and filtered ones included.
     pub ticks: u64,
-    /// Timer ticks that rate, duration and CPUs should have given (0 with a hardware event, whose rate varies).
+    /// Timer ticks that rate, duration and CPUs should have given (0 with a hardware event, whose rate varies, and with
+    /// a tracepoint).
     pub expected_ticks: u64,
     /// Limitations of this run that the reader should know: features that were off, and why.
     pub notes: Vec<String>,

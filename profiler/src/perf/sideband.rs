@@ -17,8 +17,9 @@ use super::{
     sampler::{attr, check, open},
 };
 
-/// Data bytes of each CPU's ring: about 1,000 records, some 150 program starts between two reads.
-const RING_BYTES: usize = 128 * 1024;
+/// Data bytes of each CPU's ring: about 2,000 records, some 300 program starts or 4,000 ends of processes between two
+/// reads. With its head it stays below `kernel.perf_event_mlock_kb`.
+const RING_BYTES: usize = 256 * 1024;
 
 /// The reader is woken after so many bytes of records of one CPU: two or three. A program's start is 400 (static) to
 /// 900 bytes of them, so that it wakes the reader while it is alive, which then reads on until nothing comes any more:

@@ -1,11 +1,24 @@
-//! Probes, user side: what each one is (its [`ProbeSpec`]), how it is attached, and its maps read into typed records.
+//! Probes, user side: what each one is (its [`ProbeSpec`]) and how it is attached.
 //!
 //! One module per probe under the name it has in `profiler-ebpf/src/probe` and `profiler-common/src/probe`. [`PROBES`]
 //! drives the command line's help, `doctor`, `list` and the README's table. A probe never formats and names no symbols.
+//! All of them count samples by stack ([`crate::bpf::samples`]).
 
 pub mod cpu;
+pub mod switches;
 
-use crate::model::Unit;
+use std::io;
+
+use profiler_common::sample::Programs;
+
+use crate::{
+    bpf::{
+        BpfError,
+        load::Kernel,
+        samples::{Samples, Sizing},
+    },
+    model::Unit,
+};
 
 /// A sample type that a probe yields.
 #[derive(Clone, Copy, Debug)]
@@ -21,14 +34,20 @@ pub struct SampleTypeSpec {
 /// What a probe is.
 #[derive(Clone, Copy, Debug)]
 pub struct ProbeSpec {
+    /// Which one.
+    pub event: Event,
     /// The event's name for `-e`.
     pub name: &'static str,
     /// One line: what question it answers.
     pub summary: &'static str,
     /// Kernel hooks it attaches to.
     pub hooks: &'static [&'static str],
+    /// The kernel function that is hooked, if it is one: frames inside of it are the hook's own.
+    pub hooked: Option<&'static str>,
     /// What it yields.
     pub sample_types: &'static [SampleTypeSpec],
+    /// Its programs.
+    pub programs: Programs,
     /// Oldest kernel it works on, (major, minor).
     pub minimum_kernel: (u32, u32),
     /// `doctor` checks that must pass.
@@ -36,9 +55,105 @@ pub struct ProbeSpec {
 }
 
 /// All probes.
-pub const PROBES: &[ProbeSpec] = &[cpu::SPEC];
+pub const PROBES: &[ProbeSpec] = &[cpu::SPEC, switches::SPEC];
 
 /// The probe of that name.
 pub fn find(name: &str) -> Option<&'static ProbeSpec> {
     PROBES.iter().find(|probe| probe.name == name)
+}
+
+/// What makes a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A tick of each CPU's timer, or so many cycles.
+    Cpu,
+    /// A task leaves the CPU.
+    ContextSwitches,
+}
+
+impl Event {
+    /// The probe's registry entry.
+    pub const fn spec(self) -> &'static ProbeSpec {
+        match self {
+            Self::Cpu => &cpu::SPEC,
+            Self::ContextSwitches => &switches::SPEC,
+        }
+    }
+
+    /// Sizes of the maps that its samples are counted in. The frequency is that of the timer, if there is one.
+    pub fn sizing(self, frequency_hz: u64, cpus: usize) -> Sizing {
+        match self {
+            Self::Cpu => cpu::sizing(frequency_hz, cpus),
+            Self::ContextSwitches => switches::sizing(cpus),
+        }
+    }
+}
+
+/// A failure to set a probe up.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// eBPF side.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+    /// perf_event_open(2) or its ioctls.
+    #[error("cannot sample at {frequency_hz} Hz: {source}")]
+    Sampler {
+        /// The frequency asked for.
+        frequency_hz: u64,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A probe that is set up.
+pub enum Probe {
+    /// The `cpu` probe.
+    Cpu(cpu::CpuProbe),
+    /// The `context-switches` probe.
+    Switches(switches::SwitchesProbe),
+}
+
+impl Probe {
+    /// Loads the event's program and prepares what hits it. No samples are taken yet.
+    pub fn open(
+        event: Event,
+        kernel: &mut Kernel,
+        cpus: &[u32],
+        frequency_hz: u64,
+    ) -> Result<Self, ProbeError> {
+        match event {
+            Event::Cpu => Ok(Self::Cpu(cpu::CpuProbe::open(kernel, cpus, frequency_hz)?)),
+            Event::ContextSwitches => Ok(Self::Switches(switches::SwitchesProbe::open(kernel, cpus)?)),
+        }
+    }
+
+    /// Begins to take samples.
+    pub fn enable(&mut self, kernel: &mut Kernel) -> Result<(), ProbeError> {
+        match self {
+            Self::Cpu(probe) => probe.enable(),
+            Self::Switches(probe) => Ok(probe.enable(kernel)?),
+        }
+    }
+
+    /// Stops taking samples; what was taken until now is then complete, to be read by [`Samples::finish`].
+    pub fn disable(&mut self, samples: &mut Samples) -> Result<(), ProbeError> {
+        match self {
+            Self::Cpu(probe) => probe.disable(),
+            Self::Switches(probe) => Ok(probe.disable(samples)?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_is_registered_once() {
+        for probe in PROBES {
+            assert_eq!(find(probe.name).map(|found| found.event), Some(probe.event));
+            assert_eq!(probe.event.spec().name, probe.name);
+        }
+    }
 }

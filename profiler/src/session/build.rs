@@ -9,7 +9,7 @@ use crate::{
     model::{
         LocationId, Profile, Reason, Sample, SampleType, Stack, StackEnd, StackId, Thread, ThreadId, name,
     },
-    symbolize::{Names, Symbolizer, is_idle},
+    symbolize::{FrameId, Names, Symbolizer, is_idle},
 };
 
 /// Name of the process that stands for idle CPUs.
@@ -24,6 +24,8 @@ pub struct BuildOptions {
     pub values: Vec<i64>,
     /// Keep samples of idle CPUs.
     pub idle: bool,
+    /// The kernel function that is hooked (`ProbeSpec::hooked`).
+    pub hooked: Option<&'static str>,
 }
 
 /// The profile, and how many samples hit an idle CPU.
@@ -42,6 +44,7 @@ pub fn build(collector: &Collector, symbolizer: Symbolizer, options: &BuildOptio
         profile,
         kept: collector.stacks(),
         names: &names,
+        hooked: options.hooked,
         stacks: HashMap::new(),
         threads: HashMap::new(),
         unresolved: BTreeMap::new(),
@@ -61,6 +64,7 @@ struct Builder<'a> {
     profile: Profile,
     kept: &'a [KeptStack],
     names: &'a Names,
+    hooked: Option<&'static str>,
     stacks: HashMap<(u32, u32), StackId>,
     threads: HashMap<Thread, ThreadId>,
     unresolved: BTreeMap<Reason, u64>,
@@ -112,7 +116,7 @@ impl Builder<'_> {
     fn joined(&self, kernel: &KeptStack, user: &KeptStack, idle_task: bool) -> (Vec<LocationId>, StackEnd) {
         let user_walk = user.end.unwrap_or(WalkEnd::Ended);
         let (real, user_end) = self.names.user_end(&user.frames, user_walk);
-        let frames = kernel.frames.iter().chain(&user.frames[..real]);
+        let frames = self.without_hook(&kernel.frames).iter().chain(&user.frames[..real]);
         let locations = frames.map(|&frame| self.names.location(frame)).collect();
         let end = match (kernel.end, user.end) {
             (None, _) | (_, None) => StackEnd::Lost,
@@ -123,6 +127,17 @@ impl Builder<'_> {
             _ => StackEnd::Lost,
         };
         (locations, end)
+    }
+
+    /// The frames of a kernel stack from the hooked function on: inside of it are those of the hook, the profiler's own
+    /// program among them.
+    fn without_hook<'f>(&self, frames: &'f [FrameId]) -> &'f [FrameId] {
+        let Some(hooked) = self.hooked else { return frames };
+        let is_hooked = |frame: &FrameId| {
+            let location = &self.profile.locations[self.names.location(*frame).index()];
+            location.lines.iter().any(|line| self.profile.functions[line.function.index()].name == hooked)
+        };
+        frames.iter().position(is_hooked).map_or(frames, |at| &frames[at..])
     }
 
     fn thread(&mut self, thread: &SampledThread, idle: bool) -> ThreadId {

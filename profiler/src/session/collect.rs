@@ -8,12 +8,12 @@ use std::{collections::HashMap, hash::Hash};
 
 use profiler_common::{
     Comm,
-    probe::cpu::{CountKey, CountValue},
+    sample::{CountKey, CountValue},
     stack::{EMPTY_STACK, WalkEnd},
 };
 
 use crate::{
-    probe::cpu::Window,
+    bpf::samples::Window,
     symbolize::{FrameId, Owner, Symbolizer},
 };
 
@@ -103,6 +103,8 @@ pub struct Collector {
     thread_index: HashMap<ThreadKey, u32>,
     stacks: Interner<KeptStack>,
     user_cache: HashMap<(u32, u64, u64), u32>,
+    /// `Symbolizer::replacements` that the cache is of.
+    replacements: u64,
     kernel_cache: HashMap<u64, u32>,
     samples: HashMap<SampleKey, u64>,
     window_ns: u64,
@@ -116,6 +118,7 @@ impl Collector {
             thread_index: HashMap::new(),
             stacks: Interner::new(),
             user_cache: HashMap::new(),
+            replacements: 0,
             kernel_cache: HashMap::new(),
             samples: HashMap::new(),
             window_ns,
@@ -128,6 +131,9 @@ impl Collector {
             self.halve_resolution();
         }
         let number = (start_ns / self.window_ns) as u32;
+        if std::mem::replace(&mut self.replacements, symbolizer.replacements()) != self.replacements {
+            self.user_cache.clear();
+        }
         for (key, value) in &window.counts {
             let thread = self.thread(key, value, symbolizer);
             let kernel = self.kernel_stack(key, value, window, symbolizer);
@@ -195,8 +201,16 @@ impl Collector {
         }
         let Some(stack) = window.stack(key.user_stack) else { return self.no_stack(true) };
         let mut frames = Vec::with_capacity(stack.frames.len());
-        let broke = symbolizer.user_stack(owner(key, value), &stack.frames, &mut frames);
+        let owner = owner(key, value);
+        let right = match stack.end {
+            // Walked by the kernel, which needs to know nothing.
+            WalkEnd::Ended | WalkEnd::UnknownProcess | WalkEnd::NoRegisters | WalkEnd::TailCallFailed => None,
+            _ => symbolizer.right_frames(owner, &stack.frames),
+        };
+        let walked = &stack.frames[..right.unwrap_or(stack.frames.len())];
+        let broke = symbolizer.user_stack(owner, walked, &mut frames);
         let end = match stack.end {
+            _ if right.is_some() => WalkEnd::NotLoaded,
             WalkEnd::Ended | WalkEnd::Truncated if broke => WalkEnd::Ended,
             // What was mapped when it was walked is not known any more.
             WalkEnd::Complete if broke => WalkEnd::NoMapping,

@@ -2,13 +2,14 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use profiler_common::probe::cpu::Seen;
+use profiler_common::sample::Seen;
 
 use super::{RecordOptions, SessionError};
 use crate::{
+    bpf::samples::Samples,
     model::{Meta, name::clean},
-    perf::sampler::Clock,
-    probe::cpu::CpuProbe,
+    perf::sampler::{Clock, Sampler},
+    probe::{Probe, switches},
 };
 
 /// Wall-clock time now, ns since the Unix epoch.
@@ -21,7 +22,9 @@ pub struct Facts<'a> {
     /// What was asked for.
     pub options: &'a RecordOptions,
     /// The probe, after it was disabled.
-    pub probe: &'a CpuProbe,
+    pub probe: &'a Probe,
+    /// Its maps.
+    pub samples: &'a Samples,
     /// Start of sampling, ns since the Unix epoch.
     pub start_unix_ns: u64,
     /// Length of the recording, ns.
@@ -32,29 +35,57 @@ pub struct Facts<'a> {
     pub notes: Vec<String>,
 }
 
+/// What made the samples.
+struct Driver {
+    name: &'static str,
+    reason: Option<String>,
+    cpus: usize,
+    expected_ticks: u64,
+}
+
+impl Driver {
+    fn of(facts: &Facts<'_>) -> Self {
+        match facts.probe {
+            Probe::Cpu(probe) => Self::timer(probe.sampler(), facts),
+            Probe::Switches(probe) => {
+                Self { name: switches::TRACEPOINT, reason: None, cpus: probe.cpus(), expected_ticks: 0 }
+            }
+        }
+    }
+
+    fn timer(sampler: &Sampler, facts: &Facts<'_>) -> Self {
+        let expected_ticks = match sampler.clock() {
+            Clock::CpuClock => expected_ticks(facts.options.frequency_hz, facts.duration_ns, sampler.cpus()),
+            Clock::Cycles => 0,
+        };
+        Self {
+            name: sampler.clock().name(),
+            reason: sampler.fallback_reason().map(str::to_owned),
+            cpus: sampler.cpus(),
+            expected_ticks,
+        }
+    }
+}
+
 /// Makes the header. The number of idle samples is known only after naming.
 pub fn meta(facts: Facts<'_>) -> Result<Meta, SessionError> {
     let uname = rustix::system::uname();
-    let sampler = facts.probe.sampler();
-    let expected_ticks = match sampler.clock() {
-        Clock::CpuClock => expected_ticks(facts.options.frequency_hz, facts.duration_ns, sampler.cpus()),
-        Clock::Cycles => 0,
-    };
+    let Driver { name, reason, cpus, expected_ticks } = Driver::of(&facts);
     let mut notes = facts.options.notes.clone();
     notes.extend(facts.notes);
-    let ticks = facts.probe.seen(Seen::Ticks)?;
+    let ticks = facts.samples.seen(Seen::Hits)?;
     notes.extend(undelivered(ticks, expected_ticks));
     Ok(Meta {
         profiler_version: env!("CARGO_PKG_VERSION").to_owned(),
         host: clean(uname.nodename().to_bytes()),
         kernel: clean(uname.release().to_bytes()),
         arch: clean(uname.machine().to_bytes()),
-        cpus: sampler.cpus() as u32,
+        cpus: cpus as u32,
         start_unix_ns: facts.start_unix_ns,
         duration_ns: facts.duration_ns,
-        events: vec![crate::probe::cpu::SPEC.name.to_owned()],
-        sampler: sampler.clock().name().to_owned(),
-        sampler_reason: sampler.fallback_reason().map(str::to_owned),
+        events: vec![facts.options.event.spec().name.to_owned()],
+        sampler: name.to_owned(),
+        sampler_reason: reason,
         frequency_hz: facts.options.frequency_hz,
         target: facts.options.target_words.clone(),
         command: facts.options.command_line.clone(),

@@ -9,6 +9,8 @@ pub mod collect;
 mod cost;
 mod facts;
 mod fallbacks;
+mod load;
+mod pace;
 mod recording;
 mod unwinding;
 
@@ -19,7 +21,12 @@ use profiler_common::{filter::FilterConfig, task::TaskOffsets};
 pub use crate::perf::clock::monotonic_ns;
 pub use recording::{Progress, Recording, Stop};
 
-use crate::{bpf::BpfError, host::features::Feature, model::Profile, probe::cpu::CpuError};
+use crate::{
+    bpf::BpfError,
+    host::features::Feature,
+    model::Profile,
+    probe::{Event, ProbeError},
+};
 
 /// Frequencies that make sense: below 1 nothing is sampled, above 20 kHz the kernel does little else.
 pub const FREQUENCY_HZ: std::ops::RangeInclusive<u64> = 1..=20_000;
@@ -38,7 +45,9 @@ pub enum UnwindMode {
 /// What to record, resolved: no part of it can be wrong any more but for the host's permission.
 #[derive(Clone, Debug)]
 pub struct RecordOptions {
-    /// Samples per second and CPU.
+    /// What makes a sample.
+    pub event: Event,
+    /// Samples per second and CPU; 0 for an event that no timer makes.
     pub frequency_hz: u64,
     /// Stop after this time.
     pub duration: Option<Duration>,
@@ -74,9 +83,9 @@ pub enum SessionError {
     /// eBPF object, programs or maps.
     #[error(transparent)]
     Bpf(#[from] BpfError),
-    /// The `cpu` probe.
+    /// The probe.
     #[error(transparent)]
-    Cpu(#[from] CpuError),
+    Probe(#[from] ProbeError),
     /// The stream of process events.
     #[error("cannot open perf's stream of process events: {0}")]
     Sideband(#[source] std::io::Error),

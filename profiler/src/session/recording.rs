@@ -6,34 +6,37 @@ use std::{
     time::Duration,
 };
 
-use profiler_common::{loss::Loss, stack::MAX_FRAMES};
+use profiler_common::loss::Loss;
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    time::{Instant, MissedTickBehavior, interval_at, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 use super::{
-    Outcome, RecordOptions, SessionError, UnwindMode,
+    Outcome, RecordOptions, SessionError,
     build::{BuildOptions, build},
     collect::Collector,
     cost::{cpu_ns, peak_rss_bytes},
     facts::{Facts, meta, unix_ns},
-    fallbacks::{Fallbacks, TaskAccess},
+    fallbacks::Fallbacks,
+    load::{Loaded, load},
+    pace::Pace,
     unwinding::Unwinding,
 };
 use crate::{
-    bpf::{load::Kernel, load::LoadOptions, stats::RunTime, targets::Targets},
-    host::{cpus, features::Feature, limits::Limits},
-    model::{Cost, Losses, SampleType},
+    bpf::{
+        load::Kernel,
+        samples::{Samples, Sizing, WalkPrograms, Window},
+        stats::RunTime,
+        targets::Targets,
+    },
+    host::{cpus, features::Feature},
+    model::{Cost, Losses, SampleType, Unit},
     perf::{clock::monotonic_ns, record::ProcessEvent, sideband::Sideband},
-    probe::cpu::{self, CpuProbe, Sizing, WalkPrograms},
+    probe::Probe,
     symbolize::{Symbolizer, Watch},
     unwind::builder::Built,
 };
-
-/// Process events are read at most this often: the first one after a pause at once, those of an exec storm with 50
-/// wake-ups a second. (200 cost 0.3 % of a core more, and short-lived processes' files are mostly known by then.)
-const EVENT_PACE: Duration = Duration::from_millis(20);
 
 /// Why a recording ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +65,9 @@ pub struct Recording<'a> {
     options: &'a RecordOptions,
     kernel: Kernel,
     targets: Targets,
-    probe: CpuProbe,
+    samples: Samples,
+    probe: Probe,
+    _walk: Option<WalkPrograms>,
     sideband: AsyncFd<SidebandFd>,
     unwinding: Option<Unwinding>,
     symbolizer: Symbolizer,
@@ -72,6 +77,7 @@ pub struct Recording<'a> {
     cpus: Vec<u32>,
     start_unix_ns: u64,
     start_ns: u64,
+    window_ns: u64,
     window_start_ns: u64,
     lost_events: u64,
     notes: Vec<String>,
@@ -103,12 +109,13 @@ impl<'a> Recording<'a> {
         let sideband =
             Sideband::open(cpus, fallbacks.may_use(Feature::MmapBuildId)).map_err(SessionError::Sideband)?;
         fallbacks.tried(Feature::MmapBuildId, sideband.build_ids());
-        let sizing = Sizing::new(options.frequency_hz, cpus.len());
-        let probe = CpuProbe::open(&mut kernel, cpus, options.frequency_hz, sizing, walk)?;
+        let sizing = options.event.sizing(options.frequency_hz, cpus.len());
+        let samples = Samples::new(&mut kernel, &sizing)?;
+        let mut probe = Probe::open(options.event, &mut kernel, cpus, options.frequency_hz)?;
         for &pid in &options.targets {
             targets.add(pid)?;
         }
-        probe.enable()?;
+        probe.enable(&mut kernel)?;
         let start_ns = monotonic_ns();
         // A filter by process names who is looked at; the others can match any process, also one that starts later.
         let watch = if options.filter.by_process != 0 { Watch::Known } else { Watch::All };
@@ -117,16 +124,19 @@ impl<'a> Recording<'a> {
             options,
             kernel,
             targets,
+            samples,
             probe,
+            _walk: walk,
             sideband: watch_events(sideband)?,
             unwinding,
             symbolizer: Symbolizer::new(watch),
-            collector: Collector::new(sizing.window_ns),
+            collector: Collector::new(sizing.longest_window_ns),
             run_time,
             sizing,
             cpus: cpus.to_vec(),
             start_unix_ns: unix_ns(),
             start_ns,
+            window_ns: sizing.first_window_ns,
             window_start_ns: 0,
             lost_events: 0,
             notes: note.into_iter().chain(unwind_note).chain(fallbacks.into_notes()).collect(),
@@ -164,17 +174,14 @@ impl<'a> Recording<'a> {
         ended: impl Future<Output = Stop>,
         mut progress: impl FnMut(Progress),
     ) -> Result<Stop, SessionError> {
-        let window = Duration::from_nanos(self.sizing.window_ns);
-        let mut windows = interval_at(Instant::now() + window, window);
-        windows.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut window_end = Instant::now() + Duration::from_nanos(self.window_ns);
         let deadline = self.options.duration.map(|duration| Instant::now() + duration);
         tokio::pin!(ended);
-        let mut next_events = Instant::now();
-        // What a process does first comes in a burst that the side band does not tell the end of.
-        let mut more_events = false;
+        let mut pace = Pace::new();
         loop {
+            let more_events = pace.is_more_expected(self.symbolizer.replacements());
             let events = async {
-                sleep_until(next_events).await;
+                sleep_until(pace.next()).await;
                 if more_events {
                     return Ok(());
                 }
@@ -185,8 +192,8 @@ impl<'a> Recording<'a> {
                 () = at(deadline) => return Ok(Stop::Duration),
                 ready = events => {
                     ready.map_err(SessionError::Sideband)?;
-                    more_events = self.read_events() > 0;
-                    next_events = Instant::now() + EVENT_PACE;
+                    pace.read(self.read_events());
+                    self.tell_changes()?;
                 }
                 next = next_of(&mut self.unwinding) => match next? {
                     Some(table) => {
@@ -196,8 +203,10 @@ impl<'a> Recording<'a> {
                     }
                     None => self.answer_requests()?,
                 },
-                _ = windows.tick() => {
+                () = sleep_until(window_end) => {
+                    window_end = Instant::now();
                     self.end_window()?;
+                    window_end += Duration::from_nanos(self.window_ns);
                     progress(self.progress());
                     if self.options.filter.by_process != 0 && !self.targets.any_left()? {
                         return Ok(Stop::TargetsGone);
@@ -226,6 +235,14 @@ impl<'a> Recording<'a> {
         })
     }
 
+    /// Tells the kernel side of new mappings at once: what they replaced would be walked wrongly.
+    fn tell_changes(&mut self) -> Result<(), SessionError> {
+        match &mut self.unwinding {
+            Some(unwinding) => unwinding.tell_changes(&mut self.symbolizer),
+            None => Ok(()),
+        }
+    }
+
     /// Answers the kernel side's requests for mappings and tables, behind the events that tell of them.
     fn answer_requests(&mut self) -> Result<(), SessionError> {
         self.read_events();
@@ -237,26 +254,32 @@ impl<'a> Recording<'a> {
 
     fn end_window(&mut self) -> Result<(), SessionError> {
         let end_ns = monotonic_ns();
-        let window = self.probe.rotate()?;
+        let window = self.samples.rotate()?;
         if let Some(unwinding) = &mut self.unwinding {
             unwinding.window_ended();
         }
         // Events first: they tell which images the window's samples belong to.
         self.read_events();
-        self.collector.add(&window, self.window_start_ns, &mut self.symbolizer);
+        self.tell_changes()?;
+        self.add(&window);
+        self.window_ns = self.sizing.next_window_ns(self.window_ns, &window);
         self.symbolizer.drained(end_ns);
         self.window_start_ns = end_ns.saturating_sub(self.start_ns);
         self.kernel.flush_log();
         Ok(())
     }
 
+    fn add(&mut self, window: &Window) {
+        self.collector.add(window, self.window_start_ns, &mut self.symbolizer);
+    }
+
     /// Stops sampling, drains what is left and resolves all names.
     pub fn finish(mut self, stop: Stop) -> Result<Outcome, SessionError> {
-        self.probe.disable()?;
+        self.probe.disable(&mut self.samples)?;
         let end_ns = monotonic_ns();
-        let window = self.probe.finish()?;
+        let window = self.samples.finish()?;
         self.read_events();
-        self.collector.add(&window, self.window_start_ns, &mut self.symbolizer);
+        self.add(&window);
         self.kernel.flush_log();
         drop(window);
         let mut losses = self.losses()?;
@@ -264,18 +287,21 @@ impl<'a> Recording<'a> {
         let mut meta = meta(Facts {
             options: self.options,
             probe: &self.probe,
+            samples: &self.samples,
             start_unix_ns: self.start_unix_ns,
             duration_ns: end_ns.saturating_sub(self.start_ns),
             window_ns: self.collector.window_ns(),
             notes: std::mem::take(&mut self.notes),
         })?;
-        let missed = meta.expected_ticks.saturating_sub(meta.ticks);
-        losses.counters.insert("ticks_not_delivered".to_owned(), missed);
+        if matches!(self.probe, Probe::Cpu(_)) {
+            let missed = meta.expected_ticks.saturating_sub(meta.ticks);
+            losses.counters.insert("ticks_not_delivered".to_owned(), missed);
+        }
         let mut cost = self.recording_cost();
         let cpu_before_naming = cpu_ns();
         // The kernel side is done: its memory and descriptors are given back before names are read.
-        let Self { collector, symbolizer, options, kernel, probe, targets, sideband, unwinding, .. } = self;
-        drop((probe, targets, kernel, sideband, unwinding));
+        let Self { collector, symbolizer, options, kernel, samples, targets, sideband, unwinding, .. } = self;
+        drop((samples, targets, kernel, sideband, unwinding));
         let built = build(&collector, symbolizer, &build_options(options));
         let mut profile = built.profile;
         meta.idle_samples = built.idle_samples;
@@ -296,7 +322,7 @@ impl<'a> Recording<'a> {
 
     fn losses(&self) -> Result<Losses, SessionError> {
         let mut losses = Losses::default();
-        for (loss, count) in self.probe.losses()? {
+        for (loss, count) in self.samples.losses()? {
             losses.counters.insert(loss.name().to_owned(), count);
         }
         losses.counters.insert("process_events_lost".to_owned(), self.lost_events);
@@ -323,7 +349,7 @@ impl<'a> Recording<'a> {
             setup_and_naming_cpu_ns: self.cpu_at_start.0 + self.cpu_at_start.1,
             recording_peak_rss_bytes: peak_rss_bytes(),
             kernel_map_bytes: self.kernel.map_memory()
-                + self.probe.map_memory()
+                + self.samples.map_memory()
                 + self.targets.map_memory()
                 + self.unwinding.as_ref().map_or(0, Unwinding::memory),
             unwind_tables: unwind.tables,
@@ -331,47 +357,6 @@ impl<'a> Recording<'a> {
             unwind_tables_ns: unwind.built_ns,
             ..self.cost
         }
-    }
-}
-
-/// The loaded object, and what walks by tables.
-struct Loaded {
-    kernel: Kernel,
-    walk: Option<(Unwinding, WalkPrograms)>,
-    /// Why nothing does, although it was to.
-    note: Option<String>,
-}
-
-/// Loads the object, to walk by tables if so asked and if it can be done.
-fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, SessionError> {
-    let kernel = |unwind| {
-        Kernel::load(&LoadOptions {
-            filter: options.filter,
-            offsets: access.offsets,
-            helpers: access.helpers,
-            stack_limit: stack_limit(),
-            unwind,
-            log: options.log,
-        })
-    };
-    let by_tables = || -> Result<_, SessionError> {
-        if access.offsets.known == 0 {
-            return Err(SessionError::NoTables(
-                "the kernel's BTF is not known, see `profiler doctor`".to_owned(),
-            ));
-        }
-        let mut kernel = kernel(true)?;
-        let unwinding = Unwinding::start(&mut kernel, options.unwind_memory)?;
-        let programs = WalkPrograms::load(&mut kernel)?;
-        Ok(Loaded { kernel, walk: Some((unwinding, programs)), note: None })
-    };
-    match options.unwind {
-        UnwindMode::EhFrame => by_tables(),
-        UnwindMode::FramePointer => Ok(Loaded { kernel: kernel(false)?, walk: None, note: None }),
-        UnwindMode::Auto => by_tables().or_else(|error| {
-            let note = format!("user stacks are walked by frame pointers only: {error}");
-            Ok(Loaded { kernel: kernel(false)?, walk: None, note: Some(note) })
-        }),
     }
 }
 
@@ -389,17 +374,16 @@ fn watch_events(sideband: Sideband) -> Result<AsyncFd<SidebandFd>, SessionError>
         .map_err(|error| SessionError::Sideband(error.into()))
 }
 
-/// Frames that the kernel's walker gives at most here.
-fn stack_limit() -> u32 {
-    let limit = Limits::read().perf_event_max_stack.and_then(|limit| u32::try_from(limit).ok());
-    limit.unwrap_or(u32::MAX).min(MAX_FRAMES as u32)
-}
-
 fn build_options(options: &RecordOptions) -> BuildOptions {
-    let sample_types =
-        cpu::SPEC.sample_types.iter().map(|spec| SampleType::new(spec.name, spec.unit)).collect();
-    let period_ns = 1_000_000_000 / options.frequency_hz.max(1);
-    BuildOptions { sample_types, values: vec![1, period_ns as i64], idle: options.idle }
+    let types = options.event.spec().sample_types;
+    let period_ns = 1_000_000_000i64.checked_div(options.frequency_hz as i64).unwrap_or(0);
+    let value = |unit| if unit == Unit::Nanoseconds { period_ns } else { 1 };
+    BuildOptions {
+        sample_types: types.iter().map(|spec| SampleType::new(spec.name, spec.unit)).collect(),
+        values: types.iter().map(|spec| value(spec.unit)).collect(),
+        idle: options.idle,
+        hooked: options.event.spec().hooked,
+    }
 }
 
 async fn at(deadline: Option<Instant>) {

@@ -12,7 +12,7 @@ use crate::{
         load::Kernel,
         unwind::{Requests, UnwindMaps},
     },
-    perf::record::ProcessEvent,
+    perf::{clock::monotonic_ns, record::ProcessEvent},
     symbolize::{CodeFile, ModuleKey, Symbolizer},
     unwind::{
         Code, FileId, Opened, Range, Stats, UnwindError, Unwinder,
@@ -100,7 +100,10 @@ impl Unwinding {
 
     fn set(&mut self, pid: u32, incarnation: u64, symbolizer: &mut Symbolizer) -> Result<bool, SessionError> {
         let ranges = ranges(pid, symbolizer).unwrap_or_default();
-        Ok(self.unwinder.set_process(pid, incarnation, &ranges, &mut |file| open(file, symbolizer))?)
+        let is_new =
+            self.unwinder.set_process(pid, incarnation, &ranges, &mut |file| open(file, symbolizer))?;
+        symbolizer.told(pid, monotonic_ns());
+        Ok(is_new)
     }
 
     /// Takes in an event that the symbolizer has observed.

@@ -1,7 +1,8 @@
 //! The executable mappings of one program image, as they were over time.
 //!
 //! The kernel reports mappings that appear, never ones that go: what a new mapping covers is gone. What it replaced is
-//! kept for a while, because samples are looked up up to a drain interval after they were taken.
+//! kept for a while, because samples are looked up up to a drain interval after they were taken, and because a walk by
+//! unwind tables goes by it until it is told.
 
 use super::{
     module::{ModuleKey, Modules},
@@ -39,6 +40,12 @@ impl Mapping {
             == (other.start, other.end, other.file_offset, other.module)
     }
 
+    /// Whether an address in both is the same place of the same module.
+    fn is_same_code(&self, other: &Self) -> bool {
+        let offset = |mapping: &Self| mapping.file_offset.wrapping_sub(mapping.start);
+        self.module == other.module && (self.module == ModuleKey::ANONYMOUS || offset(self) == offset(other))
+    }
+
     /// The part from `start` to `end`.
     fn part(&self, start: u64, end: u64) -> Self {
         Self {
@@ -50,13 +57,26 @@ impl Mapping {
     }
 }
 
+/// A walk that ends now may have begun this long ago, ns: some hundred frames of a microsecond at most.
+const WALK_NS: u64 = 1_000_000;
+
+/// A mapping that is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Replaced {
+    mapping: Mapping,
+    /// When something else took its place.
+    until_ns: u64,
+    /// When whoever walks by unwind tables was told.
+    told_ns: Option<u64>,
+}
+
 /// All executable mappings of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mappings {
     /// Sorted, disjoint.
     current: Vec<Mapping>,
-    /// With the time each was replaced, oldest first.
-    replaced: Vec<(Mapping, u64)>,
+    /// Oldest first.
+    replaced: Vec<Replaced>,
 }
 
 impl Mappings {
@@ -66,10 +86,10 @@ impl Mappings {
         self.current.get(at).is_some_and(|old| old.is_same_place(new))
     }
 
-    /// Adds a mapping; what it overlaps is cut.
-    pub fn insert(&mut self, new: Mapping) {
+    /// Adds a mapping; what it overlaps is cut. Whether something else was there.
+    pub fn insert(&mut self, new: Mapping) -> bool {
         if new.start >= new.end || self.contains(&new) {
-            return;
+            return false;
         }
         let first = self.current.partition_point(|old| old.end <= new.start);
         let last = self.current.partition_point(|old| old.start < new.end);
@@ -85,17 +105,20 @@ impl Mappings {
                 pieces.push(old.part(new.end, old.end));
             }
         }
-        for old in &self.current[first..last] {
-            let gone = old.part(old.start.max(new.start), old.end.min(new.end));
+        let mut replaced = false;
+        for old in self.current[first..last].iter().filter(|old| !old.is_same_code(&new)) {
+            let mapping = old.part(old.start.max(new.start), old.end.min(new.end));
             if self.replaced.len() == MAX_REPLACED {
                 self.replaced.remove(0);
             }
-            self.replaced.push((gone, new.since_ns));
+            self.replaced.push(Replaced { mapping, until_ns: new.since_ns, told_ns: None });
+            replaced = true;
         }
         if self.current.len() - (last - first) + pieces.len() <= MAX_CURRENT {
             self.current.splice(first..last, pieces);
             self.join_anonymous(first);
         }
+        replaced
     }
 
     /// JIT compilers make memory executable page by page; neighbouring pieces are one.
@@ -124,15 +147,35 @@ impl Mappings {
         }
         // Before its time: something else was there. If that is not known any more, the event came a moment after
         // the mapping was usable.
-        let was = |(mapping, until): &&(Mapping, u64)| {
-            mapping.covers(address) && mapping.since_ns <= at_ns && at_ns < *until
+        let was = |old: &&Replaced| {
+            old.mapping.covers(address) && old.mapping.since_ns <= at_ns && at_ns < old.until_ns
         };
-        self.replaced.iter().rev().find(was).map(|(mapping, _)| *mapping).or(current)
+        self.replaced.iter().rev().find(was).map(|old| old.mapping).or(current)
     }
 
-    /// Forgets what was replaced before a time.
+    /// Whether a walk that ended at a time went by a mapping of the address that was gone: what it found behind the
+    /// address is no caller.
+    pub fn is_outdated(&self, address: u64, at_ns: u64) -> bool {
+        self.replaced.iter().any(|old| {
+            let told = |told_ns: u64| at_ns >= told_ns.saturating_add(WALK_NS);
+            old.mapping.covers(address) && old.until_ns <= at_ns && !old.told_ns.is_some_and(told)
+        })
+    }
+
+    /// Whether something was replaced that nobody was told of.
+    pub fn has_untold(&self) -> bool {
+        self.replaced.iter().any(|old| old.told_ns.is_none())
+    }
+
+    /// Notes that whoever walks has been told of everything.
+    pub fn told(&mut self, now_ns: u64) {
+        self.replaced.iter_mut().for_each(|old| _ = old.told_ns.get_or_insert(now_ns));
+    }
+
+    /// Forgets what was replaced, and told, before a time.
     pub fn forget_before(&mut self, time_ns: u64) {
-        self.replaced.retain(|(_, until)| *until >= time_ns);
+        let told_ns = |old: &Replaced| old.told_ns.map_or(0, |told_ns| told_ns.saturating_add(WALK_NS));
+        self.replaced.retain(|old| old.until_ns.max(told_ns(old)) >= time_ns);
     }
 
     /// Whether there is anything to forget.
@@ -227,6 +270,26 @@ mod tests {
         assert_eq!(module_at(&mappings, 0x1000, 5), Some(2), "before everything known");
         mappings.forget_before(21);
         assert_eq!(module_at(&mappings, 0x1000, 19), Some(2));
+    }
+
+    #[test]
+    fn walks_by_what_was_replaced_are_outdated_until_it_is_told() {
+        const TOLD_NS: u64 = 1_000;
+        let mut mappings = Mappings::default();
+        assert!(!mappings.insert(mapping(0x1000, 0x3000, 1, 10)));
+        assert!(mappings.insert(mapping(0x2000, 0x4000, 2, 20)), "it covers a part");
+        let outdated = |mappings: &Mappings, address, at_ns| mappings.is_outdated(address, at_ns);
+        assert!(!outdated(&mappings, 0x2000, 19), "before");
+        assert!(outdated(&mappings, 0x2000, 20) && outdated(&mappings, 0x2fff, u64::MAX));
+        assert!(!outdated(&mappings, 0x1fff, 20) && !outdated(&mappings, 0x3000, 20), "elsewhere");
+        assert!(mappings.has_untold());
+        mappings.told(TOLD_NS);
+        assert!(!mappings.has_untold());
+        mappings.forget_before(TOLD_NS);
+        assert!(outdated(&mappings, 0x2000, TOLD_NS), "a walk that was under way");
+        assert!(!outdated(&mappings, 0x2000, TOLD_NS + WALK_NS));
+        mappings.forget_before(TOLD_NS + WALK_NS + 1);
+        assert!(!mappings.has_replaced());
     }
 
     #[test]

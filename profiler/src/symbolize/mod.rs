@@ -72,7 +72,7 @@ const MAX_OPEN_FILES: u64 = 1000;
 pub struct Owner {
     /// Process id.
     pub pid: u32,
-    /// Its incarnation (`profiler_common::probe::cpu::CountKey`), 0 if unknown.
+    /// Its incarnation (`profiler_common::sample::CountKey`), 0 if unknown.
     pub incarnation: u64,
     /// `CLOCK_MONOTONIC` of the first sample, ns.
     pub first_ns: u64,
@@ -173,6 +173,28 @@ impl Symbolizer {
             frames.mark_outermost(outermost);
         }
         false
+    }
+
+    /// Whether a user stack that was walked by unwind tables went through memory that had changed before the walk was
+    /// told ([`Symbolizer::told`]): the number of frames that are right. Behind them there are no callers.
+    pub fn right_frames(&mut self, owner: Owner, addresses: &[u64]) -> Option<usize> {
+        let Owner { pid, incarnation, first_ns } = owner;
+        let image = self.processes.image(pid, incarnation, first_ns, &mut self.modules)?;
+        let at = |(depth, address): (usize, &u64)| address.wrapping_sub(u64::from(depth > 0));
+        let mut addresses = addresses.iter().enumerate().map(at);
+        Some(addresses.position(|address| image.is_outdated(address, first_ns))? + 1)
+    }
+
+    /// How many mappings have taken the place of others until now: what is known of addresses is then out of date.
+    pub const fn replacements(&self) -> u64 {
+        self.processes.replacements()
+    }
+
+    /// Notes that the walk by unwind tables goes by the present `code_mappings` of a process from now on.
+    pub fn told(&mut self, pid: u32, now_ns: u64) {
+        if let Some(image) = self.processes.latest(pid) {
+            image.told(now_ns);
+        }
     }
 
     /// Appends the frames of a kernel stack (absolute addresses: the sampled instruction, then return addresses).

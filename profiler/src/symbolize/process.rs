@@ -58,6 +58,8 @@ pub struct Image {
 pub struct Processes {
     watch: Watch,
     table: HashMap<u32, Vec<Image>>,
+    /// Mappings that took the place of others.
+    replacements: u64,
     ended: usize,
     generation: u32,
     pruned_generation: u32,
@@ -79,11 +81,17 @@ impl Processes {
         Self {
             watch,
             table: HashMap::new(),
+            replacements: 0,
             ended: 0,
             generation: 0,
             pruned_generation: 0,
             buffer: Vec::new(),
         }
+    }
+
+    /// How many mappings have taken the place of others until now.
+    pub const fn replacements(&self) -> u64 {
+        self.replacements
     }
 
     /// Number of processes known, ended ones included.
@@ -130,8 +138,10 @@ impl Processes {
                     identity: identity.as_ref(),
                     time_ns: *time_ns,
                 };
-                if let Some(image) = self.latest(*pid) {
-                    image.add(&new, modules);
+                if let Some(image) = self.latest(*pid)
+                    && image.add(&new, modules)
+                {
+                    self.replacements += 1;
                 }
             }
             ProcessEvent::Comm { pid, tid, time_ns, comm, exec } => {
@@ -339,7 +349,8 @@ impl Image {
         }
     }
 
-    fn add(&mut self, new: &NewMapping<'_>, modules: &mut Modules) {
+    /// Whether it takes the place of something.
+    fn add(&mut self, new: &NewMapping<'_>, modules: &mut Modules) -> bool {
         let module = new.module(self.parent, modules);
         if module == ModuleKey::ANONYMOUS && self.jit.is_none() {
             // Not at its first sample: a short-lived process is gone by then, and with it the way to its perf map.
@@ -352,9 +363,19 @@ impl Image {
             module,
             since_ns: new.time_ns,
         };
-        if !self.mappings.contains(&mapping) {
-            Arc::make_mut(&mut self.mappings).insert(mapping);
+        !self.mappings.contains(&mapping) && Arc::make_mut(&mut self.mappings).insert(mapping)
+    }
+
+    /// Notes that whoever walks by unwind tables has been told of its mappings.
+    pub fn told(&mut self, now_ns: u64) {
+        if self.mappings.has_untold() {
+            Arc::make_mut(&mut self.mappings).told(now_ns);
         }
+    }
+
+    /// Whether a walk that ended at a time went by a mapping that was gone ([`Mappings::is_outdated`]).
+    pub fn is_outdated(&self, address: u64, at_ns: u64) -> bool {
+        self.mappings.is_outdated(address, at_ns)
     }
 
     /// Its executable mappings, lowest address first.

@@ -64,6 +64,11 @@ const fn bare(
     Recipe { name, source, language, flags, shape: Shape::Whole, frames: false }
 }
 
+/// A variant of `reload_library.c`.
+const fn variant(name: &'static str, flags: &'static [&'static str]) -> Recipe {
+    bare(name, "reload_library.c", Language::C, flags)
+}
+
 /// `burner.c` with debug information and [`BURNER_BUILD_ID`].
 const fn burner_with_id(name: &'static str, shape: Shape) -> Recipe {
     const FLAGS: [&str; 2] = ["-g", "-Wl,--build-id=0xb0b1b2b3b4b5b6b7b8b9babbbcbdbebfc0c1c2c3"];
@@ -101,7 +106,17 @@ const RECIPES: &[Recipe] = &[
     },
     bare("bare-cpp", "split.cpp", Language::Cpp, &["-std=c++17"]),
     bare("bare-rust", "split.rs", Language::Rust, &["--edition=2024", "-O"]),
+    bare("switches", "switches.c", Language::C, &[]),
+    c("switches-fp", "switches.c", &[]),
     bare("shapes", "shapes.c", Language::C, &["-pthread"]),
+    bare("reload", "reload.c", Language::C, &["-ldl"]),
+    variant("reload_a.so", &["-DNAME=a", "-DSHIFT=0", "-DFRAME=64", "-shared", "-fPIC"]),
+    variant("reload_b.so", &["-DNAME=b", "-DSHIFT=1", "-DFRAME=512", "-shared", "-fPIC"]),
+    variant("reload_c.so", &["-DNAME=c", "-DSHIFT=2", "-DFRAME=1040", "-shared", "-fPIC"]),
+    variant("reload_d.so", &["-DNAME=d", "-DSHIFT=3", "-DFRAME=200", "-shared", "-fPIC"]),
+    bare("big.so", "big_library.c", Language::C, &["-shared", "-fPIC"]),
+    bare("crowd", "crowd.c", Language::C, &[]),
+    bare("run_all", "run_all.c", Language::C, &[]),
     c("burner", "burner.c", &[]),
     c("burner-static", "burner.c", &["-static"]),
     c("burner-pie", "burner.c", &["-static-pie"]),

@@ -70,7 +70,10 @@ fn wrapped(key: &str, text: &str, out: &mut dyn Write) -> io::Result<()> {
 fn samples(tally: &Tally<'_>) -> String {
     let meta = &tally.profile.meta;
     let mut text = prose(tally.total, tally.sample_type);
-    if meta.ticks != 0 {
+    if meta.frequency_hz == 0 && meta.ticks != 0 {
+        // No timer: a tracepoint, which other tasks hit too.
+        text += &format!("; {} hits of {}", count(meta.ticks), meta.sampler);
+    } else if meta.ticks != 0 {
         text += &format!("; {} timer ticks", count(meta.ticks));
         if meta.expected_ticks != 0 {
             text += &format!(" of {} expected", count(meta.expected_ticks));

@@ -1,0 +1,187 @@
+//! A sample of the current task: filtered, its stacks captured, counted by them (`profiler_common::sample`). What the
+//! probes do that yield such counts.
+//!
+//! A user stack is walked in programs of its own ([`unwind`]), between which the sample is in per-CPU memory. All of it
+//! is inlined into a probe's programs: a program that both calls functions and makes tail calls is not for every kernel
+//! (arm64 before 6.0: d4609a5d8c70).
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::BPF_ANY,
+    btf_maps::{ArrayOfMaps, HashMap, PerCpuArray, ProgramArray},
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid,
+        generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    },
+    macros::btf_map,
+};
+use aya_log_ebpf::debug;
+use profiler_common::{
+    Comm,
+    filter::{MODE_KERNEL, MODE_USER},
+    loss::Loss,
+    sample::{COUNT, CountKey, CountValue, Seen, WALK},
+    stack::{EMPTY_STACK, WalkEnd},
+};
+
+use crate::{
+    filter, loss, registers,
+    stack::{self, Side},
+    task,
+    unwind::{self, Slot},
+};
+
+/// What differs between the probes that take samples.
+pub trait Probe {
+    /// What its programs are given.
+    type Context: EbpfContext;
+    /// Its per-CPU memory.
+    const SLOT: Slot;
+    /// Whether the idle task is recorded.
+    const IDLE_TASK: bool;
+    /// Where a walk goes on: programs of the probe's own type, which alone can be called from it.
+    fn programs() -> &'static ProgramArray<2>;
+}
+
+/// Slot 0: the current generation of counts.
+#[btf_map]
+static COUNTS: ArrayOfMaps<HashMap<CountKey, CountValue, 1>, 1> = ArrayOfMaps::new();
+
+/// A sample whose user stack is being walked.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Pending {
+    key: CountKey,
+    comm: Comm,
+}
+
+#[btf_map]
+static PENDING: PerCpuArray<Pending, { Slot::COUNT }> = PerCpuArray::new();
+
+#[btf_map]
+static SEEN: PerCpuArray<u64, { Seen::COUNT }> = PerCpuArray::new();
+
+#[inline(always)]
+fn seen(what: Seen) {
+    if let Some(slot) = SEEN.get_ptr_mut(what as u32) {
+        // SAFETY: the slot belongs to this CPU, and an event does not interrupt itself.
+        unsafe { *slot += 1 };
+    }
+}
+
+/// Records one sample of the current task.
+#[inline(always)]
+pub fn take<P: Probe>(ctx: &P::Context) {
+    seen(Seen::Hits);
+    let id = bpf_get_current_pid_tgid();
+    let (pid, tid) = ((id >> 32) as u32, id as u32);
+    if tid == 0 {
+        seen(Seen::IdleTask);
+        if !P::IDLE_TASK {
+            return;
+        }
+    }
+    let config = filter::config();
+    let comm = bpf_get_current_comm().unwrap_or_default();
+    if !filter::wanted(&config, pid, &comm) {
+        seen(Seen::Filtered);
+        return;
+    }
+    let (Some(walk), Some(pending)) = (unwind::current(P::SLOT), PENDING.get_ptr_mut(P::SLOT as u32)) else {
+        loss::count(Loss::NoScratch);
+        return;
+    };
+    let kernel_stack = stack::capture(ctx, Side::Kernel, WalkEnd::Ended, &mut walk.stack);
+    // A sample that hit user mode has no kernel frames.
+    let in_kernel = kernel_stack != EMPTY_STACK;
+    if (config.mode == MODE_USER && in_kernel) || (config.mode == MODE_KERNEL && !in_kernel) {
+        seen(Seen::Filtered);
+        return;
+    }
+    // SAFETY: the helper has no precondition.
+    let incarnation =
+        if tid == 0 { u64::from(unsafe { bpf_get_smp_processor_id() }) } else { task::incarnation() };
+    let key = CountKey { pid, tid, incarnation, kernel_stack, user_stack: EMPTY_STACK };
+    if tid == 0 {
+        count(ctx, &key, comm);
+        return;
+    }
+    let end = match unwind::begin(walk, pid, incarnation) {
+        Ok(()) => {
+            // SAFETY: this CPU's memory; the programs of a slot do not interrupt each other.
+            unsafe { *pending = Pending { key, comm } };
+            // SAFETY: nothing is owned that would have to be dropped.
+            unsafe { P::programs().tail_call(ctx, WALK) };
+            WalkEnd::TailCallFailed
+        }
+        Err(end) => end,
+    };
+    let user_stack = stack::capture(ctx, Side::User, end, &mut walk.stack);
+    if user_stack != EMPTY_STACK {
+        debug!(
+            ctx,
+            "task pid {} incarnation {} leaf {:x} pc {:x}",
+            pid,
+            incarnation,
+            walk.stack.frames[0],
+            registers::user().unwrap_or_default().pc
+        );
+    }
+    count(ctx, &CountKey { user_stack, ..key }, comm);
+}
+
+/// Walks the user stack of the pending sample on.
+#[inline(always)]
+pub fn walk<P: Probe>(ctx: &P::Context) {
+    let Some(walk) = unwind::current(P::SLOT) else { return };
+    let next = match unwind::go_on(walk) {
+        None => WALK,
+        Some(end) => {
+            walk.stack.end = end as u32;
+            COUNT
+        }
+    };
+    // SAFETY: nothing is owned that would have to be dropped.
+    unsafe { P::programs().tail_call(ctx, next) };
+    if next == WALK {
+        walk.stack.end = WalkEnd::TailCallFailed as u32;
+    }
+    walked::<P>(ctx);
+}
+
+/// Counts the pending sample, whose user stack has been walked.
+#[inline(always)]
+pub fn walked<P: Probe>(ctx: &P::Context) {
+    let (Some(walk), Some(pending)) = (unwind::current(P::SLOT), PENDING.get_ptr_mut(P::SLOT as u32)) else {
+        loss::count(Loss::NoScratch);
+        return;
+    };
+    if walk.stack.end == WalkEnd::Truncated as u32 {
+        loss::count(Loss::UserStackTruncated);
+    }
+    // SAFETY: as in `take`, whose tail calls lead here.
+    let pending = unsafe { &mut *pending };
+    pending.key.user_stack = stack::keep(Side::User, &walk.stack);
+    count(ctx, &pending.key, pending.comm);
+}
+
+#[inline(always)]
+fn count<C: EbpfContext>(ctx: &C, key: &CountKey, comm: Comm) {
+    let CountKey { pid, tid, kernel_stack, user_stack, .. } = *key;
+    debug!(ctx, "sample pid {} tid {} kernel {:x} user {:x}", pid, tid, kernel_stack, user_stack);
+    let Some(counts) = COUNTS.get(0) else {
+        loss::count(Loss::NoScratch);
+        return;
+    };
+    if let Some(value) = counts.get_ptr_mut(key) {
+        // SAFETY: a map value stays valid memory while the program runs. No other CPU writes it at the same time: a key
+        // names one thread, which runs on one CPU, or one CPU's idle task.
+        unsafe { (*value).count += 1 };
+        return;
+    }
+    // SAFETY: the helper has no precondition.
+    let first_ns = unsafe { bpf_ktime_get_ns() };
+    if counts.insert(key, CountValue { count: 1, first_ns, comm }, BPF_ANY as u64).is_err() {
+        loss::count(Loss::CountsFull);
+    }
+}

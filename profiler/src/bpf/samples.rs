@@ -1,0 +1,194 @@
+//! Samples counted by stack (`profiler_common::sample`), drained window by window.
+//!
+//! The kernel side (`profiler-ebpf/src/sample.rs`) writes counts keyed by stack hashes, and each stack once per
+//! generation. Counts are rotated before stacks, so the stack of a drained count is in the stacks drained with it or in
+//! those drained one window earlier; older ones can be forgotten.
+
+use std::{collections::HashMap, mem, rc::Rc};
+
+use aya::maps::{MapData, ProgramArray};
+use profiler_common::{
+    loss::Loss,
+    sample::{COUNT, CountKey, CountValue, Programs, Seen, WALK},
+    stack::{EMPTY_STACK, MAX_FRAMES, RawStack, WalkEnd},
+};
+
+use super::{
+    BpfError,
+    generation::Generations,
+    load::Kernel,
+    stats::{Counters, map_memory},
+};
+
+/// Fewest map entries of a generation: room for a burst even at very low rates.
+pub const MIN_ENTRIES: u64 = 256;
+/// Most map entries of a generation: 32 MiB of stacks. Beyond it the window is made shorter instead.
+pub const MAX_ENTRIES: u64 = 32 * 1024;
+/// Shortest window, ns: starting a generation waits for grace periods of the kernel, which take some ms each.
+pub const MIN_WINDOW_NS: u64 = 20_000_000;
+
+/// A captured stack: absolute addresses, leaf first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapturedStack {
+    /// Addresses.
+    pub frames: Box<[u64]>,
+    /// Why the walk ended.
+    pub end: WalkEnd,
+}
+
+/// What was drained in one window.
+#[derive(Debug, Default)]
+pub struct Window {
+    /// Counts.
+    pub counts: Vec<(CountKey, CountValue)>,
+    stacks: Rc<HashMap<u64, CapturedStack>>,
+    older_stacks: Rc<HashMap<u64, CapturedStack>>,
+}
+
+impl Window {
+    /// The stack of that name; `None` if it is empty by nature or was lost (see [`Window::is_lost`]).
+    pub fn stack(&self, hash: u64) -> Option<&CapturedStack> {
+        self.stacks.get(&hash).or_else(|| self.older_stacks.get(&hash))
+    }
+
+    /// True if there was a stack of that name, but it is not to be had.
+    pub fn is_lost(&self, hash: u64) -> bool {
+        hash != EMPTY_STACK && self.stack(hash).is_none()
+    }
+}
+
+/// How large the maps are, and how often they are drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizing {
+    /// Entries of one generation of counts.
+    pub counts: u32,
+    /// Entries of one generation of stacks.
+    pub stacks: u32,
+    /// Length of the first window, ns.
+    pub first_window_ns: u64,
+    /// Length that no window exceeds, ns.
+    pub longest_window_ns: u64,
+}
+
+impl Sizing {
+    /// The length of the window after one of `window_ns`: half of it if a generation was more than half full, twice if
+    /// it was nearly empty.
+    pub fn next_window_ns(&self, window_ns: u64, drained: &Window) -> u64 {
+        let share = |used: usize, of: u32| used as f64 / f64::from(of.max(1));
+        let full = share(drained.counts.len(), self.counts).max(share(drained.stacks.len(), self.stacks));
+        let next = match full {
+            _ if full > 0.5 => window_ns / 2,
+            _ if full < 0.125 => window_ns * 2,
+            _ => window_ns,
+        };
+        next.clamp(MIN_WINDOW_NS.min(self.longest_window_ns), self.longest_window_ns)
+    }
+}
+
+/// The programs that walk user stacks by tables; they can be called as long as this exists.
+pub struct WalkPrograms {
+    _calls: ProgramArray<MapData>,
+}
+
+impl WalkPrograms {
+    /// Loads them.
+    pub fn load(kernel: &mut Kernel, programs: &Programs) -> Result<Self, BpfError> {
+        let calls = [(WALK, programs.walk), (COUNT, programs.count)];
+        Ok(Self { _calls: kernel.tail_calls(programs.calls, &calls)? })
+    }
+}
+
+/// The maps that samples are counted in.
+pub struct Samples {
+    counts: Generations<CountKey, CountValue>,
+    stacks: Generations<u64, RawStack>,
+    seen: Counters,
+    losses: Counters,
+    last_stacks: Rc<HashMap<u64, CapturedStack>>,
+}
+
+impl Samples {
+    /// Takes the maps out of the object and makes their generations.
+    pub fn new(kernel: &mut Kernel, sizing: &Sizing) -> Result<Self, BpfError> {
+        Ok(Self {
+            counts: Generations::new(&mut kernel.ebpf, "COUNTS", sizing.counts)?,
+            stacks: Generations::new(&mut kernel.ebpf, "STACKS", sizing.stacks)?,
+            seen: Counters::new(&mut kernel.ebpf, "SEEN")?,
+            losses: Counters::new(&mut kernel.ebpf, "LOSSES")?,
+            last_stacks: Rc::default(),
+        })
+    }
+
+    /// Ends a window while samples are taken.
+    pub fn rotate(&mut self) -> Result<Window, BpfError> {
+        let mut counts = Vec::new();
+        self.counts.rotate(|key, value| counts.push((*key, *value)))?;
+        let mut stacks = HashMap::new();
+        self.stacks.rotate(|hash, stack| _ = stacks.insert(*hash, captured(stack)))?;
+        Ok(self.window(counts, stacks))
+    }
+
+    /// Waits until every program that runs now has ended.
+    pub fn wait_for_programs(&mut self) -> Result<(), BpfError> {
+        self.counts.wait_for_programs()
+    }
+
+    /// Reads the last window, when no program takes samples any more.
+    pub fn finish(&mut self) -> Result<Window, BpfError> {
+        let mut counts = Vec::new();
+        self.counts.finish(|key, value| counts.push((*key, *value)))?;
+        let mut stacks = HashMap::new();
+        self.stacks.finish(|hash, stack| _ = stacks.insert(*hash, captured(stack)))?;
+        Ok(self.window(counts, stacks))
+    }
+
+    fn window(&mut self, counts: Vec<(CountKey, CountValue)>, stacks: HashMap<u64, CapturedStack>) -> Window {
+        let stacks = Rc::new(stacks);
+        let older_stacks = mem::replace(&mut self.last_stacks, Rc::clone(&stacks));
+        Window { counts, stacks, older_stacks }
+    }
+
+    /// Hits by what became of them.
+    pub fn seen(&self, what: Seen) -> Result<u64, BpfError> {
+        self.seen.sum(what as u32)
+    }
+
+    /// The kernel side's loss counters.
+    pub fn losses(&self) -> Result<Vec<(Loss, u64)>, BpfError> {
+        Loss::ALL.into_iter().map(|loss| Ok((loss, self.losses.sum(loss as u32)?))).collect()
+    }
+
+    /// Kernel memory of the generations, bytes.
+    pub fn map_memory(&self) -> u64 {
+        self.counts.fds().chain(self.stacks.fds()).map(map_memory).sum()
+    }
+}
+
+fn captured(stack: &RawStack) -> CapturedStack {
+    let len = (stack.len as usize).min(MAX_FRAMES);
+    CapturedStack {
+        frames: stack.frames[..len].into(),
+        end: WalkEnd::from_u32(stack.end).unwrap_or(WalkEnd::Ended),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_follow_the_fill_of_the_generations() {
+        const MS: u64 = 1_000_000;
+        let sizing =
+            Sizing { counts: 100, stacks: 100, first_window_ns: 50 * MS, longest_window_ns: 250 * MS };
+        let key = CountKey { pid: 1, tid: 1, incarnation: 0, kernel_stack: 0, user_stack: 0 };
+        let drained = |counts: usize| Window {
+            counts: vec![(key, CountValue { count: 1, first_ns: 0, comm: [0; 16] }); counts],
+            ..Window::default()
+        };
+        let next = |window_ms: u64, counts| sizing.next_window_ns(window_ms * MS, &drained(counts)) / MS;
+        assert_eq!([next(50, 0), next(200, 12), next(250, 0)], [100, 250, 250]);
+        assert_eq!([next(50, 13), next(50, 50)], [50, 50]);
+        assert_eq!([next(200, 51), next(200, 100), next(30, 100), next(20, 100)], [100, 100, 20, 20]);
+    }
+}

@@ -1,0 +1,61 @@
+//! The object loaded for a recording: with what this kernel has, to walk by tables if that can be done.
+
+use profiler_common::stack::MAX_FRAMES;
+
+use super::{RecordOptions, SessionError, UnwindMode, fallbacks::TaskAccess, unwinding::Unwinding};
+use crate::{
+    bpf::{
+        load::{Kernel, LoadOptions},
+        samples::WalkPrograms,
+    },
+    host::limits::Limits,
+};
+
+/// The loaded object, and what walks by tables.
+pub struct Loaded {
+    /// The object.
+    pub kernel: Kernel,
+    /// What supplies the walk, and its programs.
+    pub walk: Option<(Unwinding, WalkPrograms)>,
+    /// Why nothing does, although it was to.
+    pub note: Option<String>,
+}
+
+/// Loads the object, to walk by tables if so asked and if it can be done.
+pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, SessionError> {
+    let kernel = |unwind| {
+        Kernel::load(&LoadOptions {
+            filter: options.filter,
+            offsets: access.offsets,
+            helpers: access.helpers,
+            stack_limit: stack_limit(),
+            unwind,
+            log: options.log,
+        })
+    };
+    let by_tables = || -> Result<_, SessionError> {
+        if access.offsets.known == 0 {
+            return Err(SessionError::NoTables(
+                "the kernel's BTF is not known, see `profiler doctor`".to_owned(),
+            ));
+        }
+        let mut kernel = kernel(true)?;
+        let unwinding = Unwinding::start(&mut kernel, options.unwind_memory)?;
+        let programs = WalkPrograms::load(&mut kernel, &options.event.spec().programs)?;
+        Ok(Loaded { kernel, walk: Some((unwinding, programs)), note: None })
+    };
+    match options.unwind {
+        UnwindMode::EhFrame => by_tables(),
+        UnwindMode::FramePointer => Ok(Loaded { kernel: kernel(false)?, walk: None, note: None }),
+        UnwindMode::Auto => by_tables().or_else(|error| {
+            let note = format!("user stacks are walked by frame pointers only: {error}");
+            Ok(Loaded { kernel: kernel(false)?, walk: None, note: Some(note) })
+        }),
+    }
+}
+
+/// Frames that the kernel's walker gives at most here.
+fn stack_limit() -> u32 {
+    let limit = Limits::read().perf_event_max_stack.and_then(|limit| u32::try_from(limit).ok());
+    limit.unwrap_or(u32::MAX).min(MAX_FRAMES as u32)
+}
