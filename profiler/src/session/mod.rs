@@ -17,6 +17,7 @@ use std::{path::PathBuf, time::Duration};
 use profiler_common::{filter::FilterConfig, task::TaskOffsets};
 
 pub use crate::perf::clock::monotonic_ns;
+pub use cost::peak_rss_bytes;
 pub use recording::{Progress, Recording, Stop};
 
 use crate::{bpf::BpfError, host::features::Feature, model::Profile, probe::cpu::CpuError};
