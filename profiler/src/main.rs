@@ -7,7 +7,7 @@ use profiler::cli::{
     args::{Cli, Command},
     doctor,
     error::{Exit, Failure},
-    explain, generate, record, report,
+    explain, generate, record, report, unwind_table,
 };
 
 fn main() -> ExitCode {
@@ -29,6 +29,9 @@ fn main() -> ExitCode {
             .map(|()| Exit::Success.code())
             .map_err(|error| explain::report(&error)),
         Command::Doctor(options) => run_doctor(&options),
+        Command::UnwindTable(args) => {
+            unwind_table::run(&args, &mut std::io::stdout().lock()).map(|()| Exit::Success.code())
+        }
         Command::Generate { table } => generate::run(table).map(|()| Exit::Success.code()),
     };
     match result {

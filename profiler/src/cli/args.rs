@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{doctor, report::ReportArgs};
+use super::{doctor, report::ReportArgs, unwind_table::UnwindTableArgs};
 use crate::probe::PROBES;
 
 /// Explains where the time of a Linux host and of its processes goes, with eBPF: nothing is loaded into the target,
@@ -53,6 +53,9 @@ pub enum Command {
     Report(ReportArgs),
     /// Tell what works on this machine and, if something does not, why and what mends it.
     Doctor(doctor::Options),
+    /// Make the unwind tables of files as a recording does, and tell what is in them and what it took.
+    #[command(hide = true)]
+    UnwindTable(UnwindTableArgs),
     /// Print a table of the documentation from the code that it describes.
     #[command(hide = true)]
     Generate {

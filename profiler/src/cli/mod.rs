@@ -8,3 +8,4 @@ pub mod explain;
 pub mod generate;
 pub mod record;
 pub mod report;
+pub mod unwind_table;

@@ -19,6 +19,7 @@ use std::{path::PathBuf, time::Duration};
 use profiler_common::{filter::FilterConfig, task::TaskOffsets};
 
 pub use crate::perf::clock::monotonic_ns;
+pub use cost::peak_rss_bytes;
 pub use recording::{Progress, Recording, Stop};
 
 use crate::{

@@ -35,7 +35,7 @@ use super::{
     eh_frame::{self, TableError},
     table::Table,
 };
-use crate::elf::{self, Bytes, ElfError};
+use crate::elf::{self, Bytes, ElfError, Headers};
 
 /// Most bytes of all tables together. The tables of a busy desktop have some 50 MiB.
 const MAX_BYTES: u64 = 256 << 20;
@@ -146,9 +146,7 @@ impl Cache {
     /// Those of making it; that it cannot be kept is none.
     pub fn table(&self, file: &File) -> Result<Table, TableError> {
         let headers = elf::read_headers(Bytes::File(file))?;
-        let arch = eh_frame::arch_of(&headers)?;
-        let owner = file.metadata().map_err(ElfError::from)?.uid();
-        let key = headers.build_id.as_deref().map(|build_id| Key { build_id, owner, arch });
+        let key = key(file, &headers)?;
         if let Some(table) = key.and_then(|key| self.load(&key)) {
             return Ok(table);
         }
@@ -157,6 +155,15 @@ impl Cache {
             log::debug!("an unwind table is not kept: {error}");
         }
         Ok(table)
+    }
+
+    /// The table of a file that was kept, if there is one.
+    ///
+    /// # Errors
+    /// Those of reading the file's headers.
+    pub fn kept(&self, file: &File) -> Result<Option<Table>, TableError> {
+        let headers = elf::read_headers(Bytes::File(file))?;
+        Ok(key(file, &headers)?.and_then(|key| self.load(&key)))
     }
 
     /// The table that was kept, if there is one and it is whole.
@@ -238,6 +245,13 @@ impl Cache {
         };
         entries.filter_map(|entry| kept(entry.ok()?)).collect()
     }
+}
+
+/// What the table of a file is kept by; `None` without a build id.
+fn key<'a>(file: &File, headers: &'a Headers) -> Result<Option<Key<'a>>, TableError> {
+    let arch = eh_frame::arch_of(headers)?;
+    let owner = file.metadata().map_err(ElfError::from)?.uid();
+    Ok(headers.build_id.as_deref().map(|build_id| Key { build_id, owner, arch }))
 }
 
 /// A file of the cache.

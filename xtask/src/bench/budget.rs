@@ -1,18 +1,20 @@
 //! What the profiler may cost, and whether it keeps to it.
 
-use super::{Samples, page, stats};
+use super::{Samples, loading::Loading, page, stats};
 use crate::process::Failure;
 
 /// What a long recording used.
 pub struct Long {
     /// CPU time of the profiler while recording, percent of one core.
     pub cpu_percent: f64,
-    /// Largest resident set while recording, MiB.
+    /// Resident set at the end of the recording, MiB.
     pub recording_rss_mib: f64,
     /// Largest resident set, naming included, MiB.
     pub peak_rss_mib: f64,
     /// From Ctrl-C to the end, s.
     pub exit_s: f64,
+    /// Run time of its eBPF programs, percent of one core; `None` for other profilers.
+    pub ebpf_percent: Option<f64>,
 }
 
 /// One number that must stay below a limit.
@@ -34,29 +36,54 @@ pub struct Measurements<'a> {
     pub cold: &'a Long,
     /// A browser, if there is one.
     pub browser: Option<&'a Long>,
+    /// Making unwind tables.
+    pub loading: &'a Loading,
 }
 
 /// The budgets with what was measured.
 pub fn of(measured: &Measurements<'_>) -> Vec<Budget> {
-    let Measurements { counting, warm, cold, browser } = measured;
+    let Measurements { counting, warm, cold, browser, .. } = measured;
     let rss: Vec<f64> =
         [Some(*warm), Some(*cold), *browser].into_iter().flatten().map(|l| l.recording_rss_mib).collect();
     let rss = stats::largest(&[&counting.recording_rss_mib[..], &rss].concat());
-    let budget = |what, unit, limit, measured| Budget { what, unit, limit, measured };
-    vec![
+    let mut budgets = vec![
         budget("start to first sample", "s", 0.3, stats::median(&counting.start_s)),
         budget("Ctrl-C to report of compilations, files in the page cache", "s", 1.0, Some(warm.exit_s)),
         budget("Ctrl-C to report of compilations, page cache empty", "s", 3.0, Some(cold.exit_s)),
-        budget("RSS while recording, largest", "MiB", 40.0, rss),
+        budget("RSS while recording, tables made", "MiB", 40.0, rss),
         budget("peak RSS, naming a browser", "MiB", 150.0, browser.map(|long| long.peak_rss_mib)),
-        budget(
-            "own CPU, of one core: counting loop",
-            "%",
-            0.5,
-            stats::median(&counting.recording_cpu_percent),
-        ),
-        budget("own CPU, of one core: compilations", "%", 0.5, Some(warm.cpu_percent)),
-        budget("own CPU, of one core: browser", "%", 0.5, browser.map(|long| long.cpu_percent)),
+    ];
+    budgets.extend(of_cpu(measured));
+    budgets.extend(of_tables(measured.loading));
+    budgets
+}
+
+const fn budget(what: &'static str, unit: &'static str, limit: f64, measured: Option<f64>) -> Budget {
+    Budget { what, unit, limit, measured }
+}
+
+/// Making unwind tables is in the profiler's own time: where programs that are new to it keep coming, it is most of it.
+fn of_cpu(measured: &Measurements<'_>) -> [Budget; 6] {
+    let Measurements { counting, warm, browser, .. } = measured;
+    let own = |what, limit, measured| budget(what, "%", limit, measured);
+    [
+        own("own CPU, of one core: counting loop", 0.5, stats::median(&counting.recording_cpu_percent)),
+        own("own CPU, of one core: compilations", 1.0, Some(warm.cpu_percent)),
+        own("own CPU, of one core: browser", 1.0, browser.map(|long| long.cpu_percent)),
+        own("eBPF programs, of one core: counting loop", 1.0, stats::median(&counting.ebpf_percent)),
+        own("eBPF programs, of one core: compilations", 1.0, warm.ebpf_percent),
+        own("eBPF programs, of one core: browser", 1.0, browser.and_then(|long| long.ebpf_percent)),
+    ]
+}
+
+fn of_tables(loading: &Loading) -> [Budget; 4] {
+    let (java, browser) = (loading.java.as_ref(), loading.browser.as_ref());
+    let rss: Vec<f64> = [java, browser].into_iter().flatten().filter_map(|s| s.peak_rss_mib()).collect();
+    [
+        budget("tables of libjvm and libc, cold", "s", 1.0, java.and_then(|s| s.cold_s())),
+        budget("tables of libjvm and libc, from the cache", "s", 0.05, java.and_then(|s| s.cached_s())),
+        budget("table of a browser's library, cold", "s", 3.0, browser.and_then(|s| s.cold_s())),
+        budget("peak RSS, making tables", "MiB", 150.0, stats::largest(&rss)),
     ]
 }
 
@@ -71,7 +98,7 @@ pub fn table(budgets: &[Budget]) -> String {
         vec![
             b.what.to_owned(),
             format!("{} {}", b.limit, b.unit),
-            format!("{} {}", page::number(b.measured, 2), b.unit),
+            format!("{} {}", page::number(b.measured, if b.limit < 0.1 { 3 } else { 2 }), b.unit),
             verdict.to_owned(),
         ]
     };

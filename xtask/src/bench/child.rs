@@ -80,10 +80,15 @@ impl Measured {
         ns.sum::<f64>() / 1e9
     }
 
-    /// Largest resident set until now, MiB.
-    pub fn peak_rss_mib(&self) -> f64 {
+    /// Resident set now, MiB.
+    pub fn rss_mib(&self) -> f64 {
+        self.memory_mib("VmRSS:")
+    }
+
+    /// A line of /proc/PID/status, MiB.
+    fn memory_mib(&self, key: &str) -> f64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
         kib.unwrap_or(0.0) / 1024.0
     }

@@ -4,13 +4,18 @@
 //! nothing, the next one ...), and a run is compared with its two neighbours, so that what changes slowly on the
 //! machine meets all alike; a run of nothing that takes a profiler's place tells the noise. Medians are shown. The
 //! tables go to docs/performance.md.
+//!
+//! The walk of user stacks ([`walk`]) and the making of unwind tables ([`loading`]) are measured apart.
 
 mod budget;
 mod child;
 mod load;
+mod loading;
+mod own;
 mod page;
 mod stats;
 mod tools;
+mod walk;
 
 use std::{
     cell::Cell,
@@ -27,6 +32,7 @@ use crate::{
 };
 use budget::Long;
 use child::Measured;
+use own::Own;
 use tools::Tool;
 
 /// How much is measured.
@@ -38,10 +44,22 @@ struct Extent {
     run: Duration,
     /// Length of the recordings of compilations and of a browser.
     long: Duration,
+    /// CPU time of the program in each recording of walks.
+    walk: Duration,
 }
 
-const QUICK: Extent = Extent { rounds: 3, run: Duration::from_secs(2), long: Duration::from_secs(12) };
-const FULL: Extent = Extent { rounds: 9, run: Duration::from_secs(5), long: Duration::from_secs(30) };
+const QUICK: Extent = Extent {
+    rounds: 3,
+    run: Duration::from_secs(2),
+    long: Duration::from_secs(12),
+    walk: Duration::from_secs(1),
+};
+const FULL: Extent = Extent {
+    rounds: 9,
+    run: Duration::from_secs(5),
+    long: Duration::from_secs(30),
+    walk: Duration::from_secs(2),
+};
 
 /// What one profiler used, a value per round.
 #[derive(Default)]
@@ -54,6 +72,8 @@ struct Samples {
     peak_rss_mib: Vec<f64>,
     exit_s: Vec<f64>,
     report_s: Vec<f64>,
+    /// Run time of this profiler's eBPF programs, percent of one core.
+    ebpf_percent: Vec<f64>,
 }
 
 /// The longer recordings.
@@ -64,7 +84,7 @@ struct LongRuns {
     browser: Option<Long>,
 }
 
-/// Measures and writes the tables. `quick`: in about two minutes.
+/// Measures and writes the tables. `quick`: in about four minutes.
 ///
 /// # Errors
 /// Not root, a program that fails, or a budget that is not kept (the tables are written all the same).
@@ -106,20 +126,25 @@ impl<'a> Bench<'a> {
         for name in &missing {
             say(format!("not measured: {name} is not installed or does not run"));
         }
+        let command = if quick { "cargo xtask bench --quick" } else { "cargo xtask bench" };
+        let mut text = page::circumstances(command, self.cpus)?;
         let (samples, noise) = self.compare(&tools)?;
         let long = self.long_runs(&tools)?;
+        let walk = walk::measure(self.directory, self.cpus, self.extent.rounds, self.extent.walk)?;
+        let loading = loading::measure(self.extent.rounds)?;
         let budgets = budget::of(&budget::Measurements {
             counting: &samples[0],
             warm: &long.warm[0],
             cold: &long.cold,
             browser: long.browser.as_ref(),
+            loading: &loading,
         });
-        let command = if quick { "cargo xtask bench --quick" } else { "cargo xtask bench" };
-        let mut text = page::circumstances(command, self.cpus)?;
         text.push('\n');
         text.push_str(&budget::table(&budgets));
         text.push_str(&self.comparison(&tools, &samples, &noise));
         text.push_str(&self.compilations(&tools, &long.warm));
+        text.push_str(&walk.table());
+        text.push_str(&loading.table());
         for name in missing {
             text.push_str(&format!("\nNot measured: {name}, which was not installed or did not run.\n"));
         }
@@ -160,11 +185,12 @@ impl<'a> Bench<'a> {
         let share = (child.cpu_s() - cpu) / begun.elapsed().as_secs_f64();
         samples.start_s.push(start.as_secs_f64());
         samples.recording_cpu_percent.push(100.0 * share);
-        samples.recording_rss_mib.push(child.peak_rss_mib());
+        samples.recording_rss_mib.push(child.rss_mib());
         let used = child.interrupt()?;
         samples.total_cpu_s.push(used.cpu_s);
         samples.peak_rss_mib.push(used.peak_rss_mib);
         samples.exit_s.push(used.exit_s);
+        samples.ebpf_percent.extend(self.ebpf_percent(tool)?);
         if let Some(mut report) = tool.show(self.directory) {
             let begun = Instant::now();
             let status = report.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -180,12 +206,19 @@ impl<'a> Bench<'a> {
         let (cpu, begun) = (child.cpu_s(), Instant::now());
         load()?;
         let cpu_percent = 100.0 * (child.cpu_s() - cpu) / begun.elapsed().as_secs_f64();
-        let recording_rss_mib = child.peak_rss_mib();
+        let recording_rss_mib = child.rss_mib();
         if cold {
             load::drop_caches()?;
         }
         let used = child.interrupt()?;
-        Ok(Long { cpu_percent, recording_rss_mib, peak_rss_mib: used.peak_rss_mib, exit_s: used.exit_s })
+        let ebpf_percent = self.ebpf_percent(tool)?;
+        let (peak_rss_mib, exit_s) = (used.peak_rss_mib, used.exit_s);
+        Ok(Long { cpu_percent, recording_rss_mib, peak_rss_mib, exit_s, ebpf_percent })
+    }
+
+    /// Run time of the eBPF programs of the recording that this profiler has just written.
+    fn ebpf_percent(&self, tool: &Tool) -> Result<Option<f64>, Failure> {
+        tool.recording().map(|file| Ok(Own::of_recording(self.directory, file)?.ebpf_percent())).transpose()
     }
 
     /// Compilations under every profiler, then this one with empty caches, and with a browser.

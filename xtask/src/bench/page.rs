@@ -32,7 +32,11 @@ pub fn circumstances(command: &str, cpus: usize) -> Result<String, Failure> {
     let commit =
         capture(Command::new("git").args(["rev-parse", "--short", "HEAD"]).current_dir(workspace::root()));
     let commit = commit.map_or_else(|_| String::new(), |commit| format!(", commit {}", commit.trim()));
-    Ok(format!("`{command}`, {}{commit}, Linux {}, {cpus} CPUs.\n", date.trim(), kernel.trim()))
+    // What else the machine did: `0.00` is a quiet one.
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split_whitespace().next().unwrap_or("unknown");
+    let (date, kernel) = (date.trim(), kernel.trim());
+    Ok(format!("`{command}`, {date}{commit}, Linux {kernel}, {cpus} CPUs, load {load} when it began.\n"))
 }
 
 /// Puts the text between the document's comments.

@@ -73,6 +73,11 @@ impl Tool {
         self.events_per_cpu * cpus
     }
 
+    /// The recording that it leaves in its directory and that says what its eBPF programs took.
+    pub fn recording(&self) -> Option<&'static str> {
+        (self.name == OURS).then_some("profile.pb.gz")
+    }
+
     /// Its name in tables; that of this workspace's is bold.
     pub fn title(&self) -> String {
         if self.name == OURS { format!("**{OURS}**") } else { self.name.to_owned() }
