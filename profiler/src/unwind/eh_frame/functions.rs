@@ -47,7 +47,8 @@ impl Span {
         let code = || headers.segments.iter().filter(|segment| segment.executable && segment.file_size > 0);
         let lowest = code().map(|segment| segment.address).min().unwrap_or(0);
         let base = lowest >> PAGE_SHIFT << PAGE_SHIFT;
-        let limit = (MAX_PAGES as u64) << PAGE_SHIFT;
+        // The row that ends the last function is in a page of the table too.
+        let limit = ((MAX_PAGES as u64) << PAGE_SHIFT) - 1;
         let mut segments: Vec<(u32, u32)> = code()
             // A page's number has 32 bits.
             .filter(|_| base >> PAGE_SHIFT <= u64::from(u32::MAX))

@@ -14,7 +14,10 @@ use super::{
     Cause, Stats, TableError, build,
     image::{self, Function, Image, RBX, TEXT, TEXT_LEN, cie, eh_frame},
 };
-use crate::{elf::Bytes, unwind::table::Table};
+use crate::{
+    elf::Bytes,
+    unwind::table::{MAX_PAGES, Table},
+};
 
 const RBP: gimli::Register = gimli::X86_64::RBP;
 const RSP: gimli::Register = gimli::X86_64::RSP;
@@ -239,6 +242,17 @@ fn gaps_and_overlaps() {
         assert_eq!(table.lookup(TEXT + offset), rule, "{offset:#x}");
     }
     assert_eq!((stats.functions, stats.skipped), (6, 2));
+}
+
+/// The segment says that it has 2^63 bytes, and the function that it has 4 GiB.
+#[test]
+fn code_without_end_fills_a_table_and_no_more() {
+    let mut bytes = Image::new(eh_frame(cie(Arch::X86_64), &[(0, u32::MAX, &[])])).bytes(Arch::X86_64);
+    // The second program header's size.
+    bytes[64 + 56 + 32..][..8].copy_from_slice(&(1u64 << 63).to_le_bytes());
+    let (table, _) = build(Bytes::Memory(&bytes)).unwrap();
+    assert!(table.is_sound());
+    assert_eq!(table.page_count(), MAX_PAGES);
 }
 
 #[test]
