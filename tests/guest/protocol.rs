@@ -6,7 +6,7 @@
 //! ```text
 //! @WORD machine RELEASE CPUS
 //! @WORD plan TEST            for each test that is going to run
-//! @WORD output TEST LINE     what a test printed, if it did not pass
+//! @WORD output TEST LINE     what a test printed that did not pass, or not in its first run
 //! @WORD verdict TEST passed|failed|skipped|hung MILLISECONDS
 //! @WORD broken WHY           the guest itself is at fault
 //! @WORD end COUNT            all verdicts are said

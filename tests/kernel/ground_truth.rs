@@ -11,13 +11,8 @@ const DEPTH: usize = 20;
 /// A share of 5,000 samples has a standard deviation of at most sqrt(0.5 x 0.5 / 5000) = 0.7 points; 2 points are 2.8
 /// of them for the caller with half of the time, and 3.5 for that with a fifth: about one run in 150 is outside by
 /// chance alone if the samples are independent. They are not: the workload takes turns every millisecond, which makes
-/// the spread smaller. Where not all ticks were delivered ([`points`]), the deviation grows as the root of their number.
+/// the spread smaller. Where not all ticks were delivered (`expect::points`), the deviation grows as the root of their number.
 const POINTS: f64 = 2.0;
-
-/// A number of points that is right for `of` samples, for fewer.
-fn points(full: f64, samples: u64, of: f64) -> f64 {
-    full * (of / samples.max(1) as f64).sqrt().max(1.0)
-}
 
 /// What the number of samples may be off (`expect::samples`).
 const COUNT_TOLERANCE: f64 = 0.02;
@@ -44,7 +39,7 @@ fn split(program: &str, work: &str, callers: [&str; 3]) {
     expect::at_least("samples of the work", working, total, 95.0);
     for (caller, percent) in callers.into_iter().zip([50.0, 30.0, 20.0]) {
         let count = view.count(|entry| entry.frames.iter().any(|f| f.function.name.contains(caller)));
-        expect::share(caller, count, working, percent, points(POINTS, working, 4995.0));
+        expect::share(caller, count, working, percent, expect::points(POINTS, working, 4995.0));
     }
     let is_full = |names: &[&str]| {
         names.len() > DEPTH
@@ -95,7 +90,7 @@ fn split_at_the_default_rate() {
             view.with(caller),
             split_samples(&view),
             percent,
-            points(9.0, view.total(), 495.0),
+            expect::points(9.0, view.total(), 495.0),
         );
     }
     expect::samples("all", view.total(), number(&recorded.said(), "cpu_ns"), &profile, COUNT_TOLERANCE);
@@ -127,7 +122,7 @@ fn split_by_the_cycle_counter_where_there_is_one() {
             view.with(caller),
             split_samples(&view),
             percent,
-            points(4.5, view.total(), 1998.0),
+            expect::points(4.5, view.total(), 1998.0),
         );
     }
 }

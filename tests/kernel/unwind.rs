@@ -17,8 +17,9 @@ const MILLISECONDS: &str = "5000";
 /// Calls from the work function up to the function that shares the time out, which is in no chain.
 const CHAIN: usize = 19;
 
-/// As for the split with frame pointers (`ground_truth`).
+/// As for the split with frame pointers (`ground_truth`), of so many samples.
 const POINTS: f64 = 2.0;
+const SAMPLES: f64 = 4995.0;
 const COUNT_TOLERANCE: f64 = 0.02;
 
 /// Of the samples that are taken when the tables are there.
@@ -49,9 +50,11 @@ fn by_names(program: &str, work: &str, callers: [&str; 3]) {
     let view = View::of(&profile);
     let total = check_total(&recorded, &profile, &view);
     let walked = total - early(&view, &profile);
+    let calls = |e: &Entry<'_>, caller: &str| e.frames.iter().any(|f| f.function.name.contains(caller));
+    let shared = view.count(|e| callers.iter().any(|caller| calls(e, caller)));
     for (caller, percent) in callers.into_iter().zip([50.0, 30.0, 20.0]) {
-        let count = view.count(|entry| entry.frames.iter().any(|f| f.function.name.contains(caller)));
-        expect::share(caller, count, walked, percent, POINTS);
+        let points = expect::points(POINTS, shared, SAMPLES);
+        expect::share(caller, view.count(|e| calls(e, caller)), shared, percent, points);
     }
     let is_full = |entry: &Entry<'_>| {
         let names: Vec<_> = entry.user_frames().map(|frame| frame.function.name.as_str()).collect();
@@ -97,9 +100,11 @@ fn by_places(program: &str, module: &str, arguments: &[&OsStr]) {
     };
     let mut full = 0;
     let walked = total - early(&view, &profile);
+    let shared = view.count(|entry| chains.iter().any(|chain| length(entry, chain) > 0));
     for (chain, percent) in chains.iter().zip([50.0, 30.0, 20.0]) {
         let count = view.count(|entry| length(entry, chain) > 0);
-        expect::share(&format!("{chain:x?}"), count, walked, percent, POINTS);
+        let points = expect::points(POINTS, shared, SAMPLES);
+        expect::share(&format!("{chain:x?}"), count, shared, percent, points);
         full += view.count(|entry| length(entry, chain) == CHAIN - 1 && entry.end == StackEnd::Complete);
     }
     // Without names it is not known which samples are not at the end of a chain: those in `main`, its clock, interrupts.

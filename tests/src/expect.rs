@@ -70,6 +70,11 @@ pub fn samples(what: &str, count: u64, cpu_ns: u64, profile: &Profile, tolerance
     );
 }
 
+/// A number of points that is right for a share of `of` samples, for fewer: the deviation grows as the root.
+pub fn points(full: f64, samples: u64, of: f64) -> f64 {
+    full * (of / samples.max(1) as f64).sqrt().max(1.0)
+}
+
 /// Checks a share in percent.
 ///
 /// # Panics

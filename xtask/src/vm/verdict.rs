@@ -28,7 +28,7 @@ pub struct Test {
     pub outcome: Outcome,
     /// How long it took.
     pub milliseconds: u64,
-    /// What it printed, if it did not pass.
+    /// What it printed where it did not pass; of one that passed in its second run, in the first.
     pub output: String,
 }
 
