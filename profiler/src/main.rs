@@ -18,6 +18,9 @@ fn main() -> ExitCode {
         // What the loader says of itself is not what the kernel side logs.
         .filter_module("aya", log::LevelFilter::Warn)
         .filter_module("aya_obj", log::LevelFilter::Warn)
+        // That it may not raise RLIMIT_MEMLOCK matters only if a map is refused, whose failure names the limit
+        // (cli::doctor::explain): before Linux 5.11, where maps count against it.
+        .filter_module("aya::sys", log::LevelFilter::Error)
         .format(log_line)
         .init();
     let result = match cli.command {

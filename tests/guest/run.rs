@@ -101,6 +101,7 @@ fn run(test: &Test, console: &Console) -> std::io::Result<()> {
         .env("PROFILER_BIN", "/profiler")
         .env(workloads::DIRECTORY_VARIABLE, "/workloads")
         .env("PROFILER_BROKEN_OBJECT", "/broken.bpf.o")
+        .env("PROFILER_TEST_PROCESSES", "150")
         .env("PATH", "/bin")
         .env("TMPDIR", "/tmp")
         .current_dir("/tmp")

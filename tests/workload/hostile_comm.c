@@ -1,6 +1,6 @@
 /* Gives itself each of several names that a tool must clean before it prints them, and works under each for the same
  * CPU time: terminal control, markup, a line break, invalid UTF-8, quotes and the separator of folded stacks, none.
- * A thread's name is recorded at its first sample, so each name gets a process of its own.
+ * A thread has one name in a recording, so each name gets a process of its own.
  *
  * usage: hostile_comm MILLISECONDS */
 #include <sys/prctl.h>

@@ -25,8 +25,11 @@ pub enum Kind {
     Signal = 6,
     /// The outermost function of a thread: the return address is undefined.
     End = 7,
+    /// CFA = the word at (stack pointer + offset) + 8: hand-written x86-64 code that keeps the address of its return
+    /// address on the stack (OpenSSL's ciphers and hashes).
+    SavedSp = 8,
     /// A rule that cannot be expressed.
-    Unsupported = 8,
+    Unsupported = 9,
 }
 
 /// Where the caller's frame pointer is.
@@ -151,7 +154,7 @@ mod tests {
     proptest! {
         #[test]
         fn parts_come_back(
-            kind in prop::sample::select(&[Kind::Sp, Kind::Fp, Kind::AtFp, Kind::AtSp, Kind::Plt][..]),
+            kind in prop::sample::select(&[Kind::Sp, Kind::Fp, Kind::AtFp, Kind::AtSp, Kind::Plt, Kind::SavedSp][..]),
             cfa_offset in -(1i32 << 23)..1 << 23,
             fp in prop::sample::select(&[FpRule::Same, FpRule::AtCfa, FpRule::AtFp, FpRule::Undefined][..]),
             fp_offset: i16,

@@ -75,8 +75,9 @@ pub fn by_rule(
         // The entry pushes an index between the two jumps.
         let pushed = u64::from(frame.pc & 15 >= rule.cfa_offset());
         base.wrapping_add(8).wrapping_add(pushed * 8)
-    } else if kind == Kind::AtFp as u8 || kind == Kind::AtSp as u8 {
-        read(base.wrapping_add(rule.cfa_offset())).ok_or(WalkEnd::BadRead)?
+    } else if kind == Kind::AtFp as u8 || kind == Kind::AtSp as u8 || kind == Kind::SavedSp as u8 {
+        let above = u64::from(kind == Kind::SavedSp as u8) * 8;
+        read(base.wrapping_add(rule.cfa_offset())).ok_or(WalkEnd::BadRead)?.wrapping_add(above)
     } else {
         base.wrapping_add(rule.cfa_offset())
     };
@@ -126,6 +127,53 @@ pub fn by_frame_pointer(
     let fp = read(frame.fp).ok_or(WalkEnd::BadRead)?;
     let pc = read(frame.fp.wrapping_add(8)).ok_or(WalkEnd::BadRead)?;
     caller(arch, Registers { pc, sp: frame.fp.wrapping_add(16), fp, lr: 0 })
+}
+
+/// Takes a step out of code without unwind information, if it is the innermost frame: hand-written functions that call
+/// nothing (copy loops, spin hints) mostly keep no frame, so that their return address is where the call has put it. It
+/// is believed only if there is a call before it.
+///
+/// # Errors
+/// [`WalkEnd::NoRow`] if there is none, or the code cannot be read.
+#[inline(always)]
+pub fn by_call(
+    arch: Arch,
+    frame: &Registers,
+    mut read: impl FnMut(u64) -> Option<u64>,
+) -> Result<Caller, WalkEnd> {
+    let (pc, sp) = match arch {
+        Arch::X86_64 => (read(frame.sp).ok_or(WalkEnd::NoRow)?, frame.sp.wrapping_add(8)),
+        Arch::Aarch64 => (frame.lr & ADDRESS_BITS, frame.sp),
+    };
+    let before = read(pc.wrapping_sub(8)).ok_or(WalkEnd::NoRow)?;
+    if !ends_with_call(arch, before) {
+        return Err(WalkEnd::NoRow);
+    }
+    Ok(Caller { registers: Registers { pc, sp, ..*frame }, interrupted: false })
+}
+
+/// Whether the last of 8 bytes of code are a call.
+#[inline(always)]
+const fn ends_with_call(arch: Arch, code: u64) -> bool {
+    match arch {
+        // `e8` and 4 bytes, or `ff`, a ModRM byte with 2 in bits 3 to 5 and nothing, a SIB byte, 1 or 4 bytes of
+        // displacement, or a SIB byte and displacement: 2, 3, 4, 6 or 7 bytes (Intel SDM volume 2, "CALL").
+        Arch::X86_64 => {
+            let direct = code >> 24 & 0xff == 0xe8;
+            let mut indirect = false;
+            let mut at = 1;
+            while at < 7 {
+                indirect |= at != 3 && code >> (at * 8) & 0x38ff == 0x10ff;
+                at += 1;
+            }
+            direct || indirect
+        }
+        // `bl`, `blr`.
+        Arch::Aarch64 => {
+            let instruction = (code >> 32) as u32;
+            instruction & 0xfc00_0000 == 0x9400_0000 || instruction & 0xffff_fc1f == 0xd63f_0000
+        }
+    }
 }
 
 #[inline(always)]
@@ -202,6 +250,14 @@ mod tests {
         assert_eq!(found, registers(0x40_2000, SP + 0x80, 9));
     }
 
+    /// `mov rax,rsp; ...; mov [rsp+24],rax`: the stack pointer as it was, below the CFA by the return address.
+    #[test]
+    fn a_stack_pointer_that_was_saved() {
+        let memory = [(SP + 24, SP + 0x78), (SP + 0x78, 0x40_2000)];
+        let found = step(rule(Kind::SavedSp, 24, FpRule::Same, 0), &memory);
+        assert_eq!(found, registers(0x40_2000, SP + 0x80, SP + 0x40));
+    }
+
     #[test]
     fn a_plt_entry_before_and_behind_its_push() {
         let plt = rule(Kind::Plt, 11, FpRule::Same, 0);
@@ -261,6 +317,36 @@ mod tests {
         assert_eq!(by_frame_pointer(Arch::X86_64, &below, read), Err(WalkEnd::NoProgress));
         let outermost = Registers { fp: 0, ..frame() };
         assert_eq!(by_frame_pointer(Arch::X86_64, &outermost, read), Err(WalkEnd::Complete));
+    }
+
+    #[test]
+    fn a_leaf_without_information_is_left_by_its_call() {
+        let bytes = |code: [u8; 8]| u64::from_le_bytes(code);
+        let x86 = [
+            ([0, 0, 0, 0xe8, 1, 2, 3, 4], true),
+            ([0, 0, 0, 0, 0, 0, 0xff, 0xd0], true),
+            ([0, 0, 0, 0, 0, 0x41, 0xff, 0xd4], true),
+            ([0, 0, 0, 0, 0, 0xff, 0x50, 0x18], true),
+            ([0, 0, 0, 0, 0xff, 0x54, 0x24, 0x08], true),
+            ([0, 0, 0xff, 0x15, 1, 2, 3, 4], true),
+            ([0, 0xff, 0x94, 0x24, 1, 2, 3, 4], true),
+            ([0, 0, 0, 0xe9, 1, 2, 3, 4], false),
+            ([0, 0, 0xff, 0x25, 1, 2, 3, 4], false),
+            ([0; 8], false),
+        ];
+        for (code, is_call) in x86 {
+            let memory: HashMap<u64, u64> = [(SP, 0x40_2000), (0x40_1ff8, bytes(code))].into();
+            let found = by_call(Arch::X86_64, &frame(), |address| memory.get(&address).copied());
+            let expected =
+                if is_call { registers(0x40_2000, SP + 8, SP + 0x40) } else { Err(WalkEnd::NoRow) };
+            assert_eq!(found, expected, "{code:x?}");
+        }
+        assert_eq!(by_call(Arch::X86_64, &frame(), |_| None), Err(WalkEnd::NoRow));
+        for (instruction, is_call) in [(0x9400_0010u64, true), (0xd63f_0100, true), (0xd65f_03c0, false)] {
+            let frame = Registers { lr: 0x40_2000, ..frame() };
+            let found = by_call(Arch::Aarch64, &frame, |_| Some(instruction << 32));
+            assert_eq!(found.is_ok(), is_call, "{instruction:#x}");
+        }
     }
 
     proptest! {

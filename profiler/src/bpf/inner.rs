@@ -16,6 +16,7 @@ use aya::{
     Pod,
     maps::{Array, HashMap, Map, MapData, MapError},
 };
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::BpfError;
 
@@ -118,7 +119,7 @@ fn create<V: Pod>(name: &'static str, attr: MapCreateAttr) -> Result<MapData, Bp
         btf_value_type_id: if is_structure::<V>() { STRUCTURE } else { VALUE },
         ..attr
     };
-    let map = bpf(BPF_MAP_CREATE, &attr).map_err(failed("BPF_MAP_CREATE"))?;
+    let map = with_raised_limit(|| bpf(BPF_MAP_CREATE, &attr)).map_err(failed("BPF_MAP_CREATE"))?;
     MapData::from_fd(map).map_err(|source| unusable(name, source))
 }
 
@@ -126,6 +127,15 @@ fn create<V: Pod>(name: &'static str, attr: MapCreateAttr) -> Result<MapData, Bp
 fn is_structure<V: 'static>() -> bool {
     let integers = [TypeId::of::<u8>(), TypeId::of::<u16>(), TypeId::of::<u32>(), TypeId::of::<u64>()];
     !integers.contains(&TypeId::of::<V>())
+}
+
+/// Once more without a limit of locked memory, which maps count against before Linux 5.11. aya does the same for its own;
+/// which map is the first that does not fit depends on their sizes.
+fn with_raised_limit(call: impl Fn() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
+    let result = call();
+    let refused = result.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EPERM));
+    let unlimited = Rlimit { current: None, maximum: None };
+    if refused && setrlimit(Resource::Memlock, unlimited).is_ok() { call() } else { result }
 }
 
 fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {

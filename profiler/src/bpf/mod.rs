@@ -21,7 +21,7 @@ pub enum BpfError {
     #[error("cannot load the eBPF object: {0}")]
     Object(#[source] Box<aya::EbpfError>),
     /// A program was refused or could not be attached.
-    #[error("cannot load or attach eBPF program {program}: {source}")]
+    #[error("cannot load or attach eBPF program {program}: {}", cause(source))]
     Program {
         /// Name of the program.
         program: &'static str,
@@ -67,5 +67,20 @@ impl BpfError {
             cause = error.source();
         }
         None
+    }
+}
+
+/// The cause of a program's failure in one line. What the verifier said, thousands of lines, goes to the diagnostics
+/// (`--log-level debug`).
+fn cause(error: &aya::programs::ProgramError) -> String {
+    let text = error.to_string();
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default().trim_end_matches([' ', ':']).to_owned();
+    // The verifier's last words before its statistics name what it refused.
+    let rest: Vec<&str> = lines.map(str::trim).filter(|line| !line.is_empty()).collect();
+    log::debug!("{text}");
+    match rest.iter().rev().find(|line| !line.starts_with("processed ")) {
+        Some(refused) => format!("{first}: {refused}"),
+        None => first,
     }
 }

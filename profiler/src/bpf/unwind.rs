@@ -96,8 +96,8 @@ impl Requests {
         Ok(Self(ring))
     }
 
-    /// The next request, if there is one.
-    pub fn next(&mut self) -> Option<Request> {
+    /// Takes the next request out, if there is one.
+    pub fn take(&mut self) -> Option<Request> {
         let item = self.0.next()?;
         let bytes: &[u8; size_of::<Request>()] = item.first_chunk()?;
         // SAFETY: a Pod of this size; the copy need not be aligned.

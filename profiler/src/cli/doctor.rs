@@ -8,6 +8,7 @@ pub mod explain;
 pub mod facts;
 mod rows;
 mod text;
+mod walk;
 
 use std::{
     io::{self, IsTerminal, Write},

@@ -39,9 +39,11 @@ pub struct ThreadKey {
 pub struct SampledThread {
     /// Who.
     pub key: ThreadKey,
-    /// Its name at its first sample.
+    /// The last name that it was seen with: threads are made under their maker's name and then take one of their own.
     pub comm: Comm,
-    /// Name of its process at that time, if known.
+    /// `CLOCK_MONOTONIC` of the sample that has it, ns.
+    pub named_ns: u64,
+    /// Name of its process at its first sample, if known.
     pub process: Option<Comm>,
 }
 
@@ -149,11 +151,16 @@ impl Collector {
     fn thread(&mut self, key: &CountKey, value: &CountValue, symbolizer: &mut Symbolizer) -> u32 {
         let thread = ThreadKey { pid: key.pid, tid: key.tid, incarnation: key.incarnation };
         if let Some(&id) = self.thread_index.get(&thread) {
+            let known = &mut self.threads[id as usize];
+            if value.first_ns > known.named_ns {
+                (known.comm, known.named_ns) = (value.comm, value.first_ns);
+            }
             return id;
         }
         let id = self.threads.len() as u32;
         let process = if key.tid == 0 { None } else { symbolizer.process_comm(owner(key, value)) };
-        self.threads.push(SampledThread { key: thread, comm: value.comm, process });
+        let (comm, named_ns) = (value.comm, value.first_ns);
+        self.threads.push(SampledThread { key: thread, comm, named_ns, process });
         self.thread_index.insert(thread, id);
         id
     }
@@ -201,10 +208,14 @@ impl Collector {
             _ => symbolizer.right_frames(owner, &stack.frames),
         };
         let walked = &stack.frames[..right.unwrap_or(stack.frames.len())];
-        let end = match (symbolizer.user_stack(owner, walked, &mut frames), right) {
-            (true, _) => WalkEnd::Ended,
-            (false, Some(_)) => WalkEnd::NotLoaded,
-            (false, None) => stack.end,
+        let broke = symbolizer.user_stack(owner, walked, &mut frames);
+        let end = match stack.end {
+            WalkEnd::Ended | WalkEnd::Truncated if broke => WalkEnd::Ended,
+            // What was mapped when it was walked is not known any more.
+            WalkEnd::Complete if broke => WalkEnd::NoMapping,
+            // Its mapping was not known yet when it was walked.
+            _ if right.is_some() => WalkEnd::NotLoaded,
+            end => end,
         };
         let id = self.stacks.intern(KeptStack { frames: frames.into(), end: Some(end) });
         self.user_cache.insert(cached, id);

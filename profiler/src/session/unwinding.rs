@@ -75,7 +75,7 @@ impl Unwinding {
     /// Answers all requests. Every event that came before them must have been observed.
     pub fn answer(&mut self, symbolizer: &mut Symbolizer) -> Result<(), SessionError> {
         self.tell_changes(symbolizer)?;
-        while let Some(request) = self.requests.get_mut().next() {
+        while let Some(request) = self.requests.get_mut().take() {
             if request.ask == Ask::Evicted as u32 {
                 self.unwinder.want_again(&request, &mut |file| open(file, symbolizer));
             } else {

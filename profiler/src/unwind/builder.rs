@@ -13,6 +13,7 @@ use profiler_common::unwind::rule::Rule;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{
+    cache::Cache,
     eh_frame::{self, TableError},
     table::Table,
 };
@@ -34,8 +35,6 @@ pub struct Job {
     pub module: u32,
     /// Its code.
     pub source: Source,
-    /// GNU build id, if it has one.
-    pub build_id: Option<Vec<u8>>,
 }
 
 /// A table that was made.
@@ -79,9 +78,11 @@ impl Builder {
 }
 
 fn work(wanted: &Receiver<Job>, done: &UnboundedSender<Built>) {
+    // Without it, large files' tables are made anew in every run.
+    let cache = Cache::open().inspect_err(|error| log::info!("no cache of unwind tables: {error}")).ok();
     while let Ok(job) = wanted.recv() {
         let begin = Instant::now();
-        let table = build(&job);
+        let table = build(&job.source, cache.as_ref());
         let is_sparse = table.as_ref().is_ok_and(is_sparse);
         let took_ns = begin.elapsed().as_nanos() as u64;
         if done.send(Built { module: job.module, table, is_sparse, took_ns }).is_err() {
@@ -90,12 +91,12 @@ fn work(wanted: &Receiver<Job>, done: &UnboundedSender<Built>) {
     }
 }
 
-fn build(job: &Job) -> Result<Table, TableError> {
-    let bytes = match &job.source {
-        Source::File(file) => Bytes::File(file),
-        Source::Memory(image) => Bytes::Memory(image),
-    };
-    eh_frame::build(bytes).map(|(table, _)| table)
+fn build(source: &Source, cache: Option<&Cache>) -> Result<Table, TableError> {
+    match (source, cache) {
+        (Source::File(file), Some(cache)) => cache.table(file),
+        (Source::File(file), None) => eh_frame::build(Bytes::File(file)).map(|(table, _)| table),
+        (Source::Memory(image), _) => eh_frame::build(Bytes::Memory(image)).map(|(table, _)| table),
+    }
 }
 
 /// Whether less than half of the code between the table's first row and its last has a rule. Browsers are built so: with

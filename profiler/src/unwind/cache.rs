@@ -31,8 +31,11 @@ use rustix::fs::{
     AtFlags, CWD, Dir, Mode, OFlags, fstat, futimens, mkdirat, openat, renameat, statat, unlinkat,
 };
 
-use super::table::Table;
-use crate::elf;
+use super::{
+    eh_frame::{self, TableError},
+    table::Table,
+};
+use crate::elf::{self, Bytes, ElfError};
 
 /// Most bytes of all tables together. The tables of a busy desktop have some 50 MiB.
 const MAX_BYTES: u64 = 256 << 20;
@@ -137,6 +140,25 @@ impl Cache {
         Ok(cache)
     }
 
+    /// The table of a file: the one that was kept, or a new one, which is kept from now on.
+    ///
+    /// # Errors
+    /// Those of making it; that it cannot be kept is none.
+    pub fn table(&self, file: &File) -> Result<Table, TableError> {
+        let headers = elf::read_headers(Bytes::File(file))?;
+        let arch = eh_frame::arch_of(&headers)?;
+        let owner = file.metadata().map_err(ElfError::from)?.uid();
+        let key = headers.build_id.as_deref().map(|build_id| Key { build_id, owner, arch });
+        if let Some(table) = key.and_then(|key| self.load(&key)) {
+            return Ok(table);
+        }
+        let (table, _) = eh_frame::build(Bytes::File(file))?;
+        if let Some(Err(error)) = key.map(|key| self.store(&key, &table)) {
+            log::debug!("an unwind table is not kept: {error}");
+        }
+        Ok(table)
+    }
+
     /// The table that was kept, if there is one and it is whole.
     pub fn load(&self, key: &Key<'_>) -> Option<Table> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -234,14 +256,6 @@ fn base() -> Option<PathBuf> {
     // The XDG Base Directory Specification: a relative path is to be ignored.
     let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))
-}
-
-/// The owner of a file, for its [`Key`].
-///
-/// # Errors
-/// Those of fstat(2).
-pub fn owner(file: &File) -> io::Result<u32> {
-    Ok(file.metadata()?.uid())
 }
 
 #[cfg(test)]

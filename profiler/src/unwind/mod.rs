@@ -1,7 +1,8 @@
 //! Tables and mappings for the walk of user stacks in the kernel (`profiler-ebpf/src/unwind`): made, placed, kept
 //! current.
 //!
-//! - [`eh_frame`]: from `.eh_frame` to a [`table::Table`] of rows and rules; [`builder`]: the thread that does it.
+//! - [`eh_frame`]: from `.eh_frame` to a [`table::Table`] of rows and rules; [`builder`]: the thread that does it;
+//!   [`cache`]: tables that took long to make, on disk.
 //! - [`tables`]: what is in the kernel, in a budget of memory; [`space`]: its places.
 //! - [`Unwinder`]: which process has which mappings, which file which table.
 //!
@@ -11,6 +12,7 @@
 //! appear later are told as they come. A table is made once for each file, and is used by all processes that map it.
 
 pub mod builder;
+pub mod cache;
 pub mod eh_frame;
 pub mod rules;
 pub mod space;
@@ -241,8 +243,7 @@ impl Unwinder {
                 return Module { number: *unavailable, headers: None };
             };
             by_number.push(file);
-            let build_id = opened.headers.build_id.clone();
-            builder.want(Job { module: number, source: opened.source, build_id });
+            builder.want(Job { module: number, source: opened.source });
             Module { number, headers: Some(opened.headers) }
         })
     }
@@ -270,10 +271,7 @@ impl Unwinder {
         let Some(&file) = self.by_number.get(number as usize) else { return };
         self.tables.set_state(number, State::Loading);
         match open(file) {
-            Some(opened) => {
-                let build_id = opened.headers.build_id;
-                self.builder.want(Job { module: number, source: opened.source, build_id });
-            }
+            Some(opened) => self.builder.want(Job { module: number, source: opened.source }),
             None => {
                 self.stats.failed += 1;
                 self.tables.set_state(number, State::Unavailable);

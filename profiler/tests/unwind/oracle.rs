@@ -11,6 +11,7 @@ use object::{Object, ObjectSection};
 use profiler::unwind::table::Table;
 use profiler_common::{
     registers::Registers,
+    stack::WalkEnd,
     unwind::{
         Arch,
         step::{self, Caller},
@@ -46,6 +47,7 @@ enum Answer {
 pub struct Checked {
     pub rows: usize,
     pub unsupported: usize,
+    pub signal_frames: usize,
 }
 
 /// The unwind information of a file, read by gimli.
@@ -89,6 +91,7 @@ impl<'a> Oracle<'a> {
 
     fn check(&self, table: &Table, address: u64, expected: Answer, checked: &mut Checked) {
         checked.rows += 1;
+        checked.signal_frames += usize::from(expected == Answer::Signal);
         let rule = table.lookup(address);
         let frame = Registers { pc: address, sp: SP, fp: FP, lr: 0 };
         let ours = match step::by_rule(Arch::X86_64, rule, &frame, true, |address| Some(word(address))) {
@@ -96,8 +99,8 @@ impl<'a> Oracle<'a> {
             Ok(Caller { registers, .. }) => {
                 Answer::Caller { pc: registers.pc, sp: registers.sp, fp: Some(registers.fp) }
             }
-            Err(profiler_common::stack::WalkEnd::Complete) => Answer::Outermost,
-            Err(profiler_common::stack::WalkEnd::UnsupportedRule) => Answer::Unknown,
+            Err(WalkEnd::Complete) => Answer::Outermost,
+            Err(WalkEnd::UnsupportedRule) => Answer::Unknown,
             Err(other) => panic!("differs at {address:#x}: {other:?} where gimli has {expected:?}"),
         };
         if ours == Answer::Unknown && expected == Answer::Unknown {

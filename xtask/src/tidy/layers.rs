@@ -26,7 +26,7 @@ const LAYERS: [Layer; 17] = [
     layer("target", &["host", "model"]),
     layer("perf", &["host", "model"]),
     layer("bpf", &["perf", "host", "model"]),
-    layer("unwind", &["bpf", "elf", "host", "model"]),
+    layer("unwind", &["bpf", "elf", "perf", "host", "model"]),
     layer("probe", &["bpf", "perf", "unwind", "target", "host", "model"]),
     // `perf`: process events tell which file was mapped where.
     layer("symbolize", &["perf", "elf", "host", "model"]),
@@ -59,6 +59,8 @@ const LAYERS: [Layer; 17] = [
             "probe",
             "bpf",
             "perf",
+            "elf",
+            "unwind",
             "target",
             "symbolize",
             "render",

@@ -25,7 +25,8 @@ pub struct Order<'a> {
 /// How much longer the host waits than the guest's own alarm: booting and powering off, several times over.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Boots a kernel and reads what the guest says. All that came over the console is kept in `log`.
+/// Boots a kernel and reads what the guest says; with the CPU time that it took of this machine. All that came over the
+/// console is kept in `log`.
 ///
 /// # Errors
 /// If qemu cannot be started; everything that happens in the guest is in the report.
@@ -35,19 +36,20 @@ pub fn boot(
     root: &Path,
     order: &Order<'_>,
     log: &Path,
-) -> Result<Report, Failure> {
+) -> Result<(Report, Duration), Failure> {
     let word = word(kernel);
     let mut settings = vec![("VM_WORD", word.clone()), ("VM_LIMIT_S", order.limit.as_secs().to_string())];
     settings.extend(order.filter.map(|filter| ("VM_FILTER", filter.to_owned())));
     let mut qemu = machine.boot(kernel, root, &settings);
-    let (console, ended) = console(&mut qemu, order.limit + GRACE, log)?;
+    let mut cpu = Duration::ZERO;
+    let (console, ended) = console(&mut qemu, order.limit + GRACE, log, &mut cpu)?;
     let mut report = verdict::parse(&String::from_utf8_lossy(&console), &word);
     if !ended {
         report
             .broken
             .push(format!("the machine hung; the host ended it after {} s", (order.limit + GRACE).as_secs()));
     }
-    Ok(report)
+    Ok((report, cpu))
 }
 
 /// A word that nobody in the guest can guess by accident.
@@ -58,19 +60,25 @@ fn word(kernel: &Path) -> String {
 }
 
 /// Runs a command that writes into `log` until it ends, or until the limit; with what it wrote, and whether it ended
-/// itself.
-fn console(command: &mut Command, limit: Duration, log: &Path) -> Result<(Vec<u8>, bool), Failure> {
+/// itself. `cpu` is its CPU time.
+fn console(
+    command: &mut Command,
+    limit: Duration,
+    log: &Path,
+    cpu: &mut Duration,
+) -> Result<(Vec<u8>, bool), Failure> {
     let file = fs::File::create(log).map_err(|e| Failure::io(log, &e))?;
     command.stdin(Stdio::null()).stdout(file);
     let failure = |e: std::io::Error, command: &Command| Failure::new(format!("`{}`: {e}", line(command)));
     let mut child = command.spawn().map_err(|e| failure(e, command))?;
-    let ended = wait(&mut child, limit).map_err(|e| failure(e, command))?;
+    let ended = wait(&mut child, limit, cpu).map_err(|e| failure(e, command))?;
     Ok((fs::read(log).map_err(|e| Failure::io(log, &e))?, ended))
 }
 
-fn wait(child: &mut Child, limit: Duration) -> std::io::Result<bool> {
+fn wait(child: &mut Child, limit: Duration, cpu: &mut Duration) -> std::io::Result<bool> {
     let start = Instant::now();
     while child.try_wait()?.is_none() {
+        *cpu = cpu_time(child.id()).unwrap_or(*cpu);
         if start.elapsed() > limit {
             child.kill()?;
             child.wait()?;
@@ -81,6 +89,15 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<bool> {
     Ok(true)
 }
 
+/// CPU time of a process until now: its `utime` and `stime` in proc(5), in ticks of 10 ms.
+fn cpu_time(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    let ticks =
+        behind_name.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap_or(0));
+    Some(Duration::from_millis(10 * ticks.sum::<u64>()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,7 +105,8 @@ mod tests {
     fn run(name: &str, script: &str, limit: Duration) -> (String, bool) {
         let log = std::env::temp_dir().join(format!("vm-console-{name}-{}", std::process::id()));
         let mut command = Command::new("sh");
-        let (output, ended) = console(command.args(["-c", script]), limit, &log).unwrap();
+        let (output, ended) =
+            console(command.args(["-c", script]), limit, &log, &mut Duration::default()).unwrap();
         fs::remove_file(log).unwrap();
         (String::from_utf8(output).unwrap(), ended)
     }

@@ -194,7 +194,7 @@ fn run_one(
     let order = boot::Order { filter: plan.filter.as_deref(), limit: GUEST_LIMIT };
     let log = root.with_file_name(format!("console-{name}-{arch}.txt"));
     let start = Instant::now();
-    let report = boot::boot(machine, &image.path, root, &order, &log)?;
+    let (report, cpu) = boot::boot(machine, &image.path, root, &order, &log)?;
     run.release = report.release.clone();
     run.broken = report.broken.clone();
     for (test, outcome) in &report.tests {
@@ -205,12 +205,12 @@ fn run_one(
         run.broken
             .extend(unused.iter().map(|test| format!("tests/expected.txt has {test}, which did not run")));
     }
-    print_verdicts(&run, &report, start.elapsed());
+    print_verdicts(&run, &report, start.elapsed(), cpu);
     Ok(run)
 }
 
 /// Prints a line per test, in one piece: two guests run at a time.
-fn print_verdicts(run: &Run, report: &verdict::Report, took: Duration) {
+fn print_verdicts(run: &Run, report: &verdict::Report, took: Duration, cpu: Duration) {
     let mut text = String::new();
     for (test, verdict) in &run.verdicts {
         let said = match verdict {
@@ -224,11 +224,12 @@ fn print_verdicts(run: &Run, report: &verdict::Report, took: Duration) {
     }
     let good = run.verdicts.values().filter(|verdict| !matches!(verdict, Verdict::Wrong(_))).count();
     text += &format!(
-        "{} {}: {good} of {} tests as expected, {:.0} s\n",
+        "{} {}: {good} of {} tests as expected, {:.0} s, {:.0} s of CPU\n",
         run.kernel,
         run.arch,
         run.verdicts.len(),
-        took.as_secs_f64()
+        took.as_secs_f64(),
+        cpu.as_secs_f64()
     );
     print!("{text}");
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use super::walk::{self, Walk};
 use crate::host::{
     bpf::{self, Map, Program},
     btf,
@@ -105,6 +106,8 @@ pub struct Tried {
     pub features: Vec<(Feature, Try)>,
     /// Other features of newer kernels, by name.
     pub other_features: Vec<(&'static str, Try)>,
+    /// The walk of user stacks by unwind tables; the reason in words if not.
+    pub walk: Result<Walk, String>,
 }
 
 impl Tried {
@@ -141,6 +144,7 @@ impl Tried {
             map_files: io(symbols::map_files_open()),
             features: FEATURES.iter().map(|spec| (spec.feature, spec.feature.detect(first_cpu))).collect(),
             other_features: OTHERS.iter().map(|other| (other.name, (other.detect)())).collect(),
+            walk: walk::attempt(btf_path),
         }
     }
 

@@ -30,6 +30,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
         pmu,
         process_events,
         btf,
+        unwind_tables,
         children,
         perf_paranoid,
         sample_rate,
@@ -215,6 +216,26 @@ fn btf(facts: &Facts) -> Check {
             .mend([
                 "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (all large distributions' are)".to_owned()
             ]),
+    }
+}
+
+fn unwind_tables(facts: &Facts) -> Check {
+    let check = works(
+        "unwind-tables",
+        "whole user stacks without frame pointers",
+        "user stacks are walked in the kernel by unwind tables",
+    );
+    match &facts.tried.walk {
+        Ok(walk) => check.now(format!(
+            "this program's own table has {} rows and was made in {:.1} ms",
+            walk.rows,
+            walk.table_us as f64 / 1000.0
+        )),
+        Err(_) if facts.tried.task_offsets.is_err() => check.not(
+            Degraded,
+            "needs the kernel's type information, see line `btf`: stacks are walked by frame pointers",
+        ),
+        Err(reason) => check.not(Degraded, format!("{reason}: user stacks are walked by frame pointers")),
     }
 }
 

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use super::{
     explain::explain,
     facts::{Facts, Host, Tried},
+    walk::Walk,
     *,
 };
 use crate::host::{
@@ -73,6 +74,7 @@ fn good() -> Facts {
             map_files: Ok(()),
             features: FEATURES.iter().map(|spec| (spec.feature, Ok(()))).collect(),
             other_features: vec![("bpf-loop", Ok(())), ("sock_send_length", Err(Errno::NOENT))],
+            walk: Ok(Walk { rows: 40_000, table_us: 9_300 }),
         },
         tracefs: Some(("/sys/kernel/tracing".into(), true)),
         bpffs: Some("/sys/fs/bpf".into()),

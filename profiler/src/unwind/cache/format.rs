@@ -21,7 +21,7 @@ use crate::unwind::{
 
 const MAGIC: &[u8; 8] = b"unwind\x1a\n";
 /// Counts up when a table of the same file would be another one, and the program's version stays.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The checksum covers what is behind it.
 const CHECKED_FROM: usize = 12;

@@ -44,6 +44,21 @@ fn a_table_comes_back() {
     assert_eq!(fs::read_dir(&unwind).unwrap().count(), 1, "no temporary file is left");
 }
 
+/// libc's table takes some milliseconds to make.
+#[test]
+fn the_table_of_a_file_is_made_once() {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let line = maps.lines().find(|line| line.contains("libc.so")).expect("this test is linked with libc");
+    let libc = File::open(&line[line.find('/').unwrap()..]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::open_below(dir.path(), MAX_BYTES).unwrap();
+    let made = cache.table(&libc).unwrap();
+    assert_eq!(made, eh_frame::build(Bytes::File(&libc)).unwrap().0);
+    let kept = fs::read_dir(dir.path().join("profiler/unwind")).unwrap().count();
+    assert_eq!(kept, 1);
+    assert_eq!(cache.table(&libc).unwrap(), made);
+}
+
 #[test]
 fn small_tables_and_those_without_build_id_are_not_kept() {
     let dir = tempfile::tempdir().unwrap();

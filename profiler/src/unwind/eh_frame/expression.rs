@@ -7,8 +7,9 @@ use super::state::Registers;
 
 /// The CFA that an expression means: how it is found, and the offset that belongs to it.
 ///
-/// GCC writes `breg6 N; deref` in functions that realign their stack, assemblers `breg7 N; deref` in code that keeps the
-/// caller's stack pointer on its own stack; linkers write the procedure linkage table's.
+/// GCC writes `breg6 N; deref` in functions that realign their stack; hand-written code that keeps an old stack pointer
+/// on its stack has `breg7 N; deref`, with `plus_uconst 8` where the return address was not yet popped (OpenSSL); linkers
+/// write the procedure linkage table's.
 pub fn cfa(expression: &[u8], registers: &Registers, arch: Arch) -> Option<(Kind, i64)> {
     if matches!(arch, Arch::X86_64)
         && let Some(boundary) = plt(expression)
@@ -17,12 +18,12 @@ pub fn cfa(expression: &[u8], registers: &Registers, arch: Arch) -> Option<(Kind
     }
     let mut reader = EndianSlice::new(expression, LittleEndian);
     let (register, offset) = based(&mut reader)?;
-    if reader.slice() != [dw::DW_OP_deref.0] {
-        return None;
-    }
-    let kind = match register {
-        r if r == registers.fp.0 => Kind::AtFp,
-        r if r == registers.sp.0 => Kind::AtSp,
+    const DEREF: u8 = dw::DW_OP_deref.0;
+    const PLUS: u8 = dw::DW_OP_plus_uconst.0;
+    let kind = match *reader.slice() {
+        [DEREF] if register == registers.fp.0 => Kind::AtFp,
+        [DEREF] if register == registers.sp.0 => Kind::AtSp,
+        [DEREF, PLUS, 8] if register == registers.sp.0 => Kind::SavedSp,
         _ => return None,
     };
     Some((kind, offset))
@@ -89,7 +90,9 @@ mod tests {
         assert_eq!(cfa(&[0x77, 0xa0, 0x01, 0x06], &x86, Arch::X86_64), Some((Kind::AtSp, 160)));
         assert_eq!(cfa(&[0x8d, 0x70, 0x06], &arm, Arch::Aarch64), Some((Kind::AtFp, -16)));
         assert_eq!(cfa(&[0x8f, 0x10, 0x06], &arm, Arch::Aarch64), Some((Kind::AtSp, 16)));
-        assert_eq!(cfa(&[0x77, 0xa0, 0x01, 0x06, 0x23, 0x08], &x86, Arch::X86_64), None, "and 8 more");
+        let saved = [0x77, 0xa0, 0x01, 0x06, 0x23, 0x08];
+        assert_eq!(cfa(&saved, &x86, Arch::X86_64), Some((Kind::SavedSp, 160)));
+        assert_eq!(cfa(&[0x77, 0xa0, 0x01, 0x06, 0x23, 0x10], &x86, Arch::X86_64), None, "and 16 more");
         assert_eq!(cfa(&[0x7a, 0x00, 0x06], &x86, Arch::X86_64), None, "r10");
         assert_eq!(at_frame_pointer(&[0x76, 0x70], &x86), Some(-16));
         assert_eq!(at_frame_pointer(&[0x76, 0x70, 0x06], &x86), None);

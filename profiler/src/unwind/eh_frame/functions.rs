@@ -9,12 +9,12 @@ use crate::{
     unwind::table::MAX_PAGES,
 };
 
-/// An entry, or a signal trampoline without one.
+/// An entry, or code that is known without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Function {
     /// Where its code begins, bytes behind [`Span::base`].
     pub start: u32,
-    /// Offset of the entry in its section, or [`TRAMPOLINE`].
+    /// Offset of the entry in its section, or one of the numbers below, which no offset reaches.
     pub entry: u32,
 }
 
@@ -22,6 +22,12 @@ pub struct Function {
 pub const TRAMPOLINE: u32 = u32::MAX;
 /// Bytes of a trampoline: an instruction that is looked up by the address before the return address, and its two.
 pub const TRAMPOLINE_LEN: u32 = 12;
+
+/// The `entry` of the file's entry point.
+pub const ENTRY_POINT: u32 = u32::MAX - 1;
+/// Most bytes of the code at the entry point. It gets the stack pointer into a register and calls; the dynamic loader's
+/// has 43 bytes.
+pub const ENTRY_POINT_LEN: u32 = 64;
 
 /// Largest file segment that is searched for a trampoline: only the vDSO has one without an entry.
 const MAX_SEARCHED: u64 = 64 << 10;
@@ -127,6 +133,17 @@ fn by_walk<'a, S: UnwindSection<Slice<'a>>>(
         }
     }
     (all, functions)
+}
+
+/// Adds the entry point, which the kernel jumps to and which therefore has no caller. C libraries say so in its entry,
+/// the dynamic loader's and some others have none. An entry that begins there too wins.
+pub fn add_entry_point(headers: &Headers, span: &Span, functions: &mut Vec<Function>) {
+    if let Some(start) = span.offset(headers.entry).filter(|_| headers.entry != 0) {
+        let at = functions.partition_point(|function| function.start < start);
+        if functions.get(at).is_none_or(|function| function.start != start) {
+            functions.insert(at, Function { start, entry: ENTRY_POINT });
+        }
+    }
 }
 
 /// Adds arm64's signal trampoline, which has no entry since Linux 5.8 (arch/arm64/kernel/vdso/sigreturn.S): unwinders

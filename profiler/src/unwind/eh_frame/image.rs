@@ -26,6 +26,8 @@ pub struct Image {
     pub header: Vec<u8>,
     /// Whether there are section headers.
     pub has_sections: bool,
+    /// Entry point: an offset in the code.
+    pub entry: Option<u64>,
     /// Bytes to put at offsets in the code.
     pub code: Vec<(usize, Vec<u8>)>,
 }
@@ -33,7 +35,14 @@ pub struct Image {
 impl Image {
     /// One with `.eh_frame` and section headers.
     pub fn new(frames: Vec<u8>) -> Self {
-        Self { frames, section: ".eh_frame", header: Vec::new(), has_sections: true, code: Vec::new() }
+        Self {
+            frames,
+            section: ".eh_frame",
+            header: Vec::new(),
+            has_sections: true,
+            entry: None,
+            code: Vec::new(),
+        }
     }
 
     /// The file: headers, code, unwind information, section headers.
@@ -74,7 +83,8 @@ impl Image {
             (elf::PT_LOAD, elf::PF_R, FRAMES, out.len() as u64 - FRAMES),
             (elf::PT_GNU_EH_FRAME, elf::PF_R, header_at, self.header.len() as u64),
         ];
-        let mut start = elf_header(machine, sections_at, segments.len() as u16);
+        let mut start =
+            elf_header(machine, self.entry.map_or(0, |at| TEXT + at), sections_at, segments.len() as u16);
         for (kind, flags, offset, size) in segments {
             start.extend([kind, flags].map(u32::to_le_bytes).concat());
             start.extend([offset, offset, offset, size, size, 1].map(u64::to_le_bytes).concat());
@@ -84,12 +94,12 @@ impl Image {
     }
 }
 
-fn elf_header(machine: u16, sections_at: u64, segments: u16) -> Vec<u8> {
+fn elf_header(machine: u16, entry: u64, sections_at: u64, segments: u16) -> Vec<u8> {
     let mut out = b"\x7fELF\x02\x01\x01".to_vec();
     out.resize(16, 0);
     out.extend([elf::ET_DYN, machine].map(u16::to_le_bytes).concat());
     out.extend(1u32.to_le_bytes());
-    out.extend([0, 64, sections_at].map(u64::to_le_bytes).concat());
+    out.extend([entry, 64, sections_at].map(u64::to_le_bytes).concat());
     out.extend(0u32.to_le_bytes());
     let section_count = if sections_at == 0 { 0 } else { 4 };
     out.extend([64, 56, segments, 64, section_count, 3].map(u16::to_le_bytes).concat());

@@ -152,7 +152,11 @@ pub fn build(bytes: Bytes<'_>) -> Result<(Table, Stats), TableError> {
     Err(TableError::NoInformation)
 }
 
-fn arch_of(headers: &Headers) -> Result<Arch, TableError> {
+/// The architecture of a file.
+///
+/// # Errors
+/// [`TableError::Machine`].
+pub fn arch_of(headers: &Headers) -> Result<Arch, TableError> {
     let machine = headers.machine;
     let arch = match machine {
         elf::EM_X86_64 => Arch::X86_64,
@@ -230,6 +234,7 @@ impl Image<'_> {
         let mut stats = Stats::default();
         let mut functions = functions::list(section, &header, &self.span, &mut stats.skipped);
         drop(header);
+        functions::add_entry_point(self.headers, &self.span, &mut functions);
         functions::add_trampolines(self.arch, self.bytes, self.headers, &self.span, &mut functions);
         let threads = threads(functions.len());
         // Besides its own rows a part may end with one more, and a page may begin with one.

@@ -8,7 +8,7 @@ use profiler_common::unwind::{Arch, rule::Rule};
 use super::{
     Cause, Section, Slice, Stats,
     cie::Cies,
-    functions::{Function, Span, TRAMPOLINE, TRAMPOLINE_LEN},
+    functions::{ENTRY_POINT, ENTRY_POINT_LEN, Function, Span, TRAMPOLINE, TRAMPOLINE_LEN},
     state::{Damaged, Effect, Machine, Registers},
 };
 use crate::unwind::rules::{self, Rules};
@@ -85,20 +85,25 @@ impl<'a, S: UnwindSection<Slice<'a>>> Maker<'_, '_, 'a, S> {
         let Some(function) = functions.get(index) else { return };
         let next = functions.get(index + 1).map(|next| next.start);
         let limit = next.unwrap_or(u32::MAX).min(self.entries.span.end(function.start));
-        let end = if function.entry == TRAMPOLINE {
-            self.push(function.start, Ok(Rule::SIGNAL));
-            function.start.saturating_add(TRAMPOLINE_LEN).min(limit)
-        } else {
-            self.entry(function, limit).unwrap_or_else(|_| {
+        let end = match function.entry {
+            TRAMPOLINE => self.known(function.start, TRAMPOLINE_LEN, limit, Rule::SIGNAL),
+            ENTRY_POINT => self.known(function.start, ENTRY_POINT_LEN, limit, Rule::END),
+            _ => self.entry(function, limit).unwrap_or_else(|_| {
                 // What the entry covers is not known: everything up to the next one.
                 self.stats.skipped += 1;
                 self.push(function.start, Err(Cause::Damaged));
                 limit
-            })
+            }),
         };
         if next.is_none_or(|next| next - end >= MAX_PADDING) {
             self.push(end, Ok(Rule::NONE));
         }
+    }
+
+    /// Adds the row of code that is known without an entry, and gives its end.
+    fn known(&mut self, start: u32, len: u32, limit: u32, rule: Rule) -> u32 {
+        self.push(start, Ok(rule));
+        start.saturating_add(len).min(limit)
     }
 
     /// Adds the rows of an entry, and gives the end of its code.

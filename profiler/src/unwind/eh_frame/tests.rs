@@ -8,6 +8,7 @@ use profiler_common::unwind::{
     Arch,
     rule::{FpRule, Kind, Parts, RaRule, Rule},
 };
+use proptest::prelude::*;
 
 use super::{
     Cause, Stats, TableError, build,
@@ -86,6 +87,7 @@ fn the_rules_of_x86_64() {
             rule(Kind::AtFp, -8, FpRule::AtFp, 0),
         ),
         (&[I::CfaExpression(raw(&[0x77, 0x10, 0x06]))], rule(Kind::AtSp, 16, FpRule::Same, 0)),
+        (&[I::CfaExpression(raw(&[0x77, 0x10, 0x06, 0x23, 8]))], rule(Kind::SavedSp, 16, FpRule::Same, 0)),
         (&[I::Undefined(RBP)], rule(Kind::Sp, 8, FpRule::Undefined, 0)),
         (&[I::SameValue(RBP)], sp(8)),
         (&[I::Register(RBP, RBX)], rule(Kind::Sp, 8, FpRule::Undefined, 0)),
@@ -106,7 +108,7 @@ fn the_rules_of_x86_64() {
 fn what_cannot_be_expressed_is_counted_by_its_cause() {
     let cases: &[(&[I], Cause)] = &[
         (&[I::Cfa(gimli::X86_64::R10, 0)], Cause::CfaRegister),
-        (&[I::CfaExpression(raw(&[0x77, 0x10, 0x06, 0x23, 8]))], Cause::CfaExpression),
+        (&[I::CfaExpression(raw(&[0x77, 0x10, 0x06, 0x23, 16]))], Cause::CfaExpression),
         (&[I::CfaOffset(1 << 23)], Cause::CfaOffset),
         (&[I::SameValue(RA)], Cause::ReturnAddress),
         (&[I::Expression(RA, raw(&[0x76, 0]))], Cause::ReturnAddress),
@@ -188,6 +190,26 @@ fn signal_frames() {
 }
 
 #[test]
+fn the_entry_point_has_no_caller() {
+    let frames = eh_frame(cie(Arch::X86_64), &[(0, 8, &[]), (0x80, 8, &[])]);
+    let with_entry = |at| Image { entry: Some(at), ..Image::new(frames.clone()) };
+    let (table, stats) = made(Arch::X86_64, &with_entry(0x20));
+    for (offset, rule) in [
+        (0, sp(8)),
+        (0x1f, Rule::NONE),
+        (0x20, Rule::END),
+        (0x5f, Rule::END),
+        (0x60, Rule::NONE),
+        (0x80, sp(8)),
+    ] {
+        assert_eq!(table.lookup(TEXT + offset), rule, "{offset:#x}");
+    }
+    assert_eq!(stats.functions, 2);
+    let (table, _) = made(Arch::X86_64, &with_entry(0x80));
+    assert_eq!(table.lookup(TEXT + 0x80), sp(8), "its own entry says more");
+}
+
+#[test]
 fn gaps_and_overlaps() {
     let (table, stats) = x86(&[
         (0x200, 0x40, &[(0, I::CfaOffset(64))]),
@@ -263,6 +285,27 @@ fn the_header_leads_to_entries_that_a_walk_does_not_reach() {
     assert_eq!((table.lookup(TEXT), stats.skipped), (Rule::UNSUPPORTED, 1));
 }
 
+/// Ten thousand entries, each of which reaches to the end of the section: read as they say, half a billion bytes.
+#[test]
+fn entries_that_overlap_are_not_read_again_and_again() {
+    const COUNT: u64 = 10_000;
+    const LEN: u64 = 24;
+    let mut frames = eh_frame(cie(Arch::X86_64), &[(0, 8, &[])]);
+    let cie_len = u64::from(u32::from_le_bytes(*frames.first_chunk().unwrap())) + 4;
+    frames.truncate(cie_len as usize);
+    let mut entries = Vec::new();
+    for index in 0..COUNT {
+        let at = cie_len + index * LEN;
+        entries.push((index * 4, at));
+        frames.extend([(COUNT - index) * LEN - 4, at + 4].map(|word| (word as u32).to_le_bytes()).concat());
+        frames.extend([TEXT + index * 4, 4].map(u64::to_le_bytes).concat());
+    }
+    let header = image::header(image::header_address(frames.len()), &entries);
+    let (_, stats) = made(Arch::X86_64, &Image { header, ..Image::new(frames) });
+    assert!(stats.functions < 10, "{stats:?}");
+    assert_eq!(stats.functions + stats.skipped, COUNT);
+}
+
 #[test]
 fn files_without_a_table() {
     let no_frames = Image::new(Vec::new());
@@ -271,4 +314,38 @@ fn files_without_a_table() {
     other[18] = object::elf::EM_RISCV as u8;
     assert!(matches!(build(Bytes::Memory(&other)), Err(TableError::Machine { machine: 243 })));
     assert!(matches!(build(Bytes::Memory(b"#!/bin/sh")), Err(TableError::Elf(_))));
+}
+
+proptest! {
+    /// Damaged in a few places, an image gives a sound table or a reason.
+    #[test]
+    fn mutations_of_unwind_information(
+        damages in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        in_header: bool,
+        has_sections: bool,
+        is_arm: bool,
+    ) {
+        let arch = if is_arm { Arch::Aarch64 } else { Arch::X86_64 };
+        let registers = super::state::Registers::of(arch);
+        let instructions = [
+            (0, I::CfaExpression(raw(&[0x76, 0x78, 0x06]))),
+            (4, I::RememberState),
+            (4, I::Cfa(registers.fp, 16)),
+            (8, I::RestoreState),
+            (8, I::Offset(registers.fp, -16)),
+            (12, I::Restore(registers.fp)),
+        ];
+        let mut frames = eh_frame(cie(arch), &[(0, 64, &instructions), (0x40, 16, &[]), (0x2_0000, 32, &instructions)]);
+        frames.extend([0; 4]);
+        let mut header = image::header(image::header_address(frames.len()), &[(0, 0x18), (0x40, 0x50), (0x2_0000, 0x70)]);
+        for (index, byte) in damages {
+            let target = if in_header { &mut header } else { &mut frames };
+            let at = index.index(target.len());
+            target[at] = byte;
+        }
+        let image = Image { header, has_sections, entry: Some(0x100), ..Image::new(frames) };
+        if let Ok((table, _)) = build(Bytes::Memory(&image.bytes(arch))) {
+            prop_assert!(table.is_sound());
+        }
+    }
 }

@@ -1,0 +1,45 @@
+//! Trying the walk of user stacks by unwind tables: its programs are loaded as a recording loads them, and a table is
+//! made.
+
+use std::{fs::File, path::Path, time::Instant};
+
+use profiler_common::{filter::FilterConfig, stack::MAX_FRAMES};
+
+use crate::{
+    bpf::load::{Kernel, LoadOptions},
+    elf::Bytes,
+    host::btf,
+    probe::cpu::WalkPrograms,
+    unwind::eh_frame,
+};
+
+/// What it took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Walk {
+    /// Rows of this program's own table.
+    pub rows: u64,
+    /// Time for making it, us.
+    pub table_us: u64,
+}
+
+/// Loads the programs and makes a table.
+///
+/// # Errors
+/// Why it cannot be done, in one line.
+pub fn attempt(btf_path: &Path) -> Result<Walk, String> {
+    let offsets = btf::task_offsets(btf_path).map_err(|error| error.to_string())?;
+    let options = LoadOptions {
+        filter: FilterConfig::ALL,
+        offsets,
+        helpers: 0,
+        stack_limit: MAX_FRAMES as u32,
+        unwind: true,
+        log: false,
+    };
+    let mut kernel = Kernel::load(&options).map_err(|error| error.to_string())?;
+    WalkPrograms::load(&mut kernel).map_err(|error| error.to_string())?;
+    let begin = Instant::now();
+    let own = File::open("/proc/self/exe").map_err(|error| error.to_string())?;
+    let (_, stats) = eh_frame::build(Bytes::File(&own)).map_err(|error| error.to_string())?;
+    Ok(Walk { rows: stats.rows, table_us: begin.elapsed().as_micros() as u64 })
+}
