@@ -29,7 +29,7 @@ const _: () = assert!(size_of::<CountKey>() == 32);
 pub struct CountValue {
     /// Samples.
     pub count: u64,
-    /// `CLOCK_MONOTONIC` of the first of them, ns.
+    /// `CLOCK_MONOTONIC` of the first of them, ns, before its user stack was walked.
     pub first_ns: u64,
     /// The thread's command name at the first of them.
     pub comm: Comm,

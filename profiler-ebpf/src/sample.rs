@@ -53,6 +53,8 @@ static COUNTS: ArrayOfMaps<HashMap<CountKey, CountValue, 1>, 1> = ArrayOfMaps::n
 struct Pending {
     key: CountKey,
     comm: Comm,
+    /// When it was taken, before anything was looked up: what user space told before that time was known to the walk.
+    at_ns: u64,
 }
 
 #[btf_map]
@@ -102,14 +104,16 @@ pub fn take<P: Probe>(ctx: &P::Context) {
     let incarnation =
         if tid == 0 { u64::from(unsafe { bpf_get_smp_processor_id() }) } else { task::incarnation() };
     let key = CountKey { pid, tid, incarnation, kernel_stack, user_stack: EMPTY_STACK };
+    // SAFETY: the helper has no precondition.
+    let at_ns = unsafe { bpf_ktime_get_ns() };
     if tid == 0 {
-        count(ctx, &key, comm);
+        count(ctx, &Pending { key, comm, at_ns });
         return;
     }
-    let end = match unwind::begin(walk, pid, incarnation) {
+    let end = match unwind::begin(walk, pid, incarnation, at_ns) {
         Ok(()) => {
             // SAFETY: this CPU's memory; the programs of a slot do not interrupt each other.
-            unsafe { *pending = Pending { key, comm } };
+            unsafe { *pending = Pending { key, comm, at_ns } };
             // SAFETY: nothing is owned that would have to be dropped.
             unsafe { P::programs().tail_call(ctx, WALK) };
             WalkEnd::TailCallFailed
@@ -127,7 +131,7 @@ pub fn take<P: Probe>(ctx: &P::Context) {
             registers::user().unwrap_or_default().pc
         );
     }
-    count(ctx, &CountKey { user_stack, ..key }, comm);
+    count(ctx, &Pending { key: CountKey { user_stack, ..key }, comm, at_ns });
 }
 
 /// Walks the user stack of the pending sample on.
@@ -162,26 +166,25 @@ pub fn walked<P: Probe>(ctx: &P::Context) {
     // SAFETY: as in `take`, whose tail calls lead here.
     let pending = unsafe { &mut *pending };
     pending.key.user_stack = stack::keep(Side::User, &walk.stack);
-    count(ctx, &pending.key, pending.comm);
+    count(ctx, pending);
 }
 
 #[inline(always)]
-fn count<C: EbpfContext>(ctx: &C, key: &CountKey, comm: Comm) {
-    let CountKey { pid, tid, kernel_stack, user_stack, .. } = *key;
+fn count<C: EbpfContext>(ctx: &C, sample: &Pending) {
+    let CountKey { pid, tid, kernel_stack, user_stack, .. } = sample.key;
     debug!(ctx, "sample pid {} tid {} kernel {:x} user {:x}", pid, tid, kernel_stack, user_stack);
     let Some(counts) = COUNTS.get(0) else {
         loss::count(Loss::NoScratch);
         return;
     };
-    if let Some(value) = counts.get_ptr_mut(key) {
+    if let Some(value) = counts.get_ptr_mut(&sample.key) {
         // SAFETY: a map value stays valid memory while the program runs. No other CPU writes it at the same time: a key
         // names one thread, which runs on one CPU, or one CPU's idle task.
         unsafe { (*value).count += 1 };
         return;
     }
-    // SAFETY: the helper has no precondition.
-    let first_ns = unsafe { bpf_ktime_get_ns() };
-    if counts.insert(key, CountValue { count: 1, first_ns, comm }, BPF_ANY as u64).is_err() {
+    let value = CountValue { count: 1, first_ns: sample.at_ns, comm: sample.comm };
+    if counts.insert(&sample.key, value, BPF_ANY as u64).is_err() {
         loss::count(Loss::CountsFull);
     }
 }

@@ -73,9 +73,9 @@ fn libraries_that_replace_each_other() {
         let in_work = |e: &Entry<'_>| e.user_leaf().is_some_and(|leaf| leaf.function.name == work);
         let all = view.count(in_work);
         expect::samples(&work, all, MILLISECONDS * ROUNDS * 1_000_000, &profile, 0.1);
-        // What a library's first samples need comes within 10 ms of the 40.
+        // The kernel side is told of a library within 20 ms of its 40: what was walked before is cut.
         let whole = |e: &Entry<'_>| in_work(e) && e.end == StackEnd::Complete;
-        expect::at_least(&view.list(|e| in_work(e) && !whole(e)), view.count(whole), all, 75.0);
+        expect::at_least(&view.list(|e| in_work(e) && !whole(e)), view.count(whole), all, 50.0);
         let elsewhere = |e: &Entry<'_>| {
             e.frames.iter().any(|f| f.function.name == work && f.module.name() != format!("reload_{name}.so"))
         };

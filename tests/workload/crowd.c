@@ -1,5 +1,5 @@
-/* Many processes alive at once: each waits for its turn, works in `crowd_work` below `crowd_turn`, and waits again, until
- * each has worked once. Two of them work at a time.
+/* Many processes alive at once: each waits for its turn, works in `crowd_work` below `crowd_turn`, and waits until all
+ * have worked. Two of them work at a time.
  *
  * usage: crowd COUNT MICROSECONDS */
 #include <sys/resource.h>
@@ -10,7 +10,7 @@
 /* Keeps a call from being the function's last instruction. */
 #define AFTER_CALL() __asm__ volatile("")
 
-static int turns[2], done[2];
+static int turns[2], done[2], end[2];
 
 BURNER(crowd_work)
 
@@ -20,21 +20,21 @@ NOINLINE void crowd_turn(uint64_t ns)
     AFTER_CALL();
 }
 
-/* Takes turns until there are no more. Those that wait are woken in the order in which they began to. */
+/* Takes one turn, and waits for the end. Those that wait for theirs are woken in the order in which they began to. */
 static void member(uint64_t ns)
 {
     char byte;
-    while (read(turns[0], &byte, 1) == 1) {
-        crowd_turn(ns);
-        if (write(done[1], &byte, 1) != 1)
-            _exit(1);
-    }
+    if (read(turns[0], &byte, 1) != 1)
+        _exit(1);
+    crowd_turn(ns);
+    if (write(done[1], &byte, 1) != 1 || read(end[0], &byte, 1) != 0)
+        _exit(1);
     _exit(0);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc < 3 || pipe(turns) || pipe(done))
+    if (argc < 3 || pipe(turns) || pipe(done) || pipe(end))
         return 64;
     long count = strtol(argv[1], NULL, 10);
     uint64_t ns = strtoull(argv[2], NULL, 10) * 1000u;
@@ -45,7 +45,7 @@ int main(int argc, char **argv)
         if (pid < 0)
             return perror("fork"), 71;
         if (pid == 0) {
-            close(turns[1]);
+            close(end[1]);
             member(ns);
         }
     }
@@ -55,7 +55,7 @@ int main(int argc, char **argv)
         if (read(done[0], &byte, 1) == 1)
             ended++;
     }
-    close(turns[1]);
+    close(end[1]);
     while (wait(NULL) > 0)
         ;
     struct rusage used;

@@ -18,7 +18,7 @@ const ARCH: Arch = Arch::X86_64;
 use aya_ebpf::{
     Global,
     btf_maps::{Array, PerCpuArray},
-    helpers::{bpf_probe_read_user, generated::bpf_ktime_get_ns},
+    helpers::bpf_probe_read_user,
     macros::btf_map,
 };
 use profiler_common::{
@@ -109,12 +109,10 @@ pub fn current(slot: Slot) -> Option<&'static mut Walk> {
 /// # Errors
 /// Why it cannot be walked by tables.
 #[inline(always)]
-pub fn begin(walk: &mut Walk, pid: u32, incarnation: u64) -> Result<(), WalkEnd> {
+pub fn begin(walk: &mut Walk, pid: u32, incarnation: u64, now_ns: u64) -> Result<(), WalkEnd> {
     if UNWIND.load() == 0 {
         return Err(WalkEnd::Ended);
     }
-    // SAFETY: the helper has no precondition.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
     let Some(registers) = registers::user() else { return Err(WalkEnd::NoRegisters) };
     let Found { first, count } = processes::find(pid, incarnation, now_ns).ok_or(WalkEnd::UnknownProcess)?;
     walk.registers = registers;

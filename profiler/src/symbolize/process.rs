@@ -373,7 +373,7 @@ impl Image {
         }
     }
 
-    /// Whether a walk that ended at a time went by a mapping that was gone ([`Mappings::is_outdated`]).
+    /// Whether a walk that began at a time went by a mapping that was gone ([`Mappings::is_outdated`]).
     pub fn is_outdated(&self, address: u64, at_ns: u64) -> bool {
         self.mappings.is_outdated(address, at_ns)
     }

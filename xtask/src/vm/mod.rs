@@ -27,7 +27,7 @@ use kernels::{KERNELS, Kernel};
 use machine::Machine;
 
 /// How long a guest may run: several times what the slowest kernel takes.
-const GUEST_LIMIT: Duration = Duration::from_secs(420);
+const GUEST_LIMIT: Duration = Duration::from_secs(900);
 
 /// Guests at a time. A guest has two CPUs and mostly uses one.
 const GUESTS: usize = 2;

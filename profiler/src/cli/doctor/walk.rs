@@ -12,7 +12,7 @@ use crate::{
     },
     elf::Bytes,
     host::btf,
-    probe::cpu,
+    probe::PROBES,
     unwind::eh_frame,
 };
 
@@ -40,7 +40,9 @@ pub fn attempt(btf_path: &Path) -> Result<Walk, String> {
         log: false,
     };
     let mut kernel = Kernel::load(&options).map_err(|error| error.to_string())?;
-    WalkPrograms::load(&mut kernel, &cpu::SPEC.programs).map_err(|error| error.to_string())?;
+    for probe in PROBES {
+        WalkPrograms::load(&mut kernel, &probe.programs).map_err(|error| error.to_string())?;
+    }
     let begin = Instant::now();
     let own = File::open("/proc/self/exe").map_err(|error| error.to_string())?;
     let (_, stats) = eh_frame::build(Bytes::File(&own)).map_err(|error| error.to_string())?;
