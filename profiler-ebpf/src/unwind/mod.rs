@@ -29,7 +29,7 @@ use profiler_common::{
         map::{Ask, MAX_MODULES, Mapping, Module, NO_MODULE, State},
         row::PAGE_SHIFT,
         rule::Rule,
-        step::{Caller, by_frame_pointer, by_rule},
+        step::{Caller, by_call, by_frame_pointer, by_rule},
     },
 };
 
@@ -176,6 +176,9 @@ fn step(walk: &mut Walk) -> Result<Caller, WalkEnd> {
             let rule = rule(module, at.wrapping_sub(walk.mapping.bias))?;
             if rule == Rule::NONE && state == State::TableOrFramePointer as u32 {
                 return by_frame_pointer(ARCH, &walk.registers, read);
+            }
+            if rule == Rule::NONE && interrupted {
+                return by_call(ARCH, &walk.registers, read);
             }
             by_rule(ARCH, rule, &walk.registers, interrupted, read)
         }
