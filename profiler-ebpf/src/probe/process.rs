@@ -10,7 +10,10 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use aya_log_ebpf::debug;
-use profiler_common::{loss::Loss, unwind::map::{Ask, NO_MODULE}};
+use profiler_common::{
+    loss::Loss,
+    unwind::map::{Ask, NO_MODULE},
+};
 
 use crate::{
     filter::{self, TARGETS, is_target},

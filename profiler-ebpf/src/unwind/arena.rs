@@ -18,13 +18,16 @@ use super::MMAPABLE;
 type Chunks<T, const LEN: usize, const CHUNKS: usize> = ArrayOfMaps<Array<T, LEN, MMAPABLE>, CHUNKS>;
 
 #[btf_map]
-static ROWS: Chunks<u64, { map::ROWS.chunk_len() as usize / 2 }, { map::ROWS.chunks as usize }> = ArrayOfMaps::new();
+static ROWS: Chunks<u64, { map::ROWS.chunk_len() as usize / 2 }, { map::ROWS.chunks as usize }> =
+    ArrayOfMaps::new();
 
 #[btf_map]
-static RULES: Chunks<u64, { map::RULES.chunk_len() as usize }, { map::RULES.chunks as usize }> = ArrayOfMaps::new();
+static RULES: Chunks<u64, { map::RULES.chunk_len() as usize }, { map::RULES.chunks as usize }> =
+    ArrayOfMaps::new();
 
 #[btf_map]
-static PAGES: Chunks<u64, { map::PAGES.chunk_len() as usize }, { map::PAGES.chunks as usize }> = ArrayOfMaps::new();
+static PAGES: Chunks<u64, { map::PAGES.chunk_len() as usize }, { map::PAGES.chunks as usize }> =
+    ArrayOfMaps::new();
 
 #[btf_map]
 static MAPPINGS: Chunks<Mapping, { map::MAPPINGS.chunk_len() as usize }, { map::MAPPINGS.chunks as usize }> =

@@ -69,8 +69,7 @@ pub fn ask(why: Ask, module: u32, pid: u32, incarnation: u64, now_ns: u64) {
             known.ask_after_ns = now_ns + ASK_INTERVAL_NS;
         }
         _ => {
-            let new =
-                Process { incarnation, ask_after_ns: now_ns + ASK_INTERVAL_NS, first: 0, count: 0 };
+            let new = Process { incarnation, ask_after_ns: now_ns + ASK_INTERVAL_NS, first: 0, count: 0 };
             if PROCESSES.insert(pid, new, BPF_ANY as u64).is_err() {
                 loss::count(Loss::UnwindProcessesFull);
                 return;
