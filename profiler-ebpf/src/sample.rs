@@ -177,14 +177,15 @@ fn count<C: EbpfContext>(ctx: &C, sample: &Pending) {
         loss::count(Loss::NoScratch);
         return;
     };
-    if let Some(value) = counts.get_ptr_mut(&sample.key) {
+    let key = &sample.key;
+    if let Some(value) = counts.get_ptr_mut(key) {
         // SAFETY: a map value stays valid memory while the program runs. No other CPU writes it at the same time: a key
         // names one thread, which runs on one CPU, or one CPU's idle task.
         unsafe { (*value).count += 1 };
         return;
     }
     let value = CountValue { count: 1, first_ns: sample.at_ns, comm: sample.comm };
-    if counts.insert(&sample.key, value, BPF_ANY as u64).is_err() {
+    if counts.insert(key, value, BPF_ANY as u64).is_err() {
         loss::count(Loss::CountsFull);
     }
 }

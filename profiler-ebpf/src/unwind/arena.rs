@@ -59,7 +59,7 @@ pub fn row(page: Page, offset: u64) -> Option<Row> {
     let place = map::ROWS.place(page.first());
     let row = |i: u32| {
         let pair = *chunk.get((place + i) >> 1)?;
-        Some(Row((pair >> ((place + i & 1) * 32)) as u32))
+        Some(Row((pair >> (((place + i) & 1) * 32)) as u32))
     };
     let at = row::search(page.count(), offset, SEARCH_STEPS, |i| Some(u64::from(row(i)?.offset())))?;
     row(at)

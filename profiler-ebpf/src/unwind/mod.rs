@@ -40,7 +40,7 @@ use processes::Found;
 const FRAMES_PER_CALL: usize = 8;
 /// Tail calls that a walk takes at most; the kernel allows 33 of a program (`MAX_TAIL_CALL_CNT`), one is the probe's last.
 const MAX_CALLS: usize = MAX_FRAMES.div_ceil(FRAMES_PER_CALL);
-const _: () = assert!(MAX_CALLS + 1 <= 32);
+const _: () = assert!(MAX_CALLS < 32);
 
 /// `BPF_F_MMAPABLE`.
 const MMAPABLE: usize = 1 << 10;
