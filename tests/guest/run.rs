@@ -89,12 +89,18 @@ fn is_left_out(list: &str, name: &str) -> bool {
     })
 }
 
-/// Runs a test, and once more if it did not pass: under emulation timers stand still and interrupts come in bunches,
-/// for as long as the host does something else. What the first run said is told in any case.
+/// Most runs of a test that does not pass.
+const MAX_RUNS: usize = 3;
+
+/// Runs a test, and again if it did not pass: under emulation timers stand still and interrupts come in bunches, for as
+/// long as the host does something else. What earlier runs said is told in any case.
 fn run(test: &Test, console: &Console) -> std::io::Result<()> {
     let id = &test.id;
     let mut ran = attempt(test)?;
-    if matches!(ran.verdict, "failed" | "hung") {
+    for _ in 1..MAX_RUNS {
+        if !matches!(ran.verdict, "failed" | "hung") {
+            break;
+        }
         ran.tell(id, console);
         ran = attempt(test)?;
     }

@@ -74,12 +74,15 @@ impl BpfError {
 /// (`--log-level debug`).
 fn cause(error: &aya::programs::ProgramError) -> String {
     let text = error.to_string();
-    let mut lines = text.lines();
-    let first = lines.next().unwrap_or_default().trim_end_matches([' ', ':']).to_owned();
+    let (call, verifier) = text.split_once(" Verifier output:").unwrap_or((&text, ""));
+    let first = call.lines().next().unwrap_or_default().trim_end_matches('.').to_owned();
     // The verifier's last words before its statistics name what it refused.
-    let rest: Vec<&str> = lines.map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines = verifier.lines().map(str::trim);
+    let rest: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    let is_statistics =
+        |line: &str| ["processed ", "stack depth ", "verification time "].iter().any(|s| line.starts_with(s));
     log::debug!("{text}");
-    match rest.iter().rev().find(|line| !line.starts_with("processed ")) {
+    match rest.iter().rev().find(|line| !is_statistics(line)) {
         Some(refused) => format!("{first}: {refused}"),
         None => first,
     }

@@ -1,7 +1,7 @@
 //! A recording from attach to report data: attach -> wait -> drain -> resolve. The only place that puts probes, process
 //! events and names together.
 //!
-//! Order of the start: programs, side band, sampling events (disabled), targets; then sampling is enabled and only then
+//! Order of the start: side band, programs, sampling events (disabled), targets; then sampling is enabled and only then
 //! a stopped command released and existing processes' mappings read, so that nothing runs unseen.
 
 pub mod build;

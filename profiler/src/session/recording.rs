@@ -99,6 +99,10 @@ impl<'a> Recording<'a> {
     pub fn start(options: &'a RecordOptions, cpus: &[u32], begun_ns: u64) -> Result<Self, SessionError> {
         let mut fallbacks = Fallbacks::new(options, cpus.first().copied().unwrap_or(0));
         let access = fallbacks.task_access(options);
+        // Before the programs: it tells their names too, which samples can hit.
+        let sideband =
+            Sideband::open(cpus, fallbacks.may_use(Feature::MmapBuildId)).map_err(SessionError::Sideband)?;
+        fallbacks.tried(Feature::MmapBuildId, sideband.build_ids());
         let Loaded { mut kernel, walk, note: unwind_note } = load(options, &access)?;
         let (unwinding, walk) = walk.unzip();
         let (run_time, note) = RunTime::enable();
@@ -106,9 +110,6 @@ impl<'a> Recording<'a> {
         if options.filter.follow_children != 0 {
             kernel.follow_children()?;
         }
-        let sideband =
-            Sideband::open(cpus, fallbacks.may_use(Feature::MmapBuildId)).map_err(SessionError::Sideband)?;
-        fallbacks.tried(Feature::MmapBuildId, sideband.build_ids());
         let sizing = options.event.sizing(options.frequency_hz, cpus.len());
         let samples = Samples::new(&mut kernel, &sizing)?;
         let mut probe = Probe::open(options.event, &mut kernel, cpus, options.frequency_hz)?;

@@ -21,7 +21,7 @@ pub struct Expectation {
 pub enum Verdict {
     /// As it should be.
     Passed,
-    /// As it should be in its second run; what the first one said is in the console's record.
+    /// As it should be in a later run; what the first one said is in the console's record.
     Again,
     /// The test does not apply here; what it said.
     Skipped(String),

@@ -215,7 +215,7 @@ fn print_verdicts(run: &Run, report: &verdict::Report, took: Duration, cpu: Dura
     for (test, verdict) in &run.verdicts {
         let said = match verdict {
             Verdict::Passed => "passed".to_owned(),
-            Verdict::Again => "passed in the second run".to_owned(),
+            Verdict::Again => "passed in a later run".to_owned(),
             Verdict::Skipped(why) => format!("skipped: {why}"),
             Verdict::Expected(why) => format!("expected failure: {why}"),
             Verdict::Wrong(_) => "FAILED".to_owned(),

@@ -24,7 +24,7 @@ pub fn markdown(runs: &[Run]) -> String {
         for (test, verdict) in &run.verdicts {
             let cell = match verdict {
                 Verdict::Passed => "passed".to_owned(),
-                Verdict::Again => "passed (second run)".to_owned(),
+                Verdict::Again => "passed (later run)".to_owned(),
                 Verdict::Skipped(why) => format!("skipped {}", notes.number(why)),
                 Verdict::Expected(why) => format!("expected failure {}", notes.number(why)),
                 Verdict::Wrong(_) => "**failed**".to_owned(),

@@ -28,7 +28,7 @@ pub struct Test {
     pub outcome: Outcome,
     /// How long it took.
     pub milliseconds: u64,
-    /// What it printed where it did not pass; of one that passed in its second run, in the first.
+    /// What it printed where it did not pass; of one that passed in a later run, in the earlier ones.
     pub output: String,
 }
 
