@@ -8,6 +8,8 @@
 
 use profiler::model::{Meta, Profile};
 
+use crate::workload;
+
 /// The share of the timer's ticks that were delivered, all CPUs together; 1 for a hardware event.
 pub fn delivered(meta: &Meta) -> f64 {
     if meta.expected_ticks == 0 { 1.0 } else { meta.ticks as f64 / meta.expected_ticks as f64 }
@@ -17,6 +19,11 @@ pub fn delivered(meta: &Meta) -> f64 {
 /// the workload's.
 pub fn undelivered(meta: &Meta) -> u64 {
     meta.expected_ticks.saturating_sub(meta.ticks)
+}
+
+/// Whether this is a guest of `cargo xtask vm-test`, whose emulated CPUs miss ticks at any time.
+fn is_emulated() -> bool {
+    std::env::var_os(workload::DIRECTORY_VARIABLE).is_some()
 }
 
 /// What is no loss of the profiler's: ticks that the machine did not deliver (see [`samples`]), and walks that went in
@@ -48,7 +55,7 @@ pub fn no_sample_lost(profile: &Profile) {
 }
 
 /// Checks a number of samples against a CPU time: `tolerance` is a share of the expected number, at least 3 samples
-/// (the starts and stops of a short workload, see the module's head). What was not delivered may be missing.
+/// (the starts and stops of a short workload, see the module's head). Under emulation, what was not delivered may be missing.
 ///
 /// # Panics
 /// If it is outside.
@@ -56,7 +63,8 @@ pub fn samples(what: &str, count: u64, cpu_ns: u64, profile: &Profile, tolerance
     let meta = &profile.meta;
     let expected = meta.frequency_hz as f64 * cpu_ns as f64 / 1e9;
     let slack = (expected * tolerance).max(3.0);
-    let undelivered = undelivered(meta) as f64;
+    // On a machine of its own an idle CPU's timer stands still too, so that the number says nothing of the workload's.
+    let undelivered = if is_emulated() { undelivered(meta) as f64 } else { 0.0 };
     let error = count as f64 - expected;
     assert!(
         (-slack - undelivered..=slack).contains(&error),
