@@ -27,11 +27,17 @@ pub enum Loss {
     UnwindProcessesFull = 8,
     /// User space was not asked for a process's mappings (it is again later): the ring of requests was full.
     UnwindRequestsFull = 9,
+    /// An event of a thread that is not accounted: the map of threads was full.
+    ThreadsFull = 10,
+    /// The account of a thread that ended was overwritten by another thread's before user space had read it.
+    EndedThreads = 11,
+    /// A thread began to run, but its wake-up was not seen: its wait for a CPU counts as blocked.
+    WakeupsMissed = 12,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -42,7 +48,16 @@ impl Loss {
         Self::TargetsFull,
         Self::UnwindProcessesFull,
         Self::UnwindRequestsFull,
+        Self::ThreadsFull,
+        Self::EndedThreads,
+        Self::WakeupsMissed,
     ];
+
+    /// Those of probes that count samples by stack.
+    pub const SAMPLING: &[Self] = Self::ALL.split_at(Self::ThreadsFull as usize).0;
+
+    /// Those of the accounting of threads.
+    pub const ACCOUNTING: &[Self] = Self::ALL.split_at(Self::ThreadsFull as usize).1;
 
     /// The key of this loss in reports (snake_case, stable).
     pub const fn name(self) -> &'static str {
@@ -57,6 +72,9 @@ impl Loss {
             Self::TargetsFull => "targets_map_full",
             Self::UnwindProcessesFull => "unwind_processes_full",
             Self::UnwindRequestsFull => "unwind_requests_full",
+            Self::ThreadsFull => "threads_map_full",
+            Self::EndedThreads => "ended_threads_overwritten",
+            Self::WakeupsMissed => "wakeups_missed",
         }
     }
 }

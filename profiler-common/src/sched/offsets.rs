@@ -17,6 +17,12 @@ pub struct SchedOffsets {
     pub nvcsw: u32,
     /// `task_struct.comm`.
     pub comm: u32,
+    /// `task_struct.exit_state`.
+    pub exit_state: u32,
+    /// `task_struct.on_cpu`.
+    pub on_cpu: u32,
+    /// `task_struct.on_rq`.
+    pub on_rq: u32,
     /// `task_struct.files`.
     pub files: u32,
     /// `files_struct.fdt`.
@@ -37,7 +43,7 @@ pub struct SchedOffsets {
     pub thread_status: u32,
 }
 
-const _: () = assert!(size_of::<SchedOffsets>() == 15 * 4);
+const _: () = assert!(size_of::<SchedOffsets>() == 18 * 4);
 
 impl SchedOffsets {
     /// Nothing known: the programs that need them are not loaded.
@@ -48,6 +54,9 @@ impl SchedOffsets {
         in_iowait_mask: 0,
         nvcsw: 0,
         comm: 0,
+        exit_state: 0,
+        on_cpu: 0,
+        on_rq: 0,
         files: 0,
         fdt: 0,
         max_fds: 0,

@@ -2,4 +2,5 @@
 
 pub mod cpu;
 pub mod process;
+pub mod sched;
 pub mod switches;

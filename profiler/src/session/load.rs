@@ -30,6 +30,7 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
             helpers: access.helpers,
             stack_limit: stack_limit(),
             unwind,
+            sched: None,
             log: options.log,
         })
     };

@@ -387,7 +387,8 @@ fn build_options(options: &RecordOptions) -> BuildOptions {
     }
 }
 
-async fn at(deadline: Option<Instant>) {
+/// Completes then; never without a time.
+pub async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,

@@ -12,8 +12,11 @@ use super::{BtfError, member_offsets, single_bit};
 /// [`BtfError`]. There is no accounting then.
 pub fn sched_offsets(path: &Path) -> Result<SchedOffsets, BtfError> {
     // `state` became `__state` in Linux 5.14 (2f064a59a11f).
-    let [state, nvcsw, comm, files] =
-        member_offsets(path, "task_struct", [&["__state", "state"], &["nvcsw"], &["comm"], &["files"]])?;
+    let [state, nvcsw, comm, exit_state, on_cpu, on_rq, files] = member_offsets(
+        path,
+        "task_struct",
+        [&["__state", "state"], &["nvcsw"], &["comm"], &["exit_state"], &["on_cpu"], &["on_rq"], &["files"]],
+    )?;
     let (in_iowait, in_iowait_mask) = single_bit(path, "task_struct", "in_iowait")?;
     let [fdt] = member_offsets(path, "files_struct", [&["fdt"]])?;
     let [max_fds, fd] = member_offsets(path, "fdtable", [&["max_fds"], &["fd"]])?;
@@ -27,6 +30,9 @@ pub fn sched_offsets(path: &Path) -> Result<SchedOffsets, BtfError> {
         in_iowait_mask,
         nvcsw,
         comm,
+        exit_state,
+        on_cpu,
+        on_rq,
         files,
         fdt,
         max_fds,
