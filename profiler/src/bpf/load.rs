@@ -74,7 +74,6 @@ pub struct Kernel {
 }
 
 /// A program's attachment. Dropped, the program is detached.
-#[expect(dead_code, reason = "held for its end")]
 pub enum Attached {
     /// To a raw tracepoint.
     Raw(RawTracePointLink),

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::{Cost, Losses, Meta};
+
 /// A histogram: `(from, to, count)` of ns, ascending; empty buckets are left out.
 pub type Histogram = Vec<(u64, u64, u64)>;
 
@@ -136,6 +138,21 @@ pub struct CpuRow {
     pub slices: Histogram,
     /// How long threads waited for this CPU, by powers of two.
     pub run_queue: Histogram,
+}
+
+/// A span of time and what happened in it.
+#[derive(Clone, Debug, Default)]
+pub struct Span {
+    /// Its number, from 1; `None`: the whole run.
+    pub number: Option<u64>,
+    /// Circumstances.
+    pub meta: Meta,
+    /// What was lost, of the whole run.
+    pub losses: Losses,
+    /// The profiler's own consumption, of the whole run.
+    pub cost: Cost,
+    /// Threads, processes and CPUs.
+    pub accounts: Accounts,
 }
 
 /// Accounts of one span of time.

@@ -35,7 +35,10 @@ use crate::{
         features::Feature,
         kernel_stack,
     },
-    model::{Cost, Losses, Meta, sched::Accounts},
+    model::{
+        Cost, Losses,
+        sched::{Accounts, Span},
+    },
     perf::clock::monotonic_ns,
     probe::sched::SchedProbe,
 };
@@ -77,21 +80,6 @@ pub struct AccountOptions {
     pub command_line: Vec<String>,
     /// What was found out before that the reader should know.
     pub notes: Vec<String>,
-}
-
-/// A span of time and what happened in it.
-#[derive(Clone, Debug, Default)]
-pub struct Span {
-    /// Its number, from 1; `None`: the whole run.
-    pub number: Option<u64>,
-    /// Circumstances.
-    pub meta: Meta,
-    /// What was lost, of the whole run.
-    pub losses: Losses,
-    /// The profiler's own consumption, of the whole run.
-    pub cost: Cost,
-    /// Threads, processes and CPUs.
-    pub accounts: Accounts,
 }
 
 /// Key of a thread that stays the same while it executes programs: process id and start time.
