@@ -33,11 +33,14 @@ pub enum Loss {
     EndedThreads = 11,
     /// A thread began to run, but its wake-up was not seen: its wait for a CPU counts as blocked.
     WakeupsMissed = 12,
+    /// A CPU left another task than the one that it was seen to come to: switches in between were not seen. The time
+    /// since then counts as unknown where it is not clear whose it is.
+    SwitchesMissed = 13,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -51,6 +54,7 @@ impl Loss {
         Self::ThreadsFull,
         Self::EndedThreads,
         Self::WakeupsMissed,
+        Self::SwitchesMissed,
     ];
 
     /// Those of probes that count samples by stack.
@@ -75,6 +79,7 @@ impl Loss {
             Self::ThreadsFull => "threads_map_full",
             Self::EndedThreads => "ended_threads_overwritten",
             Self::WakeupsMissed => "wakeups_missed",
+            Self::SwitchesMissed => "switches_missed",
         }
     }
 }

@@ -55,7 +55,9 @@ pub struct Thread {
     pub run_queue_count: u64,
     /// Time blocked, by [`Cause`].
     pub blocked_ns: [u64; Cause::COUNT],
-    /// The part of it that was uninterruptible.
+    /// Time in which a switch was not seen ([`crate::loss::Loss::SwitchesMissed`]).
+    pub unknown_ns: u64,
+    /// The part of `blocked_ns` that was uninterruptible.
     pub uninterruptible_ns: u64,
     /// Switches away from it.
     pub switches: u64,
@@ -90,7 +92,7 @@ pub struct Thread {
 }
 
 const _: () = assert!(
-    size_of::<Thread>() == 8 * (15 + Cause::COUNT) + 4 + 4 + 3 + 5 + crate::COMM_LEN + 4 * WAIT_BUCKETS
+    size_of::<Thread>() == 8 * (16 + Cause::COUNT) + 4 + 4 + 3 + 5 + crate::COMM_LEN + 4 * WAIT_BUCKETS
 );
 
 impl Thread {
@@ -104,6 +106,7 @@ impl Thread {
         run_queue_max_ns: 0,
         run_queue_count: 0,
         blocked_ns: [0; Cause::COUNT],
+        unknown_ns: 0,
         uninterruptible_ns: 0,
         switches: 0,
         voluntary_before: 0,
@@ -124,12 +127,13 @@ impl Thread {
 
     /// Whether all time from `born_ns` to `since_ns` is in one of the parts: not while a program changes it.
     pub fn adds_up(&self) -> bool {
-        let parts = self.cpu_ns + self.irq_ns + self.run_queue_ns + self.blocked_ns.iter().sum::<u64>();
+        let blocked: u64 = self.blocked_ns.iter().sum();
+        let parts = self.cpu_ns + self.irq_ns + self.run_queue_ns + blocked + self.unknown_ns;
         self.born_ns.wrapping_add(parts) == self.since_ns
     }
 }
 
-/// The account of a CPU, ns. `idle_ns`, `busy_ns` and the interrupts' time until then (`irq_at_ns`) add up to the time
+/// The account of a CPU, ns. `idle_ns`, `busy_ns`, `unknown_ns` and the interrupts' time until then (`irq_at_ns`) add up to the time
 /// from the accounting's start to `since_ns`, if no program is at work on it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +144,8 @@ pub struct Cpu {
     pub idle_ns: u64,
     /// Time in other tasks, without interrupts.
     pub busy_ns: u64,
+    /// Time in which a switch between the idle task and others was not seen.
+    pub unknown_ns: u64,
     /// Time in handlers of interrupts.
     pub hardirq_ns: u64,
     /// Time in soft interrupts, without interrupts that hit them.
@@ -160,19 +166,22 @@ pub struct Cpu {
     pub softirqs: u64,
     /// 1: the idle task runs.
     pub idle: u64,
+    /// The address of the `task_struct` that runs.
+    pub current: u64,
     /// Times that a task other than the idle one was on the CPU, by [`log2_bucket`] of ns.
     pub slices: [u64; LOG2_BUCKETS],
     /// Run-queue waits that ended on this CPU, by [`log2_bucket`] of ns.
     pub waits: [u64; LOG2_BUCKETS],
 }
 
-const _: () = assert!(size_of::<Cpu>() == 8 * (13 + 2 * LOG2_BUCKETS));
+const _: () = assert!(size_of::<Cpu>() == 8 * (15 + 2 * LOG2_BUCKETS));
 
 /// No account of a CPU yet.
 pub const CPU_EMPTY: Cpu = Cpu {
     since_ns: 0,
     idle_ns: 0,
     busy_ns: 0,
+    unknown_ns: 0,
     hardirq_ns: 0,
     softirq_ns: 0,
     irq_at_ns: 0,
@@ -183,6 +192,7 @@ pub const CPU_EMPTY: Cpu = Cpu {
     hardirqs: 0,
     softirqs: 0,
     idle: 0,
+    current: 0,
     slices: [0; LOG2_BUCKETS],
     waits: [0; LOG2_BUCKETS],
 };

@@ -6,11 +6,13 @@
 //! puts in the threads that exist at the start.
 //!
 //! A switch closes what the task that leaves did since it came, and the wait of the one that comes; a wake-up closes
-//! what the task was blocked for. Whatever state is stored, the event tells what the task did until then: who is
-//! switched away from was running. Every event reads the clock once. The tracepoints of one task come one at a time, with
+//! what the task was blocked for. Every event reads the clock once. The tracepoints of one task come one at a time, with
 //! interrupts off and a run queue's lock held, so that accounts need no atomics and no copies for each CPU; a wake-up
 //! comes behind the switch that it ends the wait of (`try_to_wake_up`, kernel/sched/core.c, waits for `on_cpu`, or leaves
 //! the wake-up to the CPU that is switching).
+//!
+//! Should an event not be seen all the same (some kernels run no programs while a protected task is the current one), it
+//! is counted, and time that cannot be told whose it is stays visible as unknown.
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
@@ -164,6 +166,14 @@ fn since(now: u64, then: u64) -> u64 {
     if now > then { now - then } else { 0 }
 }
 
+/// The same number, of which the compiler knows nothing any more: it would leave out the check of an index whose bounds
+/// it can derive, and the verifier cannot.
+#[inline(always)]
+fn opaque(index: usize) -> usize {
+    // SAFETY: a local number.
+    unsafe { (&raw const index).read_volatile() }
+}
+
 /// `sched_switch(preempt, prev, next)`.
 #[inline(always)]
 pub fn switch(ctx: &BtfTracePointContext) {
@@ -176,7 +186,9 @@ pub fn switch(ctx: &BtfTracePointContext) {
     let (preempted, prev, next): (u64, *const u8, *const u8) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
     let leaves_idle = get::<true, u32>(prev, task_offset!(pid)) == 0;
     let enters_idle = get::<true, u32>(next, task_offset!(pid)) == 0;
-    let irq = close_slice(cpu, start, now, leaves_idle, enters_idle);
+    let irq = close_slice(cpu, start, now, prev as u64, leaves_idle);
+    cpu.current = next as u64;
+    cpu.idle = enters_idle as u64;
     if !leaves_idle && let Some(thread) = account_or_new(prev, State::Running, now) {
         leave(thread, prev, preempted as u8 != 0, irq, now);
     }
@@ -187,7 +199,7 @@ pub fn switch(ctx: &BtfTracePointContext) {
 
 /// Closes what the CPU did since the last switch; gives the time of it that interrupts took.
 #[inline(always)]
-fn close_slice(cpu: &mut Cpu, start: u64, now: u64, leaves_idle: bool, enters_idle: bool) -> u64 {
+fn close_slice(cpu: &mut Cpu, start: u64, now: u64, prev: u64, leaves_idle: bool) -> u64 {
     if cpu.softirq_since_ns != 0 {
         // Only where soft interrupts can be switched away from (PREEMPT_RT).
         close_softirq(cpu, now);
@@ -197,18 +209,23 @@ fn close_slice(cpu: &mut Cpu, start: u64, now: u64, leaves_idle: bool, enters_id
     let irq_total = cpu.hardirq_ns + cpu.softirq_ns;
     let irq = irq_total - cpu.irq_at_ns;
     let irq = if irq < slice { irq } else { slice };
-    if leaves_idle {
+    let is_expected = cpu.since_ns == 0 || cpu.current == prev;
+    if !is_expected {
+        loss::count(Loss::SwitchesMissed);
+    }
+    if !is_expected && (cpu.idle != 0) != leaves_idle {
+        cpu.unknown_ns += slice - irq;
+    } else if leaves_idle {
         cpu.idle_ns += slice - irq;
     } else {
         cpu.busy_ns += slice - irq;
-        if let Some(bucket) = cpu.slices.get_mut(log2_bucket(slice)) {
+        if let Some(bucket) = cpu.slices.get_mut(opaque(log2_bucket(slice))) {
             *bucket += 1;
         }
     }
     cpu.irq_at_ns = irq_total;
     cpu.since_ns = begun + slice;
     cpu.switches += 1;
-    cpu.idle = enters_idle as u64;
     irq
 }
 
@@ -216,9 +233,14 @@ fn close_slice(cpu: &mut Cpu, start: u64, now: u64, leaves_idle: bool, enters_id
 #[inline(always)]
 fn leave(thread: &mut Thread, task: *const u8, preempted: bool, irq: u64, now: u64) {
     let slice = since(now, thread.since_ns);
-    let irq = if irq < slice { irq } else { slice };
-    thread.cpu_ns += slice - irq;
-    thread.irq_ns += irq;
+    if thread.state == State::Running as u8 {
+        let irq = if irq < slice { irq } else { slice };
+        thread.cpu_ns += slice - irq;
+        thread.irq_ns += irq;
+    } else {
+        // It was not seen to come.
+        thread.unknown_ns += slice;
+    }
     thread.since_ns += slice;
     thread.switches += 1;
     thread.voluntary_after = get::<true, u64>(task, sched_offset!(nvcsw));
@@ -270,18 +292,21 @@ fn enter(thread: &mut Thread, cpu: &mut Cpu, now: u64) {
     if thread.state == State::Blocked as u8 {
         loss::count(Loss::WakeupsMissed);
         unblock(thread, wait);
+    } else if thread.state == State::Running as u8 {
+        // It was not seen to leave.
+        thread.unknown_ns += wait;
     } else {
         thread.run_queue_ns += wait;
         thread.run_queue_count += 1;
         if wait > thread.run_queue_max_ns {
             thread.run_queue_max_ns = wait;
         }
-        if let Some(bucket) = thread.waits.get_mut(wait_bucket(wait))
+        if let Some(bucket) = thread.waits.get_mut(opaque(wait_bucket(wait)))
             && *bucket != u32::MAX
         {
             *bucket += 1;
         }
-        if let Some(bucket) = cpu.waits.get_mut(log2_bucket(wait)) {
+        if let Some(bucket) = cpu.waits.get_mut(opaque(log2_bucket(wait))) {
             *bucket += 1;
         }
     }
@@ -292,7 +317,7 @@ fn enter(thread: &mut Thread, cpu: &mut Cpu, now: u64) {
 /// Closes a blocked time.
 #[inline(always)]
 fn unblock(thread: &mut Thread, blocked: u64) {
-    if let Some(sum) = thread.blocked_ns.get_mut(thread.cause as usize) {
+    if let Some(sum) = thread.blocked_ns.get_mut(opaque(thread.cause as usize)) {
         *sum += blocked;
     }
     if thread.flags & UNINTERRUPTIBLE != 0 {

@@ -10,7 +10,7 @@ use super::{Cost, Losses, Meta};
 pub type Histogram = Vec<(u64, u64, u64)>;
 
 /// The account of a thread, or the sum of a process's threads. Times are ns and add up: `cpu_ns` + `irq_ns` +
-/// `run_queue_ns` + `blocked_ns` = `wall_ns`.
+/// `run_queue_ns` + `blocked_ns` + `unknown_ns` = `wall_ns`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Row {
     /// Process id; `None`: threads that ended long ago and are only counted in sum.
@@ -51,6 +51,8 @@ pub struct Row {
     pub uninterruptible_ns: u64,
     /// The same by what it waited for; causes without time are left out.
     pub blocked: BTreeMap<&'static str, u64>,
+    /// Time in which a switch was not seen; 0 unless losses say so.
+    pub unknown_ns: u64,
     /// Changes of the CPU.
     pub migrations: u64,
     /// Times that it was woken.
@@ -61,7 +63,7 @@ pub struct Row {
 
 impl Row {
     /// The columns that rows can be sorted by.
-    pub const COLUMNS: [&str; 17] = [
+    pub const COLUMNS: [&str; 18] = [
         "cpu_ns",
         "wall_ns",
         "irq_ns",
@@ -72,6 +74,7 @@ impl Row {
         "run_queue_p99_ns",
         "run_queue_max_ns",
         "blocked_ns",
+        "unknown_ns",
         "uninterruptible_ns",
         "voluntary",
         "involuntary",
@@ -94,6 +97,7 @@ impl Row {
             "run_queue_p99_ns" => self.run_queue_p99_ns,
             "run_queue_max_ns" => self.run_queue_max_ns,
             "blocked_ns" => self.blocked_ns,
+            "unknown_ns" => self.unknown_ns,
             "uninterruptible_ns" => self.uninterruptible_ns,
             "voluntary" => self.voluntary,
             "involuntary" => self.involuntary,
@@ -128,6 +132,8 @@ pub struct CpuRow {
     pub steal_ns: u64,
     /// The idle task.
     pub idle_ns: u64,
+    /// Time in which a switch was not seen; 0 unless losses say so.
+    pub unknown_ns: u64,
     /// Switches, those to and from the idle task included.
     pub switches: u64,
     /// Handlers of interrupts that ran.

@@ -31,6 +31,7 @@ pub struct Account {
     run_queue_ns: u64,
     run_queue_max_ns: u64,
     run_queue_count: u64,
+    unknown_ns: u64,
     uninterruptible_ns: u64,
     switches: u64,
     voluntary: u64,
@@ -73,6 +74,7 @@ impl Account {
             run_queue_ns,
             run_queue_max_ns: thread.run_queue_max_ns,
             run_queue_count: thread.run_queue_count,
+            unknown_ns: thread.unknown_ns,
             uninterruptible_ns,
             switches: thread.switches,
             voluntary: thread.voluntary_after.saturating_sub(thread.voluntary_before),
@@ -102,6 +104,7 @@ impl Account {
             run_queue_ns: self.run_queue_ns.saturating_sub(earlier.run_queue_ns),
             run_queue_max_ns: self.run_queue_max_ns.min(longest),
             run_queue_count: self.run_queue_count.saturating_sub(earlier.run_queue_count),
+            unknown_ns: self.unknown_ns.saturating_sub(earlier.unknown_ns),
             uninterruptible_ns: self.uninterruptible_ns.saturating_sub(earlier.uninterruptible_ns),
             switches: self.switches.saturating_sub(earlier.switches),
             voluntary: self.voluntary.saturating_sub(earlier.voluntary),
@@ -146,6 +149,7 @@ impl Sum {
         row.run_queue_ns += account.run_queue_ns;
         row.run_queue_count += account.run_queue_count;
         row.run_queue_max_ns = row.run_queue_max_ns.max(account.run_queue_max_ns);
+        row.unknown_ns += account.unknown_ns;
         row.uninterruptible_ns += account.uninterruptible_ns;
         row.voluntary += account.voluntary;
         row.migrations += account.migrations;

@@ -26,6 +26,7 @@ pub fn since(now: &Cpu, before: &Cpu) -> Cpu {
     let mut span = *now;
     span.idle_ns = now.idle_ns.saturating_sub(before.idle_ns);
     span.busy_ns = now.busy_ns.saturating_sub(before.busy_ns);
+    span.unknown_ns = now.unknown_ns.saturating_sub(before.unknown_ns);
     span.hardirq_ns = now.hardirq_ns.saturating_sub(before.hardirq_ns);
     span.softirq_ns = now.softirq_ns.saturating_sub(before.softirq_ns);
     span.switches = now.switches.saturating_sub(before.switches);
@@ -49,7 +50,7 @@ pub fn row(number: u32, span: &Cpu, ticks: CpuTimes, ticks_per_second: u64) -> C
     let user = (u128::from(busy_ns) * u128::from(ticks.user)).checked_div(parts).map(|ns| ns as u64);
     CpuRow {
         cpu: Some(number),
-        wall_ns: span.busy_ns + span.idle_ns + span.hardirq_ns + span.softirq_ns,
+        wall_ns: span.busy_ns + span.idle_ns + span.unknown_ns + span.hardirq_ns + span.softirq_ns,
         user_ns: user,
         system_ns: user.map(|user| busy_ns - user),
         busy_ns,
@@ -57,6 +58,7 @@ pub fn row(number: u32, span: &Cpu, ticks: CpuTimes, ticks_per_second: u64) -> C
         softirq_ns: span.softirq_ns,
         steal_ns,
         idle_ns: span.idle_ns,
+        unknown_ns: span.unknown_ns,
         switches: span.switches,
         hardirqs: span.hardirqs,
         softirqs: span.softirqs,
@@ -83,6 +85,7 @@ pub fn total(rows: &[CpuRow]) -> CpuRow {
         softirq_ns: sum(|row| row.softirq_ns),
         steal_ns: sum(|row| row.steal_ns),
         idle_ns: sum(|row| row.idle_ns),
+        unknown_ns: sum(|row| row.unknown_ns),
         switches: sum(|row| row.switches),
         hardirqs: sum(|row| row.hardirqs),
         softirqs: sum(|row| row.softirqs),
