@@ -17,6 +17,7 @@ mod names;
 mod oracle;
 mod places;
 mod processes;
+mod sched;
 mod selection;
 mod switches;
 mod unwind;
