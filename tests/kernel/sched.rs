@@ -204,7 +204,9 @@ fn switches_and_waits_are_those_that_the_kernel_counts() {
         assert!(slices <= kernel.slices && kernel.slices <= slices + missed, "{name}: {kernel:?}: {row}");
         if name == "ping" || name == "pong" {
             switches += voluntary + involuntary;
-            assert!(number(row, "wakeups_got") >= rounds / 2, "{row}");
+            // A wake-up for each wait, but for the one that lasts.
+            let woken = number(row, "wakeups_got");
+            assert!(woken <= voluntary && voluntary <= woken + 1 + missed, "{name}: {row}");
         }
     }
     assert!(switches >= rounds, "{switches} switches in {rounds} rounds");
@@ -258,9 +260,10 @@ fn ten_thousand_threads_fit() {
     target.wait_until("done");
     let (_, accounts) = accounting.stop();
     accounts.check();
-    let members = accounts.threads().filter(|row| row["tid"] != target.pid());
-    let woken = members.filter(|row| number(row, "run_queue_count") >= 1).count() as u64;
-    assert_eq!(woken, count);
+    let members: Vec<_> = accounts.threads().filter(|row| row["tid"] != target.pid()).collect();
+    assert_eq!(members.len() as u64, count);
+    let ran = members.iter().filter(|row| number(row, "run_queue_count") >= 1).count() as u64;
+    assert!(ran + accounts.lost("switches_missed") + accounts.lost("wakeups_missed") >= count, "{ran} of {count}");
     let rss = number(&accounts.0["cost"], "recording_peak_rss_bytes");
     // The accounts of two intervals, some 300 bytes for each thread, and what one reading of the map takes, some 900.
     assert!(rss < 30 << 20, "{rss} bytes for {count} threads");
