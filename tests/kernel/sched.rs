@@ -31,25 +31,28 @@ impl Kernel {
     /// Of all threads of a process, which must all be waiting: nothing changes between the two files.
     fn of_process(pid: u32) -> BTreeMap<u64, Self> {
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-        tasks.map(|task| task.unwrap().path()).map(|task| {
-            let tid = task.file_name().unwrap().to_str().unwrap().parse().unwrap();
-            let status = fs::read_to_string(task.join("status")).unwrap();
-            let field = |name: &str| {
-                let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-                line.trim().parse::<u64>().unwrap()
-            };
-            let schedstat = fs::read_to_string(task.join("schedstat")).unwrap();
-            let times: Vec<u64> = schedstat.split_ascii_whitespace().map(|n| n.parse().unwrap()).collect();
-            let kernel = Self {
-                voluntary: field("voluntary_ctxt_switches:"),
-                involuntary: field("nonvoluntary_ctxt_switches:"),
-                cpu_ns: times[0],
-                run_queue_ns: times[1],
-                slices: times[2],
-            };
-            (tid, kernel)
-        })
-        .collect()
+        tasks
+            .map(|task| task.unwrap().path())
+            .map(|task| {
+                let tid = task.file_name().unwrap().to_str().unwrap().parse().unwrap();
+                let status = fs::read_to_string(task.join("status")).unwrap();
+                let field = |name: &str| {
+                    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+                    line.trim().parse::<u64>().unwrap()
+                };
+                let schedstat = fs::read_to_string(task.join("schedstat")).unwrap();
+                let times: Vec<u64> =
+                    schedstat.split_ascii_whitespace().map(|n| n.parse().unwrap()).collect();
+                let kernel = Self {
+                    voluntary: field("voluntary_ctxt_switches:"),
+                    involuntary: field("nonvoluntary_ctxt_switches:"),
+                    cpu_ns: times[0],
+                    run_queue_ns: times[1],
+                    slices: times[2],
+                };
+                (tid, kernel)
+            })
+            .collect()
     }
 
     fn since(self, before: Self) -> Self {
@@ -100,11 +103,17 @@ impl Waits {
     /// Name, row, time that the thread measured and what the kernel counted, of each thread but the first.
     fn threads(&self) -> Vec<(&str, &Value, u64, Kernel)> {
         let threads = self.said["threads"].as_array().unwrap().iter();
-        threads.map(|thread| {
-            let tid = thread[1].as_u64().unwrap();
-            (thread[0].as_str().unwrap(), self.accounts.thread(tid), thread[2].as_u64().unwrap(), self.kernel[&tid])
-        })
-        .collect()
+        threads
+            .map(|thread| {
+                let tid = thread[1].as_u64().unwrap();
+                (
+                    thread[0].as_str().unwrap(),
+                    self.accounts.thread(tid),
+                    thread[2].as_u64().unwrap(),
+                    self.kernel[&tid],
+                )
+            })
+            .collect()
     }
 }
 
@@ -197,7 +206,10 @@ fn switches_and_waits_are_those_that_the_kernel_counts() {
         let slack = number(row, "unknown_ns") + MS + skipped;
         let waited = number(row, "run_queue_ns");
         near(&format!("{name}: run queue"), waited, kernel.run_queue_ns, slack, row);
-        assert!(waited + number(row, "unknown_ns") + MS >= kernel.run_queue_ns / 100 * 99, "{name}: {kernel:?}: {row}");
+        assert!(
+            waited + number(row, "unknown_ns") + MS >= kernel.run_queue_ns / 100 * 99,
+            "{name}: {kernel:?}: {row}"
+        );
         // A time slice whose beginning was not seen is not counted.
         let missed = waits.accounts.lost("switches_missed") + waits.accounts.lost("wakeups_missed");
         let slices = number(row, "run_queue_count");
@@ -236,14 +248,16 @@ fn processes() -> u64 {
 #[test]
 fn short_processes_leave_nothing_behind() {
     let (count, program) = (processes(), workload::path("sched"));
-    let accounts = Accounts::of(&["--".as_ref(), program.as_os_str(), "short".as_ref(), count.to_string().as_ref()]);
+    let accounts =
+        Accounts::of(&["--".as_ref(), program.as_os_str(), "short".as_ref(), count.to_string().as_ref()]);
     accounts.check();
     let ended = accounts.threads().filter(|row| row["ended"] == 1).count() as u64;
     // The children, and the parent if it had left its CPU for good before the end.
     assert!(ended == count || ended == count + 1, "{ended} of {count} ended");
     let alive = accounts.threads().filter(|row| row["ended"] == 0).count();
     assert!(alive <= 1, "{alive} are not ended");
-    let processes: u64 = accounts.rows().filter(|row| row["tid"].is_null()).map(|row| number(row, "threads")).sum();
+    let processes: u64 =
+        accounts.rows().filter(|row| row["tid"].is_null()).map(|row| number(row, "threads")).sum();
     assert_eq!(processes, ended + alive as u64);
     for row in accounts.threads().filter(|row| row["ended"] == 1) {
         // Its last switch is one of its own accord.
@@ -263,7 +277,10 @@ fn ten_thousand_threads_fit() {
     let members: Vec<_> = accounts.threads().filter(|row| row["tid"] != target.pid()).collect();
     assert_eq!(members.len() as u64, count);
     let ran = members.iter().filter(|row| number(row, "run_queue_count") >= 1).count() as u64;
-    assert!(ran + accounts.lost("switches_missed") + accounts.lost("wakeups_missed") >= count, "{ran} of {count}");
+    assert!(
+        ran + accounts.lost("switches_missed") + accounts.lost("wakeups_missed") >= count,
+        "{ran} of {count}"
+    );
     let rss = number(&accounts.0["cost"], "recording_peak_rss_bytes");
     // The accounts of two intervals, some 300 bytes for each thread, and what one reading of the map takes, some 900.
     assert!(rss < 30 << 20, "{rss} bytes for {count} threads");
@@ -315,7 +332,8 @@ fn times_of_cpus_add_up() {
         }
         assert!(sum.abs_diff(duration) <= duration / 200, "{duration}: {row}");
         loads += number(row, "busy_ns") + number(row, "steal_ns") + number(row, "unknown_ns");
-        let slices: u64 = row["slices"].as_array().unwrap().iter().map(|bucket| bucket[2].as_u64().unwrap()).sum();
+        let slices: u64 =
+            row["slices"].as_array().unwrap().iter().map(|bucket| bucket[2].as_u64().unwrap()).sum();
         assert!(slices <= number(row, "switches"), "{row}");
     }
     // Four that work for 200 ms each.

@@ -111,13 +111,16 @@ impl Accounts {
             let sum: u64 = parts.iter().map(|part| number(row, part)).sum();
             assert_eq!(sum, number(row, "wall_ns"), "{row}");
             assert!(sum <= duration, "longer than the run of {duration} ns: {row}");
-            let causes: u64 = row["blocked"].as_object().expect("causes").values().filter_map(Value::as_u64).sum();
+            let causes: u64 =
+                row["blocked"].as_object().expect("causes").values().filter_map(Value::as_u64).sum();
             assert_eq!(causes, number(row, "blocked_ns"), "{row}");
             if self.lost("switches_missed") + self.lost("wakeups_missed") == 0 {
                 assert_eq!(number(row, "unknown_ns"), 0, "{row}");
             }
         }
-        for counter in ["threads_map_full", "ended_threads_overwritten", "accounts_torn", "waits_not_in_histograms"] {
+        for counter in
+            ["threads_map_full", "ended_threads_overwritten", "accounts_torn", "waits_not_in_histograms"]
+        {
             assert_eq!(self.lost(counter), 0, "{counter}");
         }
     }

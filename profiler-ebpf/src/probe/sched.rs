@@ -116,7 +116,8 @@ fn account_or_new(task: *const u8, state: State, now: u64) -> Option<&'static mu
     }
     let unseen = gate(Gate::Unseen);
     let born = if unseen != 0 { unseen } else { now };
-    let cause = if state as u8 == State::Blocked as u8 { blocked::why::<true>(task, 1) } else { Cause::Unknown };
+    let cause =
+        if state as u8 == State::Blocked as u8 { blocked::why::<true>(task, 1) } else { Cause::Unknown };
     make(Maker::Event, task, state, cause, 0, born, BPF_NOEXIST as u64);
     account(task)
 }

@@ -137,7 +137,8 @@ pub fn wait_for_programs() {
 
 /// Whether all time of the CPU until its last switch is in one of the parts.
 fn adds_up(cpu: &Cpu, start_ns: u64) -> bool {
-    let parts = cpu.idle_ns.wrapping_add(cpu.busy_ns).wrapping_add(cpu.unknown_ns).wrapping_add(cpu.irq_at_ns);
+    let parts =
+        cpu.idle_ns.wrapping_add(cpu.busy_ns).wrapping_add(cpu.unknown_ns).wrapping_add(cpu.irq_at_ns);
     // An interrupt at the very start can have begun before it.
     cpu.since_ns == 0 || start_ns.wrapping_add(parts).abs_diff(cpu.since_ns) < 1_000_000
 }

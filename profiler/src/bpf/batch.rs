@@ -80,14 +80,7 @@ fn walk<K: Pod, V: Pod>(
         };
         // SAFETY: attr is a valid bpf_attr of the given size, and its pointers are to buffers of `count` entries of the
         // map's key and value size (K and V are what the map was made with) that outlive the call.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                command,
-                &raw mut attr,
-                size_of::<BatchAttr>(),
-            )
-        };
+        let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr, size_of::<BatchAttr>()) };
         let errno = if result < 0 { io::Error::last_os_error().raw_os_error().unwrap_or(0) } else { 0 };
         match errno {
             0 | libc::ENOENT => {}

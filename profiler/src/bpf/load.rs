@@ -9,8 +9,8 @@ use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{MapData, ProgramArray},
     programs::{
-        BtfTracePoint, Iter, Program, ProgramError, ProgramFd, RawTracePoint, raw_trace_point::RawTracePointLink,
-        tp_btf::BtfTracePointLink,
+        BtfTracePoint, Iter, Program, ProgramError, ProgramFd, RawTracePoint,
+        raw_trace_point::RawTracePointLink, tp_btf::BtfTracePointLink,
     },
 };
 use aya_log::EbpfLogger;

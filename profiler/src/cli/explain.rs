@@ -20,7 +20,9 @@ pub fn session(error: &SessionError) -> Failure {
         SessionError::Probe(ProbeError::KernelTypes(_)) => {
             return Failure::new(Exit::Unsupported, error).mend("see `profiler doctor`, line `btf`");
         }
-        SessionError::Host { .. } | SessionError::Unwinding(_) | SessionError::Ring(_) => return Failure::new(Exit::Failure, error),
+        SessionError::Host { .. } | SessionError::Unwinding(_) | SessionError::Ring(_) => {
+            return Failure::new(Exit::Failure, error);
+        }
         SessionError::NoTables(_) => {
             return Failure::new(Exit::Unsupported, error).mend("walk by frame pointers: --unwind fp");
         }

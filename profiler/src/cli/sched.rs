@@ -38,10 +38,12 @@ use crate::{
 
 /// Arguments of `sched`.
 #[derive(Args, Debug)]
-#[command(after_help = "Without a target, all threads are accounted. Times add up: CPU, interrupts, waiting for a CPU and \
+#[command(
+    after_help = "Without a target, all threads are accounted. Times add up: CPU, interrupts, waiting for a CPU and \
     blocked are the time that passed (docs/scheduler.md).\n\nExamples:\n  profiler sched -d 10                    all \
     threads for 10 s\n  profiler sched -p 4711 -i 1             a process and its children, every second\n  profiler \
-    sched --sort run_queue_ns -- make    what a command's threads waited for a CPU")]
+    sched --sort run_queue_ns -- make    what a command's threads waited for a CPU"
+)]
 pub struct SchedArgs {
     /// Account all threads, also where a command is given (which then only sets the duration).
     #[arg(short, long, conflicts_with = "pid")]
@@ -164,7 +166,12 @@ impl From<crate::session::SessionError> for Halt {
     }
 }
 
-fn account(options: &AccountOptions, target: &mut Target, show: Show<'_>, begun_ns: u64) -> Result<u8, Failure> {
+fn account(
+    options: &AccountOptions,
+    target: &mut Target,
+    show: Show<'_>,
+    begun_ns: u64,
+) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -47,10 +47,8 @@ mod tests {
     #[test]
     fn each_cpu_has_its_line() {
         let text = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\ncpu12 5 0 6\nintr 5\n";
-        let expected = [
-            (0, CpuTimes { user: 3, system: 3, steal: 8 }),
-            (12, CpuTimes { user: 5, system: 6, steal: 0 }),
-        ];
+        let expected =
+            [(0, CpuTimes { user: 3, system: 3, steal: 8 }), (12, CpuTimes { user: 5, system: 6, steal: 0 })];
         assert_eq!(parse(text), expected);
     }
 }

@@ -216,13 +216,10 @@ mod tests {
         let mut accounts = Accounts { rows, cpus: Vec::new() };
         assert!(accounts.sort("cpu_ns"));
         let ids: Vec<_> = accounts.rows.iter().map(|row| (row.pid, row.tid)).collect();
-        assert_eq!(ids, [
-            (Some(7), None),
-            (Some(7), Some(7)),
-            (Some(1), None),
-            (Some(1), Some(2)),
-            (Some(1), Some(1))
-        ]);
+        assert_eq!(
+            ids,
+            [(Some(7), None), (Some(7), Some(7)), (Some(1), None), (Some(1), Some(2)), (Some(1), Some(1))]
+        );
         assert!(!accounts.sort("comm"));
     }
 

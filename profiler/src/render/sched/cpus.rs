@@ -15,7 +15,16 @@ pub fn write(span: &Span, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "{:<4} {:>7} {:>7} {:>8} {:>8} {:>7} {:>7} {:>10} {:>10} {:>10}",
-        "CPU", "user%", "system%", "hardirq%", "softirq%", "steal%", "idle%", "switches", "hardirqs", "softirqs"
+        "CPU",
+        "user%",
+        "system%",
+        "hardirq%",
+        "softirq%",
+        "steal%",
+        "idle%",
+        "switches",
+        "hardirqs",
+        "softirqs"
     )?;
     span.accounts.cpus.iter().try_for_each(|row| line(row, out))?;
     if let Some(all) = span.accounts.cpus.first() {
@@ -46,7 +55,9 @@ fn line(row: &CpuRow, out: &mut dyn Write) -> io::Result<()> {
 
 /// A bar for each power of two, from the first to the last that has something.
 fn picture(title: &str, histogram: &Histogram, out: &mut dyn Write) -> io::Result<()> {
-    let (Some(&(first, ..)), Some(&(last, ..))) = (histogram.first(), histogram.last()) else { return Ok(()) };
+    let (Some(&(first, ..)), Some(&(last, ..))) = (histogram.first(), histogram.last()) else {
+        return Ok(());
+    };
     let most = histogram.iter().map(|&(.., n)| n).max().unwrap_or(0).max(1);
     writeln!(out, "\n{title}")?;
     let mut from = first;

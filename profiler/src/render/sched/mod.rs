@@ -38,7 +38,12 @@ pub fn write_json(span: &Span, view: View, out: &mut dyn Write) -> Result<(), Re
     }
 }
 
-fn write_rows<R: Serialize>(schema: &str, span: &Span, rows: &[R], out: &mut dyn Write) -> Result<(), RenderError> {
+fn write_rows<R: Serialize>(
+    schema: &str,
+    span: &Span,
+    rows: &[R],
+    out: &mut dyn Write,
+) -> Result<(), RenderError> {
     let selection = span.number.map(|number| format!("interval {number}"));
     let mut document = Document::of_parts(schema, &span.meta, &span.losses, &span.cost, rows);
     document.meta.selection = selection.as_deref();
@@ -127,7 +132,8 @@ mod tests {
             slices: vec![(1024, 2048, 4), (4096, 8192, 1)],
             ..CpuRow::default()
         };
-        let cpus = vec![CpuRow { cpu: None, ..cpu.clone() }, CpuRow { user_ns: None, system_ns: None, ..cpu }];
+        let cpus =
+            vec![CpuRow { cpu: None, ..cpu.clone() }, CpuRow { user_ns: None, system_ns: None, ..cpu }];
         let mut span = Span { accounts: Accounts { rows: vec![process, thread], cpus }, ..Span::default() };
         span.losses.counters.insert("threads_map_full".to_owned(), 0);
         span

@@ -42,9 +42,11 @@ fn line(row: &Row, out: &mut dyn Write) -> io::Result<()> {
     let mut causes: Vec<_> = row.blocked.iter().collect();
     causes.sort_by_key(|(name, ns)| (std::cmp::Reverse(**ns), **name));
     let named = causes.iter().take(CAUSES).filter(|(_, ns)| share(**ns) >= 0.05);
-    let mut causes_text = named.map(|(name, ns)| format!("{name} {:.1} %", share(**ns))).collect::<Vec<_>>().join(", ");
+    let mut causes_text =
+        named.map(|(name, ns)| format!("{name} {:.1} %", share(**ns))).collect::<Vec<_>>().join(", ");
     if row.ended != 0 {
-        let ended = if row.tid.is_some() { "ended".to_owned() } else { format!("{} ended", count(row.ended)) };
+        let ended =
+            if row.tid.is_some() { "ended".to_owned() } else { format!("{} ended", count(row.ended)) };
         causes_text = if causes_text.is_empty() { ended } else { format!("{causes_text}; {ended}") };
     }
     let comm: String = row.comm.chars().take(15).collect();

@@ -46,7 +46,8 @@ impl Account {
     /// Closes the account at `end_ns` (`CLOCK_MONOTONIC`): what the thread is doing is taken to go on until then. `cpus`
     /// tell how much of the time of a thread that is running was taken by interrupts.
     pub fn close(thread: &Thread, cpus: &[Cpu], end_ns: u64) -> Self {
-        let rest = if thread.state == State::Ended as u8 { 0 } else { end_ns.saturating_sub(thread.since_ns) };
+        let rest =
+            if thread.state == State::Ended as u8 { 0 } else { end_ns.saturating_sub(thread.since_ns) };
         let (mut blocked, mut uninterruptible_ns) = (thread.blocked_ns, thread.uninterruptible_ns);
         let (mut cpu_ns, mut irq_ns, mut run_queue_ns) = (thread.cpu_ns, thread.irq_ns, thread.run_queue_ns);
         if thread.state == State::Running as u8 {
@@ -123,7 +124,11 @@ fn occupied<N: Copy + PartialEq + Default>(counts: &[N]) -> Buckets<N> {
     indexed.map(|(index, &count)| (index as u8, count)).collect()
 }
 
-fn subtract<N: Copy + PartialEq + Default>(now: &[(u8, N)], before: &[(u8, N)], minus: fn(N, N) -> N) -> Buckets<N> {
+fn subtract<N: Copy + PartialEq + Default>(
+    now: &[(u8, N)],
+    before: &[(u8, N)],
+    minus: fn(N, N) -> N,
+) -> Buckets<N> {
     let earlier = |index| before.iter().find(|(other, _)| *other == index).map_or(N::default(), |&(_, n)| n);
     let left = now.iter().map(|&(index, count)| (index, minus(count, earlier(index))));
     left.filter(|(_, count)| *count != N::default()).collect()
@@ -271,9 +276,17 @@ mod tests {
         assert_eq!((running.cpu_ns, running.irq_ns), (400 + 460, 100 + 40));
         let runnable = row_of(&Thread { state: State::Runnable as u8, ..thread() }, &[cpu]);
         assert_eq!(runnable.run_queue_ns, 700);
-        let blocked = Thread { state: State::Blocked as u8, cause: Cause::Disk as u8, flags: UNINTERRUPTIBLE, ..thread() };
+        let blocked = Thread {
+            state: State::Blocked as u8,
+            cause: Cause::Disk as u8,
+            flags: UNINTERRUPTIBLE,
+            ..thread()
+        };
         let blocked = row_of(&blocked, &[cpu]);
-        assert_eq!((blocked.blocked["disk"], blocked.blocked["futex"], blocked.uninterruptible_ns), (500, 300, 500));
+        assert_eq!(
+            (blocked.blocked["disk"], blocked.blocked["futex"], blocked.uninterruptible_ns),
+            (500, 300, 500)
+        );
         for row in [&running, &runnable, &blocked] {
             assert_eq!(row.cpu_ns + row.irq_ns + row.run_queue_ns + row.blocked_ns, row.wall_ns);
             assert_eq!((row.wall_ns, row.voluntary, row.involuntary), (1_500, 2, 1));
@@ -285,7 +298,8 @@ mod tests {
     #[test]
     fn a_span_is_the_difference_of_two_accounts() {
         let earlier = Account::close(&thread(), &[], 2_000);
-        let mut later = Thread { since_ns: 3_000, cpu_ns: 1_200, run_queue_ns: 400, run_queue_count: 3, ..thread() };
+        let mut later =
+            Thread { since_ns: 3_000, cpu_ns: 1_200, run_queue_ns: 400, run_queue_count: 3, ..thread() };
         later.waits[2] = 2;
         let span = Account::close(&later, &[], 3_000).since(&earlier);
         assert_eq!((span.wall_ns, span.cpu_ns, span.run_queue_ns), (1_000, 800, 200));

@@ -74,6 +74,9 @@ mod tests {
         assert_eq!(ended.of_interval().count(), 0);
         let mut accounts = Vec::new();
         let row = ended.drain_into(&mut accounts).unwrap();
-        assert_eq!((accounts.len(), row.threads, row.pid, row.comm.as_str()), (MAX_KEPT, 10, None, "[ended]"));
+        assert_eq!(
+            (accounts.len(), row.threads, row.pid, row.comm.as_str()),
+            (MAX_KEPT, 10, None, "[ended]")
+        );
     }
 }

@@ -133,7 +133,10 @@ impl<'a> Accounting<'a> {
             helpers,
             stack_limit: 1,
             unwind: false,
-            sched: Some(load::SchedOptions { offsets: options.sched_offsets, threads: own::threads(THREADS) }),
+            sched: Some(load::SchedOptions {
+                offsets: options.sched_offsets,
+                threads: own::threads(THREADS),
+            }),
             log: options.log,
         })?;
         let mut targets = kernel.targets()?;
@@ -278,8 +281,19 @@ impl<'a> Accounting<'a> {
         Accounts { rows, cpus }
     }
 
-    fn span(&self, number: Option<u64>, begin_ns: u64, end_ns: u64, accounts: Accounts) -> Result<Span, SessionError> {
-        let meta = own::meta(self.options, self.start_unix_ns + (begin_ns - self.start_ns), end_ns - begin_ns, &self.notes);
+    fn span(
+        &self,
+        number: Option<u64>,
+        begin_ns: u64,
+        end_ns: u64,
+        accounts: Accounts,
+    ) -> Result<Span, SessionError> {
+        let meta = own::meta(
+            self.options,
+            self.start_unix_ns + (begin_ns - self.start_ns),
+            end_ns - begin_ns,
+            &self.notes,
+        );
         Ok(Span { number, meta, losses: self.losses()?, cost: self.cost(), accounts })
     }
 

@@ -15,7 +15,8 @@ use crate::{
 /// Room for threads: twice as many as there are now (the fourth word of /proc/loadavg), a power of two within bounds.
 pub fn threads(bounds: RangeInclusive<u64>) -> u32 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let now = text.split_ascii_whitespace().nth(3).and_then(|word| word.split_once('/')?.1.parse::<u64>().ok());
+    let now =
+        text.split_ascii_whitespace().nth(3).and_then(|word| word.split_once('/')?.1.parse::<u64>().ok());
     let room = now.unwrap_or(0).saturating_mul(2).clamp(*bounds.start(), *bounds.end());
     u32::try_from(room.next_power_of_two()).unwrap_or(u32::MAX)
 }
