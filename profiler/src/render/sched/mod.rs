@@ -75,8 +75,7 @@ fn trailer(span: &Span, out: &mut dyn Write) -> io::Result<()> {
     let lost = if lost.is_empty() { "nothing".to_owned() } else { lost.join(", ") };
     writeln!(out, "\nlost        {lost}")?;
     let cost = &span.cost;
-    if cost.ebpf_runs != 0 {
-        let each = seconds(cost.ebpf_run_ns / cost.ebpf_runs);
+    if let Some(each) = cost.ebpf_run_ns.checked_div(cost.ebpf_runs).map(seconds) {
         writeln!(
             out,
             "eBPF        {} in {} runs, {each} each",
