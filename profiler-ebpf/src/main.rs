@@ -143,9 +143,9 @@ pub fn sched_rename(ctx: BtfTracePointContext) -> i32 {
 /// Task iterator: an account for each task that exists at the start.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
-pub fn sched_seed(ctx: *const IteratorContext) -> i32 {
-    // SAFETY: the kernel's context; the verifier checks the load.
-    let task = unsafe { (&raw const (*ctx).task).read_volatile() };
+pub extern "C" fn sched_seed(ctx: &IteratorContext) -> i32 {
+    // SAFETY: a member of the kernel's context, read in one load as the verifier wants it.
+    let task = unsafe { (&raw const ctx.task).read_volatile() };
     if !task.is_null() {
         probe::sched::seed(task);
     }

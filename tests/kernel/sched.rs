@@ -142,7 +142,12 @@ fn known_waits_have_their_causes() {
         assert!(measured - found <= allowed, "{name}: {found} of {measured} ns: {row}");
         let helper_ms = if ["pipe", "socket"].contains(&name) { waits.started_apart_ms() } else { 0 };
         let tolerance = (shortest_ms / 50).max(1) + helper_ms;
-        assert!(found + tolerance * MS >= shortest_ms * MS, "{name}: {found} of {shortest_ms} ms: {row}");
+        // What another thread ends has begun there; this one may have been waiting for a CPU meanwhile.
+        let meanwhile = if ["pipe", "socket", "child"].contains(&name) { allowed } else { 0 };
+        assert!(
+            found + meanwhile + tolerance * MS >= shortest_ms * MS,
+            "{name}: {found} of {shortest_ms} ms: {row}"
+        );
         assert_eq!(row["comm"], name);
         for (_, other, _) in KNOWN.iter().filter(|(_, other, _)| *other != cause) {
             assert_eq!(blocked(row, other), 0, "{name}: {row}");
@@ -202,7 +207,12 @@ fn switches_and_waits_are_those_that_the_kernel_counts() {
         assert_eq!((voluntary, involuntary), (kernel.voluntary, kernel.involuntary), "{name}: {row}");
         // The kernel takes the time once for a wake-up that preempts and the switch that it leads to
         // (`rq_clock_skip_update`, kernel/sched/core.c): such a wait is 0 to it, and here what it is, some us.
-        let skipped = if name == "load" { 0 } else { kernel.slices * SKIPPED_NS };
+        let skipped = match name {
+            // Emulated, the way between the two clocks' readings is a thousand times as long.
+            _ if expect::is_emulated() => kernel.slices * 5 * MS,
+            "load" => 0,
+            _ => kernel.slices * SKIPPED_NS,
+        };
         let slack = number(row, "unknown_ns") + MS + skipped;
         let waited = number(row, "run_queue_ns");
         near(&format!("{name}: run queue"), waited, kernel.run_queue_ns, slack, row);
@@ -291,9 +301,8 @@ fn a_thread_keeps_its_account_when_it_executes_a_program() {
     let program = workload::path("sched");
     let accounts = Accounts::of(&["--".as_ref(), program.as_os_str(), "exec".as_ref()]);
     accounts.check();
-    let worked: Vec<_> = accounts.threads().filter(|row| number(row, "cpu_ns") > 25 * MS).collect();
-    assert_eq!(worked.len(), 1, "{worked:?}");
-    let row = worked[0];
+    let row = accounts.threads().max_by_key(|row| number(row, "cpu_ns")).unwrap();
+    assert!(number(row, "cpu_ns") + number(row, "irq_ns") + number(row, "unknown_ns") >= 50 * MS, "{row}");
     // It has its leader's id now, and the program's name; it slept before, under its own.
     assert_eq!((&row["tid"], row["comm"].as_str()), (&row["pid"], Some("sched")), "{row}");
     assert!(blocked(row, "sleep") >= 45 * MS, "{row}");
