@@ -5,10 +5,13 @@ use std::{collections::BTreeMap, fs};
 use profiler_tests::{
     accounts::{Accounting, Accounts, blocked, number},
     expect,
+    skip::skip,
     target::{Target, said},
     workload,
 };
 use serde_json::Value;
+
+use crate::selection::Cgroup;
 
 /// The kernel's clock of run queues and ours are read some code apart, at each switch and each wake-up.
 const CLOCKS: f64 = 0.01;
@@ -321,6 +324,24 @@ fn threads_of_others_are_not_accounted() {
     accounts.check();
     assert!(accounts.rows().all(|row| row["pid"] == target.pid()), "{}", accounts.0);
     assert_eq!(accounts.threads().count(), 2);
+}
+
+#[test]
+fn accounts_of_a_cgroup() {
+    let Some(group) = Cgroup::new() else { return skip("accounts_of_a_cgroup", "no writable cgroup v2") };
+    let (inside, below) = (group.burner(None), group.burner(Some("below")));
+    let outside = Target::start(&workload::path("burner"), &["0", "forever"]);
+    let accounting = Accounting::start(&["sched", "--cgroup", group.0.to_str().unwrap()]);
+    // What is looked for has left a CPU: more threads work than there are CPUs, or its own visit to each CPU made it.
+    let (_, accounts) = accounting.stop();
+    accounts.check();
+    for target in [&inside, &below] {
+        let row = accounts.thread(u64::from(target.pid()));
+        assert!(number(row, "cpu_ns") > 0, "{row}");
+    }
+    assert!(accounts.threads().all(|row| row["tid"] != outside.pid()), "{}", accounts.0);
+    assert_eq!(accounts.threads().count(), 2, "{}", accounts.0);
+    drop((inside, below));
 }
 
 #[test]

@@ -107,11 +107,11 @@ fn threads_are_kept_apart() {
 }
 
 /// A cgroup of this test's own. Dropped, it is removed.
-struct Cgroup(PathBuf);
+pub struct Cgroup(pub PathBuf);
 
 impl Cgroup {
     /// `None` where there is no cgroup v2 that can be written.
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
         let root = mounts.lines().find_map(|line| {
             let mut words = line.split(' ').skip(1);
@@ -124,7 +124,7 @@ impl Cgroup {
     }
 
     /// A burner in it, or in a group below it.
-    fn burner(&self, below: Option<&str>) -> Target {
+    pub fn burner(&self, below: Option<&str>) -> Target {
         let group = below.map_or_else(|| self.0.clone(), |name| self.0.join(name));
         fs::create_dir_all(&group).unwrap();
         let burner = workload::path("burner");

@@ -120,7 +120,7 @@ mod tests {
             blocked: BTreeMap::from([("futex", 480_000_000), ("pipe", 20_000_000)]),
             ..Row::default()
         };
-        let process = Row { tid: None, ..thread.clone() };
+        let process = Row { tid: None, threads: 2, ..thread.clone() };
         let cpu = CpuRow {
             cpu: Some(0),
             wall_ns: 1_000,

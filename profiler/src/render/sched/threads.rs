@@ -19,10 +19,10 @@ pub fn write(span: &Span, limit: usize, out: &mut dyn Write) -> io::Result<()> {
     )?;
     let (mut shown, mut hidden) = (0, 0);
     for row in &span.accounts.rows {
-        if row.tid.is_none() && shown >= limit {
+        // Of a process that has one thread both rows say the same; JSON has both.
+        if row.tid.is_none() && (shown >= limit || row.threads == 1) {
             continue;
         }
-        // Of a process that has one thread both rows say the same; JSON has both.
         if row.tid.is_some() && shown >= limit {
             hidden += 1;
             continue;
