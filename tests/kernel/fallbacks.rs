@@ -17,9 +17,6 @@ const NOTE: &str = "fallbacks for newer kernel features: ";
 /// CPU time of the split program: 1,000 samples.
 const MILLISECONDS: &str = "1000";
 
-/// A share of 1,000 samples has a standard deviation of at most sqrt(0.5 x 0.5 / 1000) = 1.6 points; these are 3.8.
-const POINTS: f64 = 6.0;
-
 /// Half of the second that each workload below works.
 const PART: &str = "500";
 const PART_NS: u64 = 500_000_000;
@@ -71,7 +68,7 @@ fn the_split_is_the_same_with_every_fallback() {
         let view = View::of(&profile);
         expect::nothing_lost(&profile);
         for (caller, percent) in [("split_half", 50.0), ("split_third", 30.0), ("split_fifth", 20.0)] {
-            expect::share(&format!("{what}: {caller}"), view.with(caller), view.total(), percent, POINTS);
+            expect::share(&format!("{what}: {caller}"), view.with(caller), view.total(), percent);
         }
         let used = number(&recorded.said(), "cpu_ns");
         expect::samples(what, view.with("split_work"), used, &profile, 0.03);

@@ -64,7 +64,8 @@ fn check_counts(profile: &Profile, said: &serde_json::Value) {
     let [ping, pong, first, second] = counted(said);
     // By a function that both ways of walking find: the kernel's passes over the one that called the C library.
     for (process, function) in [(ping, "ping_inner"), (pong, "pong_inner")] {
-        assert!(process.all() >= ROUNDS, "{process:?}");
+        // Pong finds its first byte there if ping was the faster one.
+        assert!(process.all() >= ROUNDS - 1, "{process:?}");
         let in_function = |e: &Entry<'_>| u64::from(e.thread.pid) == process.pid && e.has(function);
         close(function, view.count(in_function), process.all(), SLACK);
     }

@@ -22,7 +22,7 @@ pub fn undelivered(meta: &Meta) -> u64 {
 }
 
 /// Whether this is a guest of `cargo xtask vm-test`, whose emulated CPUs miss ticks at any time.
-fn is_emulated() -> bool {
+pub(crate) fn is_emulated() -> bool {
     std::env::var_os(workload::DIRECTORY_VARIABLE).is_some()
 }
 
@@ -78,20 +78,19 @@ pub fn samples(what: &str, count: u64, cpu_ns: u64, profile: &Profile, tolerance
     );
 }
 
-/// A number of points that is right for a share of `of` samples, for fewer: the deviation grows as the root.
-pub fn points(full: f64, samples: u64, of: f64) -> f64 {
-    full * (of / samples.max(1) as f64).sqrt().max(1.0)
-}
-
-/// Checks a share in percent.
+/// Checks the share that a caller has of samples of a workload that splits its time by construction: within 2 percentage
+/// points, and where `total` samples are too few to tell that from chance, within 4.5 standard deviations of a share
+/// (once in 150,000 checks outside by chance).
 ///
 /// # Panics
-/// If it is more than `points` percentage points off.
-pub fn share(what: &str, part: u64, total: u64, percent: f64, points: f64) {
+/// If it is not.
+pub fn share(what: &str, part: u64, total: u64, percent: f64) {
     let share = 100.0 * part as f64 / total.max(1) as f64;
+    let deviation = (percent * (100.0 - percent) / total.max(1) as f64).sqrt();
+    let points = (4.5 * deviation).max(2.0);
     assert!(
         (share - percent).abs() <= points,
-        "{what}: {part} of {total} samples are {share:.2} %, expected {percent} +- {points}"
+        "{what}: {part} of {total} samples are {share:.2} %, expected {percent} +- {points:.2}"
     );
 }
 
