@@ -77,7 +77,7 @@ const BPF_FUNC_TASK_PT_REGS: i32 = 175;
 /// `union bpf_attr`, the part for creating maps. Sizes are bytes.
 #[repr(C)]
 #[derive(Default)]
-#[allow(missing_docs, reason = "the kernel's names")]
+#[expect(missing_docs, reason = "the kernel's names")]
 pub struct MapCreate {
     pub map_type: u32,
     pub key_size: u32,
