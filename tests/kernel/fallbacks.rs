@@ -155,7 +155,8 @@ fn logged_tasks(stderr: &str) -> Vec<LoggedTask> {
 }
 
 /// Where the kernel walks itself: a log of these and no more than fit into its ring buffer in a second: 100 or so lines.
-const LOGGED: [&str; 6] = ["--log-level", "debug", "-F", "199", "--unwind", "fp"];
+const LOGGED: [&str; 4] = ["--log-level", "debug", "--unwind", "fp"];
+const LOGGED_HZ: &str = "199";
 /// Fewer lines say nothing: half a second at that rate should give 100.
 const ENOUGH: usize = 40;
 
@@ -165,7 +166,7 @@ const ENOUGH: usize = 40;
 fn user_registers_are_those_of_the_kernels_own_walk() {
     for forced in choices() {
         let what = forced.unwrap_or("nothing forced");
-        let record = force(Record::new(), forced).args(LOGGED).args(["--kernel-only"]);
+        let record = force(Record::timed(LOGGED_HZ), forced).args(LOGGED).args(["--kernel-only"]);
         let recorded = record.command(&workload::path("kernel"), [PART]).run();
         let profile = recorded.succeeded();
         expect::nothing_lost(&profile);
@@ -195,7 +196,7 @@ fn the_start_of_a_process_is_that_of_proc() {
         // The 22nd field; the first two are before the parenthesis.
         let ticks: u64 = fields.split(' ').nth(19).unwrap().parse().unwrap();
 
-        let record = force(Record::new(), forced).args(LOGGED);
+        let record = force(Record::timed(LOGGED_HZ), forced).args(LOGGED);
         let mut recording = record.args(["-p", &pid.to_string()]).start();
         recording.wait_until_sampling();
         target.go();

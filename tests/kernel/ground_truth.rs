@@ -1,6 +1,12 @@
 //! A program whose CPU time is split 50/30/20 by construction, 20 calls deep: in C, C++ and Rust.
 
-use profiler_tests::{expect, record::Record, target::number, view::View, workload};
+use profiler_tests::{
+    expect,
+    record::{Record, fails_with},
+    target::number,
+    view::View,
+    workload,
+};
 
 /// CPU time of the workload.
 const MILLISECONDS: &str = "5000";
@@ -73,7 +79,8 @@ fn split_in_rust() {
 /// At the default rate too.
 #[test]
 fn split_at_the_default_rate() {
-    let recorded = Record::new().command(&workload::path("split-c"), [MILLISECONDS]).run();
+    let record = Record::new().args(["--sampler", "cpu-clock"]);
+    let recorded = record.command(&workload::path("split-c"), [MILLISECONDS]).run();
     let profile = recorded.succeeded();
     let view = View::of(&profile);
     assert_eq!(profile.meta.frequency_hz, 99);
@@ -98,7 +105,15 @@ fn has_cycle_counter() -> bool {
 /// same, and so are its cycles per second.
 #[test]
 fn split_by_the_cycle_counter_where_there_is_one() {
-    let recorded = Record::at_999().command(&workload::path("split-c"), ["2000"]).run();
+    let record = |sampler| {
+        let record = Record::new().args(["-F", "999", "--sampler", sampler]);
+        record.command(&workload::path("split-c"), ["2000"]).run()
+    };
+    if !has_cycle_counter() {
+        let refused = record("cycles");
+        fails_with("cycles", refused.status(), &refused.stderr(), 3, "no hardware cycle counter (PMU)");
+    }
+    let recorded = record("auto");
     let profile = recorded.succeeded();
     let sampler = if has_cycle_counter() { "cycles" } else { "cpu-clock" };
     assert_eq!(profile.meta.sampler, sampler, "{:?}", profile.meta.sampler_reason);
