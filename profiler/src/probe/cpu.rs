@@ -19,7 +19,7 @@ pub const SPEC: ProbeSpec = ProbeSpec {
     event: Event::Cpu,
     name: "cpu",
     summary: "time on the CPU, by stack",
-    hooks: &["perf_event: cycles or cpu-clock, each CPU"],
+    hooks: &["perf_event: cycles or cpu-clock (`--sampler`), each CPU"],
     hooked: None,
     sample_types: &[
         SampleTypeSpec { name: "samples", unit: Unit::Count, summary: "timer samples" },
