@@ -1,9 +1,9 @@
 //! A sample of the current task: filtered, its stacks captured, counted by them (`profiler_common::sample`). What the
 //! probes do that yield such counts.
 //!
-//! A user stack is walked in programs of its own ([`unwind`]), between which the sample is in per-CPU memory. All of it
-//! is inlined into a probe's programs: a program that both calls functions and makes tail calls is not for every kernel
-//! (arm64 before 6.0: d4609a5d8c70).
+//! A user stack is walked in programs of its own ([`unwind`]), between which the sample is in per-CPU memory. What is
+//! hot is inlined into them. Log messages are functions, and a program that both calls functions and makes tail calls is
+//! for x86-64 from Linux 5.10 on, for arm64 from 6.0 on (d4609a5d8c70).
 
 use aya_ebpf::{
     EbpfContext,

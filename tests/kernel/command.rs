@@ -50,7 +50,7 @@ fn a_command_that_is_not_executable() {
 /// The program's first instruction is the start of its work: 50 ms, which at 4,999 Hz are 250 samples.
 #[test]
 fn the_first_instruction_is_sampled() {
-    let recorded = Record::new().args(["-F", "4999"]).command(&workload::path("first"), [""; 0]).run();
+    let recorded = Record::timed("4999").command(&workload::path("first"), [""; 0]).run();
     let profile = recorded.succeeded();
     let view = View::of(&profile);
     let cpu_ns: u64 =

@@ -17,9 +17,6 @@ const NOTE: &str = "fallbacks for newer kernel features: ";
 /// CPU time of the split program: 1,000 samples.
 const MILLISECONDS: &str = "1000";
 
-/// A share of 1,000 samples has a standard deviation of at most sqrt(0.5 x 0.5 / 1000) = 1.6 points; these are 3.8.
-const POINTS: f64 = 6.0;
-
 /// Half of the second that each workload below works.
 const PART: &str = "500";
 const PART_NS: u64 = 500_000_000;
@@ -71,7 +68,7 @@ fn the_split_is_the_same_with_every_fallback() {
         let view = View::of(&profile);
         expect::nothing_lost(&profile);
         for (caller, percent) in [("split_half", 50.0), ("split_third", 30.0), ("split_fifth", 20.0)] {
-            expect::share(&format!("{what}: {caller}"), view.with(caller), view.total(), percent, POINTS);
+            expect::share(&format!("{what}: {caller}"), view.with(caller), view.total(), percent);
         }
         let used = number(&recorded.said(), "cpu_ns");
         expect::samples(what, view.with("split_work"), used, &profile, 0.03);
@@ -158,7 +155,8 @@ fn logged_tasks(stderr: &str) -> Vec<LoggedTask> {
 }
 
 /// Where the kernel walks itself: a log of these and no more than fit into its ring buffer in a second: 100 or so lines.
-const LOGGED: [&str; 6] = ["--log-level", "debug", "-F", "199", "--unwind", "fp"];
+const LOGGED: [&str; 4] = ["--log-level", "debug", "--unwind", "fp"];
+const LOGGED_HZ: &str = "199";
 /// Fewer lines say nothing: half a second at that rate should give 100.
 const ENOUGH: usize = 40;
 
@@ -168,7 +166,7 @@ const ENOUGH: usize = 40;
 fn user_registers_are_those_of_the_kernels_own_walk() {
     for forced in choices() {
         let what = forced.unwrap_or("nothing forced");
-        let record = force(Record::new(), forced).args(LOGGED).args(["--kernel-only"]);
+        let record = force(Record::timed(LOGGED_HZ), forced).args(LOGGED).args(["--kernel-only"]);
         let recorded = record.command(&workload::path("kernel"), [PART]).run();
         let profile = recorded.succeeded();
         expect::nothing_lost(&profile);
@@ -198,7 +196,7 @@ fn the_start_of_a_process_is_that_of_proc() {
         // The 22nd field; the first two are before the parenthesis.
         let ticks: u64 = fields.split(' ').nth(19).unwrap().parse().unwrap();
 
-        let record = force(Record::new(), forced).args(LOGGED);
+        let record = force(Record::timed(LOGGED_HZ), forced).args(LOGGED);
         let mut recording = record.args(["-p", &pid.to_string()]).start();
         recording.wait_until_sampling();
         target.go();

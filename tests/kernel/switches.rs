@@ -10,9 +10,15 @@ use profiler_tests::{
 };
 use rustix::process::Signal;
 
+/// Rounds that a byte is passed; fewer where everything is slow.
+fn rounds() -> u64 {
+    if expect::is_emulated() { 10_000 } else { 50_000 }
+}
+
 /// CPU time of the part that gives the profiler time for the tables, rounds, and CPU time of those that never wait.
-const PLAY: [&str; 3] = ["400", "50000", "300"];
-const ROUNDS: u64 = 50_000;
+fn arguments() -> [String; 3] {
+    ["400".to_owned(), rounds().to_string(), "300".to_owned()]
+}
 
 /// A process reads its counts just outside of the function that it is looked for in: it may be made to leave the CPU
 /// between the two, at either end. More than one such switch at an end would take two time slices for a few
@@ -64,7 +70,8 @@ fn check_counts(profile: &Profile, said: &serde_json::Value) {
     let [ping, pong, first, second] = counted(said);
     // By a function that both ways of walking find: the kernel's passes over the one that called the C library.
     for (process, function) in [(ping, "ping_inner"), (pong, "pong_inner")] {
-        assert!(process.all() >= ROUNDS, "{process:?}");
+        // Pong finds its first byte there if ping was the faster one.
+        assert!(process.all() >= rounds() - 1, "{process:?}");
         let in_function = |e: &Entry<'_>| u64::from(e.thread.pid) == process.pid && e.has(function);
         close(function, view.count(in_function), process.all(), SLACK);
     }
@@ -97,7 +104,7 @@ fn check(profile: &Profile, said: &serde_json::Value) {
 }
 
 fn play() -> Recorded {
-    Record::new().args(["-e", "context-switches"]).command(&workload::path("switches"), PLAY).run()
+    Record::new().args(["-e", "context-switches"]).command(&workload::path("switches"), arguments()).run()
 }
 
 #[test]
@@ -123,7 +130,7 @@ fn every_switch_is_counted_with_its_stack() {
 #[test]
 fn by_frame_pointers_the_counts_are_the_same() {
     let record = Record::new().args(["-e", "context-switches", "--unwind", "fp"]);
-    let recorded = record.command(&workload::path("switches-fp"), PLAY).run();
+    let recorded = record.command(&workload::path("switches-fp"), arguments()).run();
     check_counts(&recorded.succeeded(), &recorded.said());
 }
 

@@ -65,7 +65,6 @@ fn libraries_that_replace_each_other() {
     let profile = recorded.succeeded();
     let view = View::of(&profile);
     expect::no_sample_lost(&profile);
-    let (mut whole, mut total) = (0, 0);
     for name in LIBRARIES {
         let work = format!("{name}_work");
         let inner = format!("{name}_inner");
@@ -74,15 +73,15 @@ fn libraries_that_replace_each_other() {
         let in_work = |e: &Entry<'_>| e.user_leaf().is_some_and(|leaf| leaf.function.name == work);
         let all = view.count(in_work);
         expect::samples(&work, all, MILLISECONDS * ROUNDS * 1_000_000, &profile, 0.1);
-        whole += view.count(|e| in_work(e) && e.end == StackEnd::Complete);
-        total += all;
+        // The kernel side is told of a library within 20 ms of its 40, if the machine has time for it: what was walked
+        // before is cut.
+        let whole = view.count(|e| in_work(e) && e.end == StackEnd::Complete);
+        expect::at_least(&view.list(|e| in_work(e) && e.end != StackEnd::Complete), whole, all, 25.0);
         let elsewhere = |e: &Entry<'_>| {
             e.frames.iter().any(|f| f.function.name == work && f.module.name() != format!("reload_{name}.so"))
         };
         assert_eq!(view.count(elsewhere), 0, "{}", view.list(elsewhere));
     }
-    // The kernel side is told of a library within 20 ms of its 40: what was walked before is cut.
-    expect::at_least(&view.list(|e| e.end != StackEnd::Complete), whole, total, 50.0);
     bounded(&profile, 8 * MIB);
 }
 

@@ -41,8 +41,9 @@ pub fn mapping(first: u32, count: u32, address: u64) -> Option<&'static Mapping>
     }
     let chunk = MAPPINGS.get(map::MAPPINGS.chunk(first))?;
     let place = map::MAPPINGS.place(first);
-    let at = row::search(count, address, MAPPING_STEPS, |i| Some(chunk.get(place + i)?.start))?;
-    let mapping = chunk.get(place + at)?;
+    let mapping = |i: u32| chunk.get(map::MAPPINGS.place(place.wrapping_add(i)));
+    let at = row::search(count, address, MAPPING_STEPS, |i| Some(mapping(i)?.start))?;
+    let mapping = mapping(at)?;
     (mapping.start <= address && address < mapping.end).then_some(mapping)
 }
 
@@ -58,8 +59,9 @@ pub fn row(page: Page, offset: u64) -> Option<Row> {
     let chunk = ROWS.get(map::ROWS.chunk(page.first()))?;
     let place = map::ROWS.place(page.first());
     let row = |i: u32| {
-        let pair = *chunk.get((place + i) >> 1)?;
-        Some(Row((pair >> (((place + i) & 1) * 32)) as u32))
+        let at = map::ROWS.place(place.wrapping_add(i));
+        let pair = *chunk.get(at >> 1)?;
+        Some(Row((pair >> ((at & 1) * 32)) as u32))
     };
     let at = row::search(page.count(), offset, SEARCH_STEPS, |i| Some(u64::from(row(i)?.offset())))?;
     row(at)

@@ -37,7 +37,7 @@ use crate::{registers, task};
 use processes::Found;
 
 /// Frames of one program. With [`MAX_CALLS`] tail calls it is more than a stack holds.
-const FRAMES_PER_CALL: usize = 8;
+const FRAMES_PER_CALL: usize = 5;
 /// Tail calls that a walk takes at most; the kernel allows 33 of a program (`MAX_TAIL_CALL_CNT`), one is the probe's last.
 const MAX_CALLS: usize = MAX_FRAMES.div_ceil(FRAMES_PER_CALL);
 const _: () = assert!(MAX_CALLS < 32);
@@ -159,36 +159,58 @@ fn step(walk: &mut Walk) -> Result<Caller, WalkEnd> {
             walk.ask(Ask::UnknownAddress, NO_MODULE);
             return Err(WalkEnd::NoMapping);
         };
-        walk.mapping = *mapping;
+        // Member by member: of a whole one the compiler makes a call of a copying loop.
+        (walk.mapping.start, walk.mapping.end) = (mapping.start, mapping.end);
+        (walk.mapping.bias, walk.mapping.module) = (mapping.bias, mapping.module);
     }
-    if walk.mapping.module == NO_MODULE {
+    let (rule, otherwise) = how(walk, at)?;
+    if rule != Rule::NONE {
+        return by_rule(ARCH, rule, &walk.registers, interrupted, read);
+    }
+    if otherwise == Otherwise::FramePointer {
         return by_frame_pointer(ARCH, &walk.registers, read);
+    }
+    if interrupted { by_call(ARCH, &walk.registers, read) } else { Err(WalkEnd::NoRow) }
+}
+
+/// How code is left that no rule is known for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Otherwise {
+    FramePointer,
+    Call,
+}
+
+/// How the function at an address of the walk's mapping is left. Each way of leaving is in the program once only, which
+/// is what it costs to verify.
+#[inline(always)]
+fn how(walk: &Walk, at: u64) -> Result<(Rule, Otherwise), WalkEnd> {
+    if walk.mapping.module == NO_MODULE {
+        return Ok((Rule::NONE, Otherwise::FramePointer));
     }
     let module = MODULES.get_ptr_mut(walk.mapping.module).ok_or(WalkEnd::NotLoaded)?;
     // SAFETY: an array's value stays valid memory; user space writes it at any time, which what is read tolerates.
     let module = unsafe { &mut *module };
     match module.state {
-        state if state == State::Table as u32 || state == State::TableOrFramePointer as u32 => {
-            let now = (walk.now_ns >> 30) as u32;
-            if module.used != now {
-                module.used = now;
-            }
-            let rule = rule(module, at.wrapping_sub(walk.mapping.bias))?;
-            if rule == Rule::NONE && state == State::TableOrFramePointer as u32 {
-                return by_frame_pointer(ARCH, &walk.registers, read);
-            }
-            if rule == Rule::NONE && interrupted {
-                return by_call(ARCH, &walk.registers, read);
-            }
-            by_rule(ARCH, rule, &walk.registers, interrupted, read)
-        }
-        state if state == State::FramePointer as u32 => by_frame_pointer(ARCH, &walk.registers, read),
+        state if state == State::FramePointer as u32 => return Ok((Rule::NONE, Otherwise::FramePointer)),
         state if state == State::Evicted as u32 => {
             walk.ask(Ask::Evicted, walk.mapping.module);
-            Err(WalkEnd::NotLoaded)
+            return Err(WalkEnd::NotLoaded);
         }
-        _ => Err(WalkEnd::NotLoaded),
+        state if state != State::Table as u32 && state != State::TableOrFramePointer as u32 => {
+            return Err(WalkEnd::NotLoaded);
+        }
+        _ => {}
     }
+    let now = (walk.now_ns >> 30) as u32;
+    if module.used != now {
+        module.used = now;
+    }
+    let rule = rule(module, at.wrapping_sub(walk.mapping.bias))?;
+    // Read again: what was kept of it over the search would have the verifier follow the search for each of its values.
+    // SAFETY: as above.
+    let state = unsafe { (&raw const module.state).read_volatile() };
+    let by_frame_pointer = state == State::TableOrFramePointer as u32;
+    Ok((rule, if by_frame_pointer { Otherwise::FramePointer } else { Otherwise::Call }))
 }
 
 /// The rule for an ELF virtual address; [`Rule::NONE`] if there is none.

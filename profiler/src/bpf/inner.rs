@@ -8,59 +8,20 @@
 
 use std::{
     any::TypeId,
-    io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsRawFd as _, OwnedFd},
 };
 
 use aya::{
     Pod,
     maps::{Array, HashMap, Map, MapData, MapError},
 };
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::{
+    io::Errno,
+    process::{Resource, Rlimit, setrlimit},
+};
 
 use super::BpfError;
-
-/// `enum bpf_cmd`, include/uapi/linux/bpf.h.
-const BPF_MAP_CREATE: libc::c_long = 0;
-const BPF_BTF_LOAD: libc::c_long = 18;
-
-/// `enum bpf_map_type`.
-const BPF_MAP_TYPE_HASH: u32 = 1;
-const BPF_MAP_TYPE_ARRAY: u32 = 2;
-
-/// `union bpf_attr`, the part for creating maps.
-#[repr(C)]
-#[derive(Default)]
-struct MapCreateAttr {
-    map_type: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    map_flags: u32,
-    inner_map_fd: u32,
-    numa_node: u32,
-    map_name: [u8; 16],
-    map_ifindex: u32,
-    btf_fd: u32,
-    btf_key_type_id: u32,
-    btf_value_type_id: u32,
-}
-
-const _: () = assert!(size_of::<MapCreateAttr>() == 60);
-
-/// `union bpf_attr`, the part for loading BTF.
-#[repr(C)]
-#[derive(Default)]
-struct BtfLoadAttr {
-    btf: u64,
-    btf_log_buf: u64,
-    btf_size: u32,
-    btf_log_size: u32,
-    btf_log_level: u32,
-    padding: u32,
-}
-
-const _: () = assert!(size_of::<BtfLoadAttr>() == 32);
+use crate::host::bpf::{self, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, MapCreate};
 
 /// Makes a hash map for a slot of the outer map `name`.
 pub fn hash_map<K: Pod, V: Pod>(
@@ -68,7 +29,7 @@ pub fn hash_map<K: Pod, V: Pod>(
     entries: u32,
     flags: u32,
 ) -> Result<HashMap<MapData, K, V>, BpfError> {
-    let attr = MapCreateAttr {
+    let attr = MapCreate {
         map_type: BPF_MAP_TYPE_HASH,
         key_size: size_of::<K>() as u32,
         max_entries: entries,
@@ -81,7 +42,7 @@ pub fn hash_map<K: Pod, V: Pod>(
 
 /// Makes an array for a slot of the outer map `name`.
 pub fn array<V: Pod>(name: &'static str, entries: u32, flags: u32) -> Result<Array<MapData, V>, BpfError> {
-    let attr = MapCreateAttr {
+    let attr = MapCreate {
         map_type: BPF_MAP_TYPE_ARRAY,
         key_size: size_of::<u32>() as u32,
         max_entries: entries,
@@ -97,29 +58,23 @@ fn unusable(map: &'static str, source: MapError) -> BpfError {
     BpfError::Map { operation: "use an inner map of", map, source: Box::new(source) }
 }
 
-fn create<V: Pod>(name: &'static str, attr: MapCreateAttr) -> Result<MapData, BpfError> {
-    let failed = |command| move |source| BpfError::Call { command, map: name, source };
+fn create<V: Pod>(name: &'static str, attr: MapCreate) -> Result<MapData, BpfError> {
+    let failed = |command| move |source: Errno| BpfError::Call { command, map: name, source: source.into() };
     let value_size = size_of::<V>() as u32;
-    let description = description(attr.key_size, value_size);
-    let load = BtfLoadAttr {
-        btf: description.as_ptr().addr() as u64,
-        btf_size: description.len() as u32,
-        ..Default::default()
-    };
-    let btf = bpf(BPF_BTF_LOAD, &load).map_err(failed("BPF_BTF_LOAD"))?;
+    let btf = bpf::load_btf(&description(attr.key_size, value_size)).map_err(failed("BPF_BTF_LOAD"))?;
     let mut map_name = [0; 16];
     // The last byte stays 0.
     for (to, from) in map_name.iter_mut().take(15).zip(name.bytes()) {
         *to = from;
     }
-    let attr = MapCreateAttr {
+    let attr = MapCreate {
         value_size,
         map_name,
         btf_fd: btf.as_raw_fd() as u32,
         btf_value_type_id: if is_structure::<V>() { STRUCTURE } else { VALUE },
         ..attr
     };
-    let map = with_raised_limit(|| bpf(BPF_MAP_CREATE, &attr)).map_err(failed("BPF_MAP_CREATE"))?;
+    let map = with_raised_limit(|| bpf::create(&attr)).map_err(failed("BPF_MAP_CREATE"))?;
     MapData::from_fd(map).map_err(|source| unusable(name, source))
 }
 
@@ -131,22 +86,11 @@ fn is_structure<V: 'static>() -> bool {
 
 /// Once more without a limit of locked memory, which maps count against before Linux 5.11. aya does the same for its own;
 /// which map is the first that does not fit depends on their sizes.
-fn with_raised_limit(call: impl Fn() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
+fn with_raised_limit(call: impl Fn() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
     let result = call();
-    let refused = result.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EPERM));
+    let refused = matches!(result, Err(Errno::PERM));
     let unlimited = Rlimit { current: None, maximum: None };
     if refused && setrlimit(Resource::Memlock, unlimited).is_ok() { call() } else { result }
-}
-
-fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
-    // SAFETY: `attr` is the command's part of union bpf_attr (sizes asserted above) with its exact size; what it points to
-    // outlives the call. The kernel only reads: no log buffer is given.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
-    match i32::try_from(fd) {
-        // SAFETY: the commands used here return a new descriptor, which nothing else owns.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// Types in [`description`].

@@ -131,6 +131,11 @@ pub struct RecordArgs {
     #[arg(long)]
     pub idle: bool,
 
+    /// What makes the samples of `cpu`: hardware cycles where there is a counter, else the cpu-clock (auto), or one of the
+    /// two.
+    #[arg(long, value_enum, default_value_t = Sampler::Auto)]
+    pub sampler: Sampler,
+
     /// How user stacks are walked: by unwind tables where there are some and else by frame pointers (auto), only by
     /// frame pointers, or only where unwind tables can be used.
     #[arg(long, value_enum, default_value_t = Unwind::Auto)]
@@ -159,6 +164,17 @@ pub struct RecordArgs {
     /// Start this command, stopped until the probes are attached, and record it until it ends.
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "pid")]
     pub command: Vec<OsString>,
+}
+
+/// What makes samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Sampler {
+    /// Hardware cycles where there is a counter, else the cpu-clock
+    Auto,
+    /// The CPU's cycle counter: no samples are missing where interrupts are off; the rate is approximate
+    Cycles,
+    /// A timer of the kernel: at an exact rate, on any machine
+    CpuClock,
 }
 
 /// How user stacks are walked.

@@ -1,7 +1,7 @@
 //! What `record -e` and `-F` ask for, and which other options fit it.
 
 use super::{
-    args::RecordArgs,
+    args::{RecordArgs, Sampler},
     error::{Exit, Failure},
 };
 use crate::{
@@ -24,8 +24,12 @@ pub fn resolve(args: &RecordArgs) -> Result<(Event, u64), Failure> {
             Ok((event, hz))
         }
         Event::ContextSwitches => {
-            let other =
-                [("-F", args.frequency.is_some()), ("--idle", args.idle), ("--user-only", args.user_only)];
+            let other = [
+                ("-F", args.frequency.is_some()),
+                ("--sampler", args.sampler != Sampler::Auto),
+                ("--idle", args.idle),
+                ("--user-only", args.user_only),
+            ];
             match other.into_iter().find(|(_, given)| *given) {
                 None => Ok((event, 0)),
                 Some((option, _)) => {

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    args::{LogLevel, RecordArgs, Unwind},
+    args::{LogLevel, RecordArgs, Sampler, Unwind},
     error::{Exit, Failure},
     event, explain,
 };
@@ -27,6 +27,7 @@ use crate::{
         features::{self, FEATURES, Feature},
     },
     model::name,
+    perf::sampler::Clock,
     probe::Event,
     render::{
         FORMATS, Format, RenderOptions, format_by_name,
@@ -213,6 +214,11 @@ fn record_options(
         btf: path.to_owned(),
         force_fallback,
         idle: args.idle,
+        sampler: match args.sampler {
+            Sampler::Auto => None,
+            Sampler::Cycles => Some(Clock::Cycles),
+            Sampler::CpuClock => Some(Clock::CpuClock),
+        },
         unwind: match args.unwind {
             Unwind::Auto => UnwindMode::Auto,
             Unwind::Fp => UnwindMode::FramePointer,

@@ -1,4 +1,5 @@
-//! What bpf(2) allows here: found by creating a tiny map and loading tiny programs, which are closed at once.
+//! bpf(2): what it allows here, found by creating a tiny map and loading tiny programs, which are closed at once, and its
+//! calls that aya does not make.
 //!
 //! Whether it works depends on capabilities, `kernel.unprivileged_bpf_disabled`, lockdown, LSMs, seccomp, the user
 //! namespace, RLIMIT_MEMLOCK (before 5.11) and the kernel's configuration: no file tells it all.
@@ -51,9 +52,13 @@ pub enum Program {
 const BPF_MAP_CREATE: c_long = 0;
 const BPF_PROG_LOAD: c_long = 5;
 const BPF_RAW_TRACEPOINT_OPEN: c_long = 17;
+const BPF_BTF_LOAD: c_long = 18;
 const BPF_ENABLE_STATS: c_long = 32;
 
-const BPF_MAP_TYPE_ARRAY: u32 = 2;
+/// `enum bpf_map_type`.
+pub const BPF_MAP_TYPE_HASH: u32 = 1;
+/// `enum bpf_map_type`.
+pub const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_PERCPU_ARRAY: u32 = 6;
 const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 const BPF_MAP_TYPE_RINGBUF: u32 = 27;
@@ -69,15 +74,35 @@ const BPF_FUNC_GET_CURRENT_ANCESTOR_CGROUP_ID: i32 = 123;
 const BPF_FUNC_GET_CURRENT_TASK_BTF: i32 = 158;
 const BPF_FUNC_TASK_PT_REGS: i32 = 175;
 
+/// `union bpf_attr`, the part for creating maps. Sizes are bytes.
 #[repr(C)]
 #[derive(Default)]
-struct MapCreate {
-    map_type: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    map_flags: u32,
-    inner_map_fd: u32,
+#[expect(missing_docs, reason = "the kernel's names")]
+pub struct MapCreate {
+    pub map_type: u32,
+    pub key_size: u32,
+    pub value_size: u32,
+    pub max_entries: u32,
+    pub map_flags: u32,
+    pub inner_map_fd: u32,
+    pub numa_node: u32,
+    pub map_name: [u8; 16],
+    pub map_ifindex: u32,
+    pub btf_fd: u32,
+    pub btf_key_type_id: u32,
+    pub btf_value_type_id: u32,
+}
+
+/// `union bpf_attr`, the part for loading BTF.
+#[repr(C)]
+#[derive(Default)]
+struct BtfLoad {
+    btf: u64,
+    btf_log_buf: u64,
+    btf_size: u32,
+    btf_log_size: u32,
+    btf_log_level: u32,
+    padding: u32,
 }
 
 #[repr(C)]
@@ -105,7 +130,8 @@ struct ProgLoad {
     attach_btf_id: u32,
 }
 
-const _: () = assert!(size_of::<MapCreate>() == 24 && size_of::<ProgLoad>() == 112);
+const _: () = assert!(size_of::<MapCreate>() == 60 && size_of::<ProgLoad>() == 112);
+const _: () = assert!(size_of::<BtfLoad>() == 32);
 const _: () = assert!(std::mem::offset_of!(ProgLoad, attach_btf_id) == 108);
 
 #[repr(C)]
@@ -165,6 +191,23 @@ fn bpf<T>(command: c_long, attr: &T) -> Result<OwnedFd, Errno> {
     }
 }
 
+/// Loads a description of types.
+///
+/// # Errors
+/// That of bpf(2).
+pub fn load_btf(description: &[u8]) -> Result<OwnedFd, Errno> {
+    let btf = description.as_ptr().addr() as u64;
+    bpf(BPF_BTF_LOAD, &BtfLoad { btf, btf_size: description.len() as u32, ..Default::default() })
+}
+
+/// Creates a map.
+///
+/// # Errors
+/// That of bpf(2): EPERM also before 5.11 with too small an RLIMIT_MEMLOCK.
+pub fn create(attr: &MapCreate) -> Result<OwnedFd, Errno> {
+    bpf(BPF_MAP_CREATE, attr)
+}
+
 /// Creates a map of one entry.
 ///
 /// # Errors
@@ -172,21 +215,21 @@ fn bpf<T>(command: c_long, attr: &T) -> Result<OwnedFd, Errno> {
 pub fn create_map(map: Map) -> Result<OwnedFd, Errno> {
     let array = MapCreate { key_size: 4, value_size: 8, max_entries: 1, ..Default::default() };
     match map {
-        Map::PerCpuArray => bpf(BPF_MAP_CREATE, &MapCreate { map_type: BPF_MAP_TYPE_PERCPU_ARRAY, ..array }),
+        Map::PerCpuArray => create(&MapCreate { map_type: BPF_MAP_TYPE_PERCPU_ARRAY, ..array }),
         Map::RingBuffer => {
             let page = u32::try_from(rustix::param::page_size()).unwrap_or(4096);
             let attr = MapCreate { map_type: BPF_MAP_TYPE_RINGBUF, max_entries: page, ..Default::default() };
-            bpf(BPF_MAP_CREATE, &attr)
+            create(&attr)
         }
         Map::ArrayOfMaps => {
-            let inner = bpf(BPF_MAP_CREATE, &MapCreate { map_type: BPF_MAP_TYPE_ARRAY, ..array })?;
+            let inner = create(&MapCreate { map_type: BPF_MAP_TYPE_ARRAY, ..array })?;
             let attr = MapCreate {
                 map_type: BPF_MAP_TYPE_ARRAY_OF_MAPS,
                 value_size: 4,
                 inner_map_fd: inner.as_raw_fd() as u32,
                 ..array
             };
-            bpf(BPF_MAP_CREATE, &attr)
+            create(&attr)
         }
     }
 }

@@ -14,6 +14,8 @@ use perf_event_open_sys::{
     ioctls, perf_event_open,
 };
 
+const NO_COUNTER: &str = "no hardware cycle counter (PMU) on this machine";
+
 /// What makes the samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
@@ -63,6 +65,15 @@ pub(super) fn open(attr: &mut perf_event_attr, cpu: u32) -> io::Result<OwnedFd> 
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// What is wanted of the timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timer {
+    /// Samples per second and CPU.
+    pub frequency_hz: u64,
+    /// By this clock only; `None`: by the cycle counter if there is one.
+    pub clock: Option<Clock>,
+}
+
 /// The sampling events of all CPUs.
 pub struct Sampler {
     clock: Clock,
@@ -74,10 +85,11 @@ impl Sampler {
     /// Opens the events, disabled, and attaches the program. A CPU that goes offline meanwhile is skipped.
     ///
     /// # Errors
-    /// What `perf_event_open(2)` says of the software clock; `EINVAL` mostly means a frequency above
+    /// What `perf_event_open(2)` says of the clock; `EINVAL` mostly means a frequency above
     /// `kernel.perf_event_max_sample_rate`.
-    pub fn open(cpus: &[u32], frequency_hz: u64, program: impl AsFd) -> io::Result<Self> {
-        let (clock, fallback_reason, first) = Self::choose(cpus[0], frequency_hz)?;
+    pub fn open(cpus: &[u32], timer: Timer, program: impl AsFd) -> io::Result<Self> {
+        let frequency_hz = timer.frequency_hz;
+        let (clock, fallback_reason, first) = Self::choose(cpus[0], timer)?;
         let mut events = vec![first];
         for &cpu in &cpus[1..] {
             match open(&mut clock.attr(frequency_hz), cpu) {
@@ -93,14 +105,21 @@ impl Sampler {
         Ok(Self { clock, fallback_reason, events })
     }
 
-    fn choose(cpu: u32, frequency_hz: u64) -> io::Result<(Clock, Option<String>, OwnedFd)> {
-        let reason = match open(&mut Clock::Cycles.attr(frequency_hz), cpu) {
-            Ok(event) => return Ok((Clock::Cycles, None, event)),
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
-                "no hardware cycle counter (PMU) on this machine".to_owned()
+    fn choose(cpu: u32, timer: Timer) -> io::Result<(Clock, Option<String>, OwnedFd)> {
+        let Timer { frequency_hz, clock: wanted } = timer;
+        let reason = if wanted == Some(Clock::CpuClock) {
+            "asked for".to_owned()
+        } else {
+            match open(&mut Clock::Cycles.attr(frequency_hz), cpu) {
+                Ok(event) => return Ok((Clock::Cycles, None, event)),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => NO_COUNTER.to_owned(),
+                Err(error) if wanted.is_some() => return Err(error),
+                Err(error) => format!("hardware cycles cannot be sampled: {error}"),
             }
-            Err(error) => format!("hardware cycles cannot be sampled: {error}"),
         };
+        if wanted == Some(Clock::Cycles) {
+            return Err(io::Error::other(format!("{reason}; the cpu-clock is on any")));
+        }
         let event = open(&mut Clock::CpuClock.attr(frequency_hz), cpu)?;
         Ok((Clock::CpuClock, Some(reason), event))
     }

@@ -11,7 +11,7 @@ use crate::{
         samples::{MAX_ENTRIES, MIN_ENTRIES, MIN_WINDOW_NS, Sizing},
     },
     model::Unit,
-    perf::sampler::Sampler,
+    perf::sampler::{Sampler, Timer},
 };
 
 /// The probe's registry entry.
@@ -19,7 +19,7 @@ pub const SPEC: ProbeSpec = ProbeSpec {
     event: Event::Cpu,
     name: "cpu",
     summary: "time on the CPU, by stack",
-    hooks: &["perf_event: cycles or cpu-clock, each CPU"],
+    hooks: &["perf_event: cycles or cpu-clock (`--sampler`), each CPU"],
     hooked: None,
     sample_types: &[
         SampleTypeSpec { name: "samples", unit: Unit::Count, summary: "timer samples" },
@@ -55,9 +55,10 @@ pub struct CpuProbe {
 
 impl CpuProbe {
     /// Loads the program and attaches it to sampling events that are still disabled.
-    pub fn open(kernel: &mut Kernel, cpus: &[u32], frequency_hz: u64) -> Result<Self, ProbeError> {
+    pub fn open(kernel: &mut Kernel, cpus: &[u32], timer: Timer) -> Result<Self, ProbeError> {
+        let frequency_hz = timer.frequency_hz;
         let program = kernel.load_and_share(PROGRAMS.sample)?;
-        let sampler = Sampler::open(cpus, frequency_hz, &program)
+        let sampler = Sampler::open(cpus, timer, &program)
             .map_err(|source| ProbeError::Sampler { frequency_hz, source })?;
         Ok(Self { sampler, frequency_hz, _program: program })
     }

@@ -19,6 +19,7 @@ use crate::{
         samples::{Samples, Sizing},
     },
     model::Unit,
+    perf::sampler::Timer,
 };
 
 /// A sample type that a probe yields.
@@ -120,14 +121,9 @@ pub enum Probe {
 
 impl Probe {
     /// Loads the event's program and prepares what hits it. No samples are taken yet.
-    pub fn open(
-        event: Event,
-        kernel: &mut Kernel,
-        cpus: &[u32],
-        frequency_hz: u64,
-    ) -> Result<Self, ProbeError> {
+    pub fn open(event: Event, kernel: &mut Kernel, cpus: &[u32], timer: Timer) -> Result<Self, ProbeError> {
         match event {
-            Event::Cpu => Ok(Self::Cpu(cpu::CpuProbe::open(kernel, cpus, frequency_hz)?)),
+            Event::Cpu => Ok(Self::Cpu(cpu::CpuProbe::open(kernel, cpus, timer)?)),
             Event::ContextSwitches => Ok(Self::Switches(switches::SwitchesProbe::open(kernel, cpus)?)),
         }
     }

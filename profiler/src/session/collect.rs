@@ -214,8 +214,6 @@ impl Collector {
             WalkEnd::Ended | WalkEnd::Truncated if broke => WalkEnd::Ended,
             // What was mapped when it was walked is not known any more.
             WalkEnd::Complete if broke => WalkEnd::NoMapping,
-            // Its mapping was not known yet when it was walked.
-            _ if right.is_some() => WalkEnd::NotLoaded,
             end => end,
         };
         let id = self.stacks.intern(KeptStack { frames: frames.into(), end: Some(end) });

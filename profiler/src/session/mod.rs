@@ -27,6 +27,7 @@ use crate::{
     bpf::BpfError,
     host::features::Feature,
     model::Profile,
+    perf::sampler::Clock,
     probe::{Event, ProbeError},
 };
 
@@ -51,6 +52,8 @@ pub struct RecordOptions {
     pub event: Event,
     /// Samples per second and CPU; 0 for an event that no timer makes.
     pub frequency_hz: u64,
+    /// What makes the timer's samples; `None`: hardware cycles where there is a counter.
+    pub sampler: Option<Clock>,
     /// Stop after this time.
     pub duration: Option<Duration>,
     /// In-kernel filter.

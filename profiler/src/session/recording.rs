@@ -32,7 +32,7 @@ use crate::{
     },
     host::{cpus, features::Feature},
     model::{Cost, Losses, SampleType, Unit},
-    perf::{clock::monotonic_ns, record::ProcessEvent, sideband::Sideband},
+    perf::{clock::monotonic_ns, record::ProcessEvent, sampler::Timer, sideband::Sideband},
     probe::Probe,
     symbolize::{Symbolizer, Watch},
     unwind::builder::Built,
@@ -112,7 +112,8 @@ impl<'a> Recording<'a> {
         }
         let sizing = options.event.sizing(options.frequency_hz, cpus.len());
         let samples = Samples::new(&mut kernel, &sizing)?;
-        let mut probe = Probe::open(options.event, &mut kernel, cpus, options.frequency_hz)?;
+        let timer = Timer { frequency_hz: options.frequency_hz, clock: options.sampler };
+        let mut probe = Probe::open(options.event, &mut kernel, cpus, timer)?;
         for &pid in &options.targets {
             targets.add(pid)?;
         }

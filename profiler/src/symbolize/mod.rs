@@ -293,9 +293,11 @@ impl Names {
     }
 
     /// How far a user stack reaches, and how many of its frames are real: behind a thread's first function the walk
-    /// may have picked up what is no frame.
+    /// may have picked up what is no frame. A walk by frame pointers only, where tables would have been used, may have
+    /// got there past functions that keep none: it is not told to be complete.
     pub fn user_end(&self, frames: &[FrameId], walk: WalkEnd) -> (usize, StackEnd) {
         match frames.iter().position(|frame| self.placed.roots[frame.0 as usize]) {
+            Some(root) if walk == WalkEnd::UnknownProcess => (root + 1, StackEnd::FirstSample),
             Some(root) => (root + 1, StackEnd::Complete),
             None => (frames.len(), stack_end(walk)),
         }

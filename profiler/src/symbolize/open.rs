@@ -106,13 +106,13 @@ pub struct Mapped<'a> {
 ///
 /// Tried in this order: the mapping itself (`map_files`: works for deleted files and foreign namespaces, needs
 /// `CAP_SYS_ADMIN` or `CAP_CHECKPOINT_RESTORE`), the path in the process's root, the path in ours, the path in the
-/// parent's root. All but the first are checked against the identity.
+/// parent's root. All are checked against the identity: where a library was mapped, another one can be by now.
 pub fn mapped(mapping: Mapped<'_>) -> Result<File, Reason> {
     let Mapped { pid, parent, start, end, .. } = mapping;
     let mut reason = Reason::FileGone;
-    let direct = Path::new(&format!("/proc/{pid}/map_files/{start:x}-{end:x}")).to_path_buf();
-    match regular(&direct) {
-        Ok(file) => return Ok(file),
+    match regular(Path::new(&format!("/proc/{pid}/map_files/{start:x}-{end:x}"))) {
+        Ok(file) if is_identity(&file, mapping.identity) => return Ok(file),
+        Ok(_) => {}
         Err(error) => note(&mut reason, &error),
     }
     let path = Path::new(OsStr::from_bytes(without_deleted(mapping.path)));
@@ -209,6 +209,33 @@ mod tests {
         let text = io::read_to_string(regular_in(root.as_fd(), Path::new("/absolute")).unwrap()).unwrap();
         assert_eq!(text, "inside");
         assert!(regular_in(root.as_fd(), Path::new("/upwards")).is_err());
+    }
+
+    /// Where it was mapped is another file now, mapped to the same addresses.
+    #[test]
+    fn a_mapping_that_was_replaced_is_opened_by_its_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = ["before", "now"].map(|name| dir.path().join(name));
+        for path in &paths {
+            fs::write(path, vec![0; 4096]).unwrap();
+        }
+        let [before, now] = paths.each_ref().map(|path| File::open(path).unwrap());
+        // SAFETY: a fresh private mapping that nothing refers to; it goes with the process.
+        let start =
+            unsafe { mmap(std::ptr::null_mut(), 4096, ProtFlags::READ, MapFlags::PRIVATE, &now, 0) }.unwrap();
+        let (device, inode) = mapped_inode(&before).unwrap();
+        let mapping = Mapped {
+            pid: std::process::id(),
+            parent: 0,
+            start: start as u64,
+            end: start as u64 + 4096,
+            path: paths[0].as_os_str().as_bytes(),
+            identity: &FileIdentity::Inode { device, inode },
+        };
+        let opened = mapped(mapping).unwrap();
+        assert_eq!(Fingerprint::of(&opened).unwrap(), Fingerprint::of(&before).unwrap());
+        let unlinked = mapped(Mapped { path: b"/nowhere", ..mapping });
+        assert!(unlinked.is_err(), "what is mapped there now is never taken for it");
     }
 
     #[test]

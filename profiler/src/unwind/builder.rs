@@ -1,7 +1,9 @@
-//! Makes tables off the hot path: a thread of its own that reads files, one after the other, so that memory stays
-//! bounded by the largest of them.
+//! Makes tables off the hot path, in two threads: one for large files, one at a time, so that memory stays bounded by the
+//! largest of them, and one for all others, which would wait for seconds behind a browser or a compiler. Each takes the
+//! smallest that it has first.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
     sync::mpsc::{Receiver, Sender, channel},
@@ -19,6 +21,9 @@ use super::{
 };
 use crate::elf::Bytes;
 
+/// Bytes from which on a file is large: its table takes some 30 ms to make.
+const LARGE: u64 = 8 << 20;
+
 /// Where the code of a module can be read.
 #[derive(Debug)]
 pub enum Source {
@@ -26,6 +31,16 @@ pub enum Source {
     File(File),
     /// In memory: the vDSO's image.
     Memory(Vec<u8>),
+}
+
+impl Source {
+    /// Its bytes; of a file that does not say, 0: whether it can be read is found when it is.
+    fn len(&self) -> u64 {
+        match self {
+            Self::File(file) => file.metadata().map_or(0, |metadata| metadata.len()),
+            Self::Memory(image) => image.len() as u64,
+        }
+    }
 }
 
 /// A table that is wanted.
@@ -50,25 +65,31 @@ pub struct Built {
     pub took_ns: u64,
 }
 
-/// The thread, and the way to it and back.
+/// The threads, and the way to them and back.
 pub struct Builder {
-    jobs: Sender<Job>,
+    small: Sender<Job>,
+    large: Sender<Job>,
     built: UnboundedReceiver<Built>,
 }
 
 impl Builder {
-    /// Starts the thread. It ends with the builder, behind the table that it is making.
+    /// Starts the threads. They end with the builder, behind the table that they are making.
     pub fn start() -> io::Result<Self> {
-        let (jobs, wanted) = channel();
         let (done, built) = unbounded_channel();
-        thread::Builder::new().name("tables".to_owned()).spawn(move || work(&wanted, &done))?;
-        Ok(Self { jobs, built })
+        let start = |name: &str| {
+            let (jobs, wanted) = channel();
+            let done = done.clone();
+            thread::Builder::new().name(name.to_owned()).spawn(move || work(wanted, &done))?;
+            io::Result::Ok(jobs)
+        };
+        Ok(Self { small: start("tables")?, large: start("large tables")?, built })
     }
 
     /// Asks for a table.
     pub fn want(&self, job: Job) {
-        // The thread lives as long as `self` does, but for a panic in it, after which no table comes any more.
-        _ = self.jobs.send(job);
+        let jobs = if job.source.len() < LARGE { &self.small } else { &self.large };
+        // The threads live as long as `self` does, but for a panic in one, after which it gives no table any more.
+        _ = jobs.send(job);
     }
 
     /// Waits for the next table. `None`: no further one will come.
@@ -77,10 +98,11 @@ impl Builder {
     }
 }
 
-fn work(wanted: &Receiver<Job>, done: &UnboundedSender<Built>) {
+fn work(wanted: Receiver<Job>, done: &UnboundedSender<Built>) {
     // Without it, large files' tables are made anew in every run.
     let cache = Cache::open().inspect_err(|error| log::info!("no cache of unwind tables: {error}")).ok();
-    while let Ok(job) = wanted.recv() {
+    let mut queue = Queue { wanted, sorted: BTreeMap::new(), arrived: 0 };
+    while let Some(job) = queue.next() {
         let begin = Instant::now();
         let table = build(&job.source, cache.as_ref());
         let is_sparse = table.as_ref().is_ok_and(is_sparse);
@@ -88,6 +110,32 @@ fn work(wanted: &Receiver<Job>, done: &UnboundedSender<Built>) {
         if done.send(Built { module: job.module, table, is_sparse, took_ns }).is_err() {
             return;
         }
+    }
+}
+
+/// Jobs that wait, by size, of one size in the order in which they came.
+struct Queue {
+    wanted: Receiver<Job>,
+    sorted: BTreeMap<(u64, u64), Job>,
+    arrived: u64,
+}
+
+impl Queue {
+    /// The next job, waited for. `None`: there will be no other one.
+    fn next(&mut self) -> Option<Job> {
+        while let Ok(job) = self.wanted.try_recv() {
+            self.sort(job);
+        }
+        if self.sorted.is_empty() {
+            let job = self.wanted.recv().ok()?;
+            self.sort(job);
+        }
+        self.sorted.pop_first().map(|(_, job)| job)
+    }
+
+    fn sort(&mut self, job: Job) {
+        self.arrived += 1;
+        self.sorted.insert((job.source.len(), self.arrived), job);
     }
 }
 
@@ -127,6 +175,21 @@ mod tests {
             rows: rows.iter().map(|&(offset, rule)| Row::new(offset, rule).0).collect(),
             rules: vec![Rule::NONE.0, Rule::END.0],
         }
+    }
+
+    #[test]
+    fn the_smallest_is_made_first_and_equal_ones_in_their_order() {
+        let (jobs, wanted) = channel();
+        let mut queue = Queue { wanted, sorted: BTreeMap::new(), arrived: 0 };
+        let ask = |module, len| jobs.send(Job { module, source: Source::Memory(vec![0; len]) }).unwrap();
+        ask(1, 9);
+        ask(2, 3);
+        ask(3, 3);
+        assert_eq!(queue.next().unwrap().module, 2);
+        ask(4, 1);
+        assert_eq!([queue.next(), queue.next(), queue.next()].map(|job| job.unwrap().module), [4, 3, 1]);
+        drop(jobs);
+        assert!(queue.next().is_none());
     }
 
     #[test]

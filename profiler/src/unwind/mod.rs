@@ -1,7 +1,7 @@
 //! Tables and mappings for the walk of user stacks in the kernel (`profiler-ebpf/src/unwind`): made, placed, kept
 //! current.
 //!
-//! - [`eh_frame`]: from `.eh_frame` to a [`table::Table`] of rows and rules; [`builder`]: the thread that does it;
+//! - [`eh_frame`]: from `.eh_frame` to a [`table::Table`] of rows and rules; [`builder`]: the threads that do it;
 //!   [`cache`]: tables that took long to make, on disk.
 //! - [`tables`]: what is in the kernel, in a budget of memory; [`space`]: its places.
 //! - [`Unwinder`]: which process has which mappings, which file which table.

@@ -33,7 +33,7 @@ impl Table {
     pub fn lookup(&self, address: u64) -> Rule {
         let rows = self.page_rows(address >> PAGE_SHIFT).unwrap_or_default();
         let offset = address & ((1 << PAGE_SHIFT) - 1);
-        let key = |index: u32| rows.get(index as usize).map(|&row| u64::from(Row(row).offset()));
+        let key = |index: u32| Some(rows.get(index as usize).map_or(0, |&row| u64::from(Row(row).offset())));
         row::search(rows.len() as u32, offset, SEARCH_STEPS, key)
             .and_then(|index| rows.get(index as usize))
             .and_then(|&row| self.rules.get(Row(row).rule() as usize))

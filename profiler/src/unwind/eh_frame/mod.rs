@@ -141,15 +141,17 @@ impl Stats {
 pub fn build(bytes: Bytes<'_>) -> Result<(Table, Stats), TableError> {
     let headers = crate::elf::read_headers(bytes)?;
     let arch = arch_of(&headers)?;
+    let image = Image { bytes, headers: &headers, arch, span: Span::of(&headers) };
     for kind in [Kind::EhFrame, Kind::DebugFrame] {
         let Some(sections) = sections::find(bytes, &headers, kind) else { continue };
-        let image = Image { bytes, headers: &headers, arch, span: Span::of(&headers) };
         let (table, stats) = image.table(kind, sections);
         if stats.functions > 0 {
             return Ok((table, stats));
         }
     }
-    Err(TableError::NoInformation)
+    // arm64's vDSO has none at all, and every handler of a signal returns through it.
+    let (table, stats) = image.table(Kind::EhFrame, Sections::default());
+    if table.rules.contains(&Rule::SIGNAL.0) { Ok((table, stats)) } else { Err(TableError::NoInformation) }
 }
 
 /// The architecture of a file.

@@ -29,7 +29,7 @@ pub struct Section {
 }
 
 /// Unwind information.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Sections {
     /// `.eh_frame` or `.debug_frame`.
     pub frames: Section,

@@ -320,6 +320,20 @@ fn entries_that_overlap_are_not_read_again_and_again() {
     assert_eq!(stats.functions + stats.skipped, COUNT);
 }
 
+/// As arm64's vDSO has it: no unwind information at all.
+#[test]
+fn a_trampoline_alone_is_a_table() {
+    let mut image = Image::new(Vec::new());
+    image.code.push((0x104, [0xd280_1168u32, 0xd400_0001].map(u32::to_le_bytes).concat()));
+    let mut bytes = image.bytes(Arch::Aarch64);
+    // The second program header's size.
+    bytes[64 + 56 + 32..][..8].copy_from_slice(&0x1000u64.to_le_bytes());
+    let (table, _) = build(Bytes::Memory(&bytes)).unwrap();
+    for (offset, rule) in [(0, Rule::NONE), (0x103, Rule::SIGNAL), (0x10c, Rule::NONE)] {
+        assert_eq!(table.lookup(TEXT + offset), rule, "{offset:#x}");
+    }
+}
+
 #[test]
 fn files_without_a_table() {
     let no_frames = Image::new(Vec::new());
