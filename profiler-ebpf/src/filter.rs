@@ -5,7 +5,7 @@ use aya_ebpf::{Global, btf_maps::HashMap, macros::btf_map};
 use profiler_common::{Comm, filter::FilterConfig};
 
 #[unsafe(no_mangle)]
-static FILTER: Global<FilterConfig> = Global::new(FilterConfig::ALL);
+pub static FILTER: Global<FilterConfig> = Global::new(FilterConfig::ALL);
 
 /// Processes to look at, by id; the value says nothing. Shrunk to one entry at load if there is no process filter.
 #[btf_map]
@@ -16,6 +16,17 @@ pub static TARGETS: HashMap<u32, u8, 16384> = HashMap::new();
 pub fn config() -> FilterConfig {
     FILTER.load()
 }
+
+/// One member of the configuration, for programs that run too often to copy all of it.
+macro_rules! filter_member {
+    ($member:ident) => {{
+        let config = (&raw const $crate::filter::FILTER).cast::<profiler_common::filter::FilterConfig>();
+        // SAFETY: a member of a global that is initialized and never written; volatile because the loader replaces what
+        // the compiler sees.
+        unsafe { (&raw const (*config).$member).read_volatile() }
+    }};
+}
+pub(crate) use filter_member;
 
 /// True if the process is a target.
 #[inline(always)]
@@ -35,13 +46,12 @@ pub fn wanted(config: &FilterConfig, pid: u32, comm: &Comm) -> bool {
     if config.comm_len != 0 && config.comm != *comm {
         return false;
     }
-    config.cgroup_id == 0 || in_cgroup(config)
+    config.cgroup_id == 0 || in_cgroup(config.cgroup_id, config.cgroup_level)
 }
 
-/// Whether the current task is in the control group, if the filter names one, or below it.
+/// Whether the current task is in the control group of that id and level, or below it.
 #[inline(always)]
-pub fn in_cgroup(config: &FilterConfig) -> bool {
+pub fn in_cgroup(id: u64, level: u32) -> bool {
     // SAFETY: the helper has no precondition.
-    let ancestor = unsafe { bpf_get_current_ancestor_cgroup_id(config.cgroup_level as i32) };
-    ancestor == config.cgroup_id
+    unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) == id }
 }

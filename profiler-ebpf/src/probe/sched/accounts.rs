@@ -15,7 +15,8 @@ use profiler_common::{
 
 use super::{GATES, gate};
 use crate::{
-    filter, loss,
+    filter::{self, filter_member},
+    loss,
     sched::{
         blocked,
         member::{get, probe, sched_offset},
@@ -64,7 +65,7 @@ pub fn account(task: *const u8) -> Option<&'static mut Thread> {
 /// Whether the task's process is looked at.
 #[inline(always)]
 pub fn is_wanted(task: *const u8) -> bool {
-    filter::config().by_process == 0 || filter::is_target(get::<true, u32>(task, task_offset!(tgid)))
+    filter_member!(by_process) == 0 || filter::is_target(get::<true, u32>(task, task_offset!(tgid)))
 }
 
 /// The account of a task; a new one if there is none, in the state that it must have been in.

@@ -38,7 +38,8 @@ pub use self::{
     cpus::{hardirq_entry, hardirq_exit, softirq_entry, softirq_exit},
 };
 use crate::{
-    filter, loss,
+    filter::{self, filter_member},
+    loss,
     sched::{
         blocked,
         member::{get, probe, sched_offset},
@@ -114,9 +115,9 @@ fn leave(thread: &mut Thread, task: *const u8, preempted: bool, irq: u64, now: u
     thread.since_ns += slice;
     thread.switches += 1;
     thread.voluntary_after = get::<true, u64>(task, sched_offset!(nvcsw));
-    let config = filter::config();
     let mut flags = 0;
-    if config.cgroup_id != 0 && filter::in_cgroup(&config) {
+    let cgroup = filter_member!(cgroup_id);
+    if cgroup != 0 && filter::in_cgroup(cgroup, filter_member!(cgroup_level)) {
         flags |= IN_CGROUP;
     }
     let state = blocked::state::<true>(task);
