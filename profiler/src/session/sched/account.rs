@@ -43,19 +43,28 @@ pub struct Account {
 }
 
 impl Account {
-    /// Closes the account at `end_ns` (`CLOCK_MONOTONIC`): what the thread is doing is taken to go on until then. `cpus`
-    /// tell how much of the time of a thread that is running was taken by interrupts.
+    /// Closes the account at `end_ns` (`CLOCK_MONOTONIC`): what the thread is doing is taken to go on until then. `cpus`,
+    /// read before and after the thread, tell whether a thread is running as the last switch seen of it says, and how
+    /// much of its time interrupts took; if none does, it was not seen to leave, and what it did since is unknown.
     pub fn close(thread: &Thread, cpus: &[Cpu], end_ns: u64) -> Self {
         let rest =
             if thread.state == State::Ended as u8 { 0 } else { end_ns.saturating_sub(thread.since_ns) };
         let (mut blocked, mut uninterruptible_ns) = (thread.blocked_ns, thread.uninterruptible_ns);
         let (mut cpu_ns, mut irq_ns, mut run_queue_ns) = (thread.cpu_ns, thread.irq_ns, thread.run_queue_ns);
+        let mut unknown_ns = thread.unknown_ns;
         if thread.state == State::Running as u8 {
             // It came to its CPU at that CPU's last switch.
-            let cpu = cpus.iter().find(|cpu| cpu.idle == 0 && cpu.since_ns == thread.since_ns);
-            let irq = cpu.map_or(0, |cpu| (cpu.hardirq_ns + cpu.softirq_ns).saturating_sub(cpu.irq_at_ns));
-            irq_ns += irq.min(rest);
-            cpu_ns += rest - irq.min(rest);
+            let is_on = |cpu: &&Cpu| {
+                let is_first = cpu.since_ns == 0 && thread.switches == 0;
+                cpu.idle == 0 && (cpu.since_ns == thread.since_ns || is_first)
+            };
+            if let Some(cpu) = cpus.iter().find(is_on) {
+                let irq = (cpu.hardirq_ns + cpu.softirq_ns).saturating_sub(cpu.irq_at_ns).min(rest);
+                irq_ns += irq;
+                cpu_ns += rest - irq;
+            } else {
+                unknown_ns += rest;
+            }
         } else if thread.state == State::Runnable as u8 {
             run_queue_ns += rest;
         } else if let Some(sum) = blocked.get_mut(usize::from(thread.cause)) {
@@ -75,7 +84,7 @@ impl Account {
             run_queue_ns,
             run_queue_max_ns: thread.run_queue_max_ns,
             run_queue_count: thread.run_queue_count,
-            unknown_ns: thread.unknown_ns,
+            unknown_ns,
             uninterruptible_ns,
             switches: thread.switches,
             voluntary: thread.voluntary_after.saturating_sub(thread.voluntary_before),
@@ -274,6 +283,8 @@ mod tests {
         };
         let running = row_of(&Thread { state: State::Running as u8, ..thread() }, &[cpu]);
         assert_eq!((running.cpu_ns, running.irq_ns), (400 + 460, 100 + 40));
+        let elsewhere = row_of(&Thread { state: State::Running as u8, ..thread() }, &[]);
+        assert_eq!((elsewhere.cpu_ns, elsewhere.unknown_ns), (400, 500), "it was not seen to leave");
         let runnable = row_of(&Thread { state: State::Runnable as u8, ..thread() }, &[cpu]);
         assert_eq!(runnable.run_queue_ns, 700);
         let blocked = Thread {

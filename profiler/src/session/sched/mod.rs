@@ -240,10 +240,12 @@ impl<'a> Accounting<'a> {
         self.torn += torn;
         let read = self.probe.accounts.read()?;
         self.torn += read.torn;
+        let (after, _) = self.probe.accounts.read_cpus(self.start_ns)?;
+        let running: Vec<_> = cpus.iter().chain(&after).copied().collect();
         let cgroup = self.options.filter.cgroup_id != 0;
         let mut alive = Vec::with_capacity(read.threads.len());
         for (_, thread) in &read.threads {
-            let account = Account::close(thread, &cpus, end_ns);
+            let account = Account::close(thread, &running, end_ns);
             if cgroup && !account.is_in_cgroup() {
                 continue;
             }
