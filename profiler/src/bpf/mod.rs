@@ -80,8 +80,9 @@ fn cause(error: &aya::programs::ProgramError) -> String {
     // The verifier's last words before its statistics name what it refused.
     let lines = verifier.lines().map(str::trim);
     let rest: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
-    let is_statistics =
-        |line: &str| ["processed ", "stack depth ", "verification time "].iter().any(|s| line.starts_with(s));
+    let is_statistics = |line: &str| {
+        ["processed ", "stack depth ", "subprog ", "verification time "].iter().any(|s| line.starts_with(s))
+    };
     log::debug!("{text}");
     match rest.iter().rev().find(|line| !is_statistics(line)) {
         Some(refused) => format!("{first}: {refused}"),

@@ -154,9 +154,10 @@ pub fn seed(task: *const u8) {
     if get::<true, u32>(task, sched_offset!(exit_state)) != 0 {
         return;
     }
-    let (state, cause, flags) = if get::<true, u32>(task, sched_offset!(on_cpu)) != 0 {
+    // Small numbers, in a word before Linux 7.3 and in a byte since: both architectures have the low byte first.
+    let (state, cause, flags) = if get::<true, u8>(task, sched_offset!(on_cpu)) != 0 {
         (State::Running, Cause::Unknown, 0)
-    } else if get::<true, u32>(task, sched_offset!(on_rq)) != 0 && state == 0 {
+    } else if get::<true, u8>(task, sched_offset!(on_rq)) != 0 && state == 0 {
         (State::Runnable, Cause::Unknown, 0)
     } else {
         let flags = if is_uninterruptible(state) { UNINTERRUPTIBLE } else { 0 };
