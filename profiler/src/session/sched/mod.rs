@@ -238,21 +238,19 @@ impl<'a> Accounting<'a> {
         self.take_ended();
         let (cpus, torn) = self.probe.accounts.read_cpus(self.start_ns)?;
         self.torn += torn;
-        let read = self.probe.accounts.read()?;
-        self.torn += read.torn;
         let cgroup = self.options.filter.cgroup_id != 0;
-        let mut alive = Vec::with_capacity(read.threads.len());
-        for (_, thread) in &read.threads {
+        let (mut alive, ended) = (Vec::new(), &mut self.ended);
+        self.torn += self.probe.accounts.read(|thread| {
             let account = Account::close(thread, &cpus, end_ns);
             if cgroup && !account.is_in_cgroup() {
-                continue;
+                return;
             }
             if thread.flags & KEPT != 0 {
-                self.ended.push(account);
+                ended.push(account);
             } else {
                 alive.push(account);
             }
-        }
+        })?;
         let cpus = cpus.iter().map(|cpu| cpus::close(cpu, self.start_ns, end_ns)).collect();
         Ok(Moment { end_ns, alive, cpus, ticks: own::ticks() })
     }
