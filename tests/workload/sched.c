@@ -18,6 +18,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -61,6 +62,15 @@ static void rest(uint64_t ms)
     struct timespec time = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
     while (nanosleep(&time, &time) && errno == EINTR)
         ;
+}
+
+/* For ever. Not by pause(), which is a poll on machines that have no system call for it. */
+static void wait_for_signals(void)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    for (;;)
+        sigsuspend(&none);
 }
 
 BURNER(work)
@@ -141,8 +151,7 @@ static void *run(void *argument)
     do_it(what);
     results[what].ns = now() - begin;
     finished++;
-    for (;;)
-        pause();
+    wait_for_signals();
     return NULL;
 }
 
@@ -173,7 +182,7 @@ static int waits(char **argv)
             start(run, (void *)what);
     while (finished < COUNT)
         poll(NULL, 0, 10);
-    /* The last of them may be on its way to pause(). */
+    /* The last of them may be on its way to that wait. */
     poll(NULL, 0, 100);
     printf("{\"threads\":[");
     for (int i = 0; i < COUNT; i++)
@@ -208,8 +217,7 @@ static void *member(void *argument)
     while (__atomic_load_n(&gate, __ATOMIC_SEQ_CST) == 0)
         syscall(SYS_futex, &gate, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
     woken++;
-    for (;;)
-        pause();
+    wait_for_signals();
     return NULL;
 }
 
@@ -257,8 +265,7 @@ int main(int argc, char **argv)
     }
     if (strcmp(mode, "exec") == 0) {
         start(executes, NULL);
-        for (;;)
-            pause();
+        wait_for_signals();
     }
     fprintf(stderr, "usage: see the head of the source\n");
     return 64;

@@ -32,15 +32,6 @@ pub struct Accounts {
     losses: Counters,
 }
 
-/// What was read.
-#[derive(Default)]
-pub struct Read {
-    /// Accounts by the address of the task.
-    pub threads: Vec<(u64, Thread)>,
-    /// Accounts that were never read while nothing changed them: their times do not add up.
-    pub torn: u64,
-}
-
 impl Accounts {
     /// Takes the maps out of the object.
     pub fn new(ebpf: &mut Ebpf) -> Result<Self, BpfError> {
@@ -56,40 +47,46 @@ impl Accounts {
         self.gates.set(gate as u32, value, 0).map_err(failed("write", GATES))
     }
 
-    /// Reads the accounts of all threads. Those of threads that ended and did not fit into the ring are taken out.
-    pub fn read(&mut self) -> Result<Read, BpfError> {
-        let mut read = Read::default();
+    /// Reads the accounts of all threads, one by one: together they would take several times the memory of what is kept
+    /// of them. Those of threads that ended and did not fit into the ring are taken out. Gives the number of accounts that
+    /// were never read while nothing changed them: their times do not add up.
+    pub fn read(&mut self, mut each: impl FnMut(&Thread)) -> Result<u64, BpfError> {
+        let (mut torn, mut kept, mut failure) = (0, Vec::new(), None);
         batch::read(self.threads.map().fd().as_fd(), THREADS, |&key: &u64, thread: &Thread| {
-            read.threads.push((key, *thread));
-        })?;
-        let mut gone = Vec::new();
-        for (index, (key, thread)) in read.threads.iter_mut().enumerate() {
-            let mut tries = 0;
-            while !thread.adds_up() && tries < RETRIES {
-                match self.threads.get(key, 0) {
-                    Ok(again) => *thread = again,
-                    // It ended meanwhile: it is in the ring.
-                    Err(MapError::KeyNotFound) => {
-                        gone.push(index);
-                        break;
+            match self.settled(key, thread) {
+                Ok(Some(thread)) => {
+                    torn += u64::from(!thread.adds_up());
+                    if thread.flags & KEPT != 0 {
+                        kept.push(key);
                     }
-                    Err(error) => return Err(failed("read", THREADS)(error)),
+                    each(&thread);
                 }
-                tries += 1;
+                Ok(None) => {}
+                Err(error) => failure = Some(error),
             }
-            read.torn += u64::from(tries == RETRIES);
-            if thread.flags & KEPT != 0 {
-                // It may have been overwritten meanwhile, or have gone.
-                _ = self.threads.remove(key);
-            } else if thread.state == State::Ended as u8 && gone.last() != Some(&index) {
-                // It is on its way into the ring.
-                gone.push(index);
+        })?;
+        for key in kept {
+            // It may have been overwritten meanwhile, or have gone.
+            _ = self.threads.remove(&key);
+        }
+        failure.map_or(Ok(torn), Err)
+    }
+
+    /// An account as it is while nothing changes it; `None` for a thread that is on its way into the ring.
+    fn settled(&self, key: u64, thread: &Thread) -> Result<Option<Thread>, BpfError> {
+        let mut thread = *thread;
+        for _ in 0..RETRIES {
+            if thread.adds_up() {
+                break;
+            }
+            match self.threads.get(&key, 0) {
+                Ok(again) => thread = again,
+                Err(MapError::KeyNotFound) => return Ok(None),
+                Err(error) => return Err(failed("read", THREADS)(error)),
             }
         }
-        for index in gone.into_iter().rev() {
-            read.threads.swap_remove(index);
-        }
-        Ok(read)
+        let is_on_its_way = thread.state == State::Ended as u8 && thread.flags & KEPT == 0;
+        Ok((!is_on_its_way).then_some(thread))
     }
 
     /// Reads the accounts of all CPUs, by number; and how many of them were being changed each time.

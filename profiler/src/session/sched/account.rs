@@ -42,23 +42,31 @@ pub struct Account {
     waits: Buckets<u32>,
 }
 
+/// Whether the last that was seen of a thread is that it came to a CPU.
+pub const fn is_running(thread: &Thread) -> bool {
+    thread.state == State::Running as u8
+}
+
+/// The CPU of such a thread: it came to it at that CPU's last switch. `None`: it must have left.
+pub fn its_cpu<'a>(thread: &Thread, cpus: &'a [Cpu]) -> Option<&'a Cpu> {
+    cpus.iter().find(|cpu| {
+        let is_first = cpu.since_ns == 0 && thread.switches == 0;
+        cpu.idle == 0 && (cpu.since_ns == thread.since_ns || is_first)
+    })
+}
+
 impl Account {
-    /// Closes the account at `end_ns` (`CLOCK_MONOTONIC`): what the thread is doing is taken to go on until then. `cpus`,
-    /// read before and after the thread, tell whether a thread is running as the last switch seen of it says, and how
-    /// much of its time interrupts took; if none does, it was not seen to leave, and what it did since is unknown.
+    /// Closes the account at `end_ns` (`CLOCK_MONOTONIC`): what the thread is doing is taken to go on until then. `cpus`
+    /// tell whether a thread is running as the last switch seen of it says, and how much of its time interrupts took; if
+    /// none does, it was not seen to leave, and what it did since is unknown.
     pub fn close(thread: &Thread, cpus: &[Cpu], end_ns: u64) -> Self {
         let rest =
             if thread.state == State::Ended as u8 { 0 } else { end_ns.saturating_sub(thread.since_ns) };
         let (mut blocked, mut uninterruptible_ns) = (thread.blocked_ns, thread.uninterruptible_ns);
         let (mut cpu_ns, mut irq_ns, mut run_queue_ns) = (thread.cpu_ns, thread.irq_ns, thread.run_queue_ns);
         let mut unknown_ns = thread.unknown_ns;
-        if thread.state == State::Running as u8 {
-            // It came to its CPU at that CPU's last switch.
-            let is_on = |cpu: &&Cpu| {
-                let is_first = cpu.since_ns == 0 && thread.switches == 0;
-                cpu.idle == 0 && (cpu.since_ns == thread.since_ns || is_first)
-            };
-            if let Some(cpu) = cpus.iter().find(is_on) {
+        if is_running(thread) {
+            if let Some(cpu) = its_cpu(thread, cpus) {
                 let irq = (cpu.hardirq_ns + cpu.softirq_ns).saturating_sub(cpu.irq_at_ns).min(rest);
                 irq_ns += irq;
                 cpu_ns += rest - irq;

@@ -12,7 +12,7 @@ use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use profiler_common::{
     filter::FilterConfig,
-    probe::sched::{Cpu, KEPT},
+    probe::sched::{Cpu, KEPT, Thread},
     sched::offsets::SchedOffsets,
     task::{TASK_PT_REGS, TaskOffsets},
 };
@@ -238,22 +238,31 @@ impl<'a> Accounting<'a> {
         self.take_ended();
         let (cpus, torn) = self.probe.accounts.read_cpus(self.start_ns)?;
         self.torn += torn;
-        let read = self.probe.accounts.read()?;
-        self.torn += read.torn;
-        let (after, _) = self.probe.accounts.read_cpus(self.start_ns)?;
-        let running: Vec<_> = cpus.iter().chain(&after).copied().collect();
         let cgroup = self.options.filter.cgroup_id != 0;
-        let mut alive = Vec::with_capacity(read.threads.len());
-        for (_, thread) in &read.threads {
-            let account = Account::close(thread, &running, end_ns);
+        let (mut alive, ended) = (Vec::new(), &mut self.ended);
+        let mut close = |thread: &Thread, cpus: &[Cpu]| {
+            let account = Account::close(thread, cpus, end_ns);
             if cgroup && !account.is_in_cgroup() {
-                continue;
+                return;
             }
             if thread.flags & KEPT != 0 {
-                self.ended.push(account);
+                ended.push(account);
             } else {
                 alive.push(account);
             }
+        };
+        // Threads that came to a CPU since the CPUs were read.
+        let mut came: Vec<Thread> = Vec::new();
+        self.torn += self.probe.accounts.read(|thread| {
+            if account::is_running(thread) && account::its_cpu(thread, &cpus).is_none() {
+                came.push(*thread);
+            } else {
+                close(thread, &cpus);
+            }
+        })?;
+        if !came.is_empty() {
+            let (now, _) = self.probe.accounts.read_cpus(self.start_ns)?;
+            came.iter().for_each(|thread| close(thread, &now));
         }
         let cpus = cpus.iter().map(|cpu| cpus::close(cpu, self.start_ns, end_ns)).collect();
         Ok(Moment { end_ns, alive, cpus, ticks: own::ticks() })
