@@ -9,7 +9,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use profiler_common::unwind::map::{MAX_MODULES, MAX_PROCESSES};
-use profiler_common::{filter::FilterConfig, task::TaskOffsets};
+use profiler_common::{filter::FilterConfig, sample::What, task::TaskOffsets};
 
 use super::{
     BpfError,
@@ -42,6 +42,8 @@ pub struct LoadOptions {
     pub stack_limit: u32,
     /// Walk user stacks by tables.
     pub unwind: bool,
+    /// The event whose hits are counted (`Samples::seen`).
+    pub seen: What,
     /// Compile the kernel side's diagnostics in (`--log-level debug`).
     pub log: bool,
 }
@@ -68,6 +70,7 @@ impl Kernel {
             .override_global("HELPERS", &options.helpers, true)
             .override_global("STACK_LIMIT", &options.stack_limit, true)
             .override_global("UNWIND", &u32::from(options.unwind), true)
+            .override_global("SEEN_WHAT", &(options.seen as u32), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("TARGETS", targets)
             .map_max_entries("MODULES", for_unwinding(MAX_MODULES as u32, 1))

@@ -71,6 +71,16 @@ pub struct Sizing {
 }
 
 impl Sizing {
+    /// Sizes for samples of both.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            counts: self.counts.saturating_add(other.counts).min(MAX_ENTRIES as u32),
+            stacks: self.stacks.saturating_add(other.stacks).min(MAX_ENTRIES as u32),
+            first_window_ns: self.first_window_ns.min(other.first_window_ns),
+            longest_window_ns: self.longest_window_ns.min(other.longest_window_ns),
+        }
+    }
+
     /// The length of the window after one of `window_ns`: half of it if a generation was more than half full, twice if
     /// it was nearly empty.
     pub fn next_window_ns(&self, window_ns: u64, drained: &Window) -> u64 {
@@ -181,9 +191,10 @@ mod tests {
         const MS: u64 = 1_000_000;
         let sizing =
             Sizing { counts: 100, stacks: 100, first_window_ns: 50 * MS, longest_window_ns: 250 * MS };
-        let key = CountKey { pid: 1, tid: 1, incarnation: 0, kernel_stack: 0, user_stack: 0 };
+        let (what, detail) = (0, 0);
+        let key = CountKey { pid: 1, tid: 1, incarnation: 0, kernel_stack: 0, user_stack: 0, what, detail };
         let drained = |counts: usize| Window {
-            counts: vec![(key, CountValue { count: 1, first_ns: 0, comm: [0; 16] }); counts],
+            counts: vec![(key, CountValue { count: 1, ns: 0, first_ns: 0, comm: [0; 16] }); counts],
             ..Window::default()
         };
         let next = |window_ms: u64, counts| sizing.next_window_ns(window_ms * MS, &drained(counts)) / MS;

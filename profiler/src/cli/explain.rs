@@ -17,7 +17,9 @@ pub fn session(error: &SessionError) -> Failure {
         SessionError::Probe(ProbeError::Sampler { source, .. }) | SessionError::Sideband(source) => {
             (Op::PerfEventOpen, source.raw_os_error())
         }
-        SessionError::Host { .. } | SessionError::Unwinding(_) => return Failure::new(Exit::Failure, error),
+        SessionError::Host { .. } | SessionError::Unwinding(_) | SessionError::NoEvent => {
+            return Failure::new(Exit::Failure, error);
+        }
         SessionError::NoTables(_) => {
             return Failure::new(Exit::Unsupported, error).mend("walk by frame pointers: --unwind fp");
         }

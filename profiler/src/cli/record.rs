@@ -48,12 +48,12 @@ const TERMINATE_GRACE: Duration = Duration::from_secs(2);
 
 /// Runs the command; gives the process's exit code. `begun_ns`: when the profiler was started (`CLOCK_MONOTONIC`).
 pub fn run(args: &RecordArgs, log_level: LogLevel, begun_ns: u64) -> Result<u8, Failure> {
-    let event = event::resolve(args)?;
+    let events = event::resolve(args)?;
     let force_fallback = forced_fallbacks(&args.force_fallback)?;
     // Outputs first: an hour's recording must not end in "permission denied".
     let outputs = open_outputs(args)?;
     let mut target = resolve_target(args)?;
-    let options = record_options(args, event, log_level, &target, force_fallback)?;
+    let options = record_options(args, events, log_level, &target, force_fallback)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -182,7 +182,7 @@ fn narrow(args: &RecordArgs, target: &mut Target) -> Result<(), Failure> {
 
 fn record_options(
     args: &RecordArgs,
-    (event, frequency_hz): (Event, u64),
+    (events, frequency_hz): (Vec<Event>, u64),
     log_level: LogLevel,
     target: &Target,
     force_fallback: Vec<Feature>,
@@ -203,7 +203,7 @@ fn record_options(
         }
     };
     Ok(RecordOptions {
-        event,
+        events,
         frequency_hz,
         duration: args.duration,
         filter: target.filter,

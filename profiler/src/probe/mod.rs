@@ -9,7 +9,7 @@ pub mod switches;
 
 use std::io;
 
-use profiler_common::sample::Programs;
+use profiler_common::sample::{Programs, What};
 
 use crate::{
     bpf::{
@@ -27,8 +27,23 @@ pub struct SampleTypeSpec {
     pub name: &'static str,
     /// Unit.
     pub unit: Unit,
+    /// Which of the kernel side's counts.
+    pub what: What,
+    /// What of them.
+    pub amount: Amount,
     /// One line: what is counted.
     pub summary: &'static str,
+}
+
+/// What the values of a sample type are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// Their number.
+    Count,
+    /// Their number times the sampling period.
+    Periods,
+    /// The sum of their durations.
+    Time,
 }
 
 /// What a probe is.
@@ -72,6 +87,11 @@ pub enum Event {
 }
 
 impl Event {
+    /// Whether a timer makes it.
+    pub const fn is_timed(self) -> bool {
+        matches!(self, Self::Cpu)
+    }
+
     /// The probe's registry entry.
     pub const fn spec(self) -> &'static ProbeSpec {
         match self {
@@ -115,13 +135,17 @@ pub enum Probe {
 }
 
 impl Probe {
-    /// Loads the event's program and prepares what hits it. No samples are taken yet.
-    pub fn open(
-        event: Event,
+    /// Loads the programs of all events and prepares what hits them. No samples are taken yet.
+    pub fn open_all(
+        events: &[Event],
         kernel: &mut Kernel,
         cpus: &[u32],
         frequency_hz: u64,
-    ) -> Result<Self, ProbeError> {
+    ) -> Result<Vec<Self>, ProbeError> {
+        events.iter().map(|&event| Self::open(event, kernel, cpus, frequency_hz)).collect()
+    }
+
+    fn open(event: Event, kernel: &mut Kernel, cpus: &[u32], frequency_hz: u64) -> Result<Self, ProbeError> {
         match event {
             Event::Cpu => Ok(Self::Cpu(cpu::CpuProbe::open(kernel, cpus, frequency_hz)?)),
             Event::ContextSwitches => Ok(Self::Switches(switches::SwitchesProbe::open(kernel, cpus)?)),

@@ -1,8 +1,8 @@
 //! Probe `context-switches`, user side: a raw tracepoint that is hit each time a task leaves a CPU.
 
-use profiler_common::probe::switches::PROGRAMS;
+use profiler_common::{probe::switches::PROGRAMS, sample::What};
 
-use super::{Event, ProbeSpec, SampleTypeSpec};
+use super::{Amount, Event, ProbeSpec, SampleTypeSpec};
 use crate::{
     bpf::{
         BpfError,
@@ -26,6 +26,8 @@ pub const SPEC: ProbeSpec = ProbeSpec {
     sample_types: &[SampleTypeSpec {
         name: "context-switches",
         unit: Unit::Count,
+        what: What::Switch,
+        amount: Amount::Count,
         summary: "times that a task left a CPU, because it waits or because another one is to run",
     }],
     programs: PROGRAMS,

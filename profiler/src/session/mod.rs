@@ -46,9 +46,9 @@ pub enum UnwindMode {
 /// What to record, resolved: no part of it can be wrong any more but for the host's permission.
 #[derive(Clone, Debug)]
 pub struct RecordOptions {
-    /// What makes a sample.
-    pub event: Event,
-    /// Samples per second and CPU; 0 for an event that no timer makes.
+    /// What makes samples, each once; not empty.
+    pub events: Vec<Event>,
+    /// Samples per second and CPU; 0 if no timer makes them.
     pub frequency_hz: u64,
     /// Stop after this time.
     pub duration: Option<Duration>,
@@ -87,6 +87,9 @@ pub enum SessionError {
     /// The probe.
     #[error(transparent)]
     Probe(#[from] ProbeError),
+    /// Nothing was asked for.
+    #[error("no event to record")]
+    NoEvent,
     /// The stream of process events.
     #[error("cannot open perf's stream of process events: {0}")]
     Sideband(#[source] std::io::Error),

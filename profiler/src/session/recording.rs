@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     Outcome, RecordOptions, SessionError,
-    build::{BuildOptions, build},
+    build::{BuildOptions, Column, build},
     collect::Collector,
     cost::{cpu_ns, peak_rss_bytes},
     facts::{Facts, meta, unix_ns},
@@ -31,9 +31,9 @@ use crate::{
         targets::Targets,
     },
     host::{cpus, features::Feature},
-    model::{Cost, Losses, SampleType, Unit},
+    model::{Cost, Losses, SampleType},
     perf::{clock::monotonic_ns, record::ProcessEvent, sideband::Sideband},
-    probe::Probe,
+    probe::{Amount, Event, Probe, SampleTypeSpec},
     symbolize::{Symbolizer, Watch},
     unwind::builder::Built,
 };
@@ -66,8 +66,8 @@ pub struct Recording<'a> {
     kernel: Kernel,
     targets: Targets,
     samples: Samples,
-    probe: Probe,
-    _walk: Option<WalkPrograms>,
+    probes: Vec<Probe>,
+    _walk: Option<Vec<WalkPrograms>>,
     sideband: AsyncFd<SidebandFd>,
     unwinding: Option<Unwinding>,
     symbolizer: Symbolizer,
@@ -110,13 +110,16 @@ impl<'a> Recording<'a> {
         if options.filter.follow_children != 0 {
             kernel.follow_children()?;
         }
-        let sizing = options.event.sizing(options.frequency_hz, cpus.len());
+        let sizes = options.events.iter().map(|event| event.sizing(options.frequency_hz, cpus.len()));
+        let sizing = sizes.reduce(Sizing::and).ok_or(SessionError::NoEvent)?;
         let samples = Samples::new(&mut kernel, &sizing)?;
-        let mut probe = Probe::open(options.event, &mut kernel, cpus, options.frequency_hz)?;
+        let mut probes = Probe::open_all(&options.events, &mut kernel, cpus, options.frequency_hz)?;
         for &pid in &options.targets {
             targets.add(pid)?;
         }
-        probe.enable(&mut kernel)?;
+        for probe in &mut probes {
+            probe.enable(&mut kernel)?;
+        }
         let start_ns = monotonic_ns();
         // A filter by process names who is looked at; the others can match any process, also one that starts later.
         let watch = if options.filter.by_process != 0 { Watch::Known } else { Watch::All };
@@ -126,7 +129,7 @@ impl<'a> Recording<'a> {
             kernel,
             targets,
             samples,
-            probe,
+            probes,
             _walk: walk,
             sideband: watch_events(sideband)?,
             unwinding,
@@ -276,7 +279,9 @@ impl<'a> Recording<'a> {
 
     /// Stops sampling, drains what is left and resolves all names.
     pub fn finish(mut self, stop: Stop) -> Result<Outcome, SessionError> {
-        self.probe.disable(&mut self.samples)?;
+        for probe in &mut self.probes {
+            probe.disable(&mut self.samples)?;
+        }
         let end_ns = monotonic_ns();
         let window = self.samples.finish()?;
         self.read_events();
@@ -287,14 +292,15 @@ impl<'a> Recording<'a> {
         self.note_new_cpus();
         let mut meta = meta(Facts {
             options: self.options,
-            probe: &self.probe,
+            probes: &self.probes,
             samples: &self.samples,
+            cpus: self.cpus.len(),
             start_unix_ns: self.start_unix_ns,
             duration_ns: end_ns.saturating_sub(self.start_ns),
             window_ns: self.collector.window_ns(),
             notes: std::mem::take(&mut self.notes),
         })?;
-        if matches!(self.probe, Probe::Cpu(_)) {
+        if self.options.events.iter().any(|event| event.is_timed()) {
             let missed = meta.expected_ticks.saturating_sub(meta.ticks);
             losses.counters.insert("ticks_not_delivered".to_owned(), missed);
         }
@@ -376,15 +382,21 @@ fn watch_events(sideband: Sideband) -> Result<AsyncFd<SidebandFd>, SessionError>
 }
 
 fn build_options(options: &RecordOptions) -> BuildOptions {
-    let types = options.event.spec().sample_types;
     let period_ns = 1_000_000_000i64.checked_div(options.frequency_hz as i64).unwrap_or(0);
-    let value = |unit| if unit == Unit::Nanoseconds { period_ns } else { 1 };
-    BuildOptions {
-        sample_types: types.iter().map(|spec| SampleType::new(spec.name, spec.unit)).collect(),
-        values: types.iter().map(|spec| value(spec.unit)).collect(),
-        idle: options.idle,
-        hooked: options.event.spec().hooked,
-    }
+    let types =
+        options.events.iter().flat_map(|event| event.spec().sample_types.iter().map(move |t| (event, t)));
+    let column = |(event, spec): (&Event, &SampleTypeSpec)| Column {
+        sample_type: SampleType::new(spec.name, spec.unit),
+        what: spec.what,
+        per_count: match spec.amount {
+            Amount::Count => 1,
+            Amount::Periods => period_ns,
+            Amount::Time => 0,
+        },
+        per_ns: i64::from(spec.amount == Amount::Time),
+        hooked: event.spec().hooked,
+    };
+    BuildOptions { columns: types.map(column).collect(), idle: options.idle }
 }
 
 async fn at(deadline: Option<Instant>) {

@@ -3,7 +3,7 @@
 
 use std::{fs::File, path::Path, time::Instant};
 
-use profiler_common::{filter::FilterConfig, stack::MAX_FRAMES};
+use profiler_common::{filter::FilterConfig, sample::What, stack::MAX_FRAMES};
 
 use crate::{
     bpf::{
@@ -37,6 +37,7 @@ pub fn attempt(btf_path: &Path) -> Result<Walk, String> {
         helpers: 0,
         stack_limit: MAX_FRAMES as u32,
         unwind: true,
+        seen: What::Tick,
         log: false,
     };
     let mut kernel = Kernel::load(&options).map_err(|error| error.to_string())?;
