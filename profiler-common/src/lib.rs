@@ -11,6 +11,7 @@ pub mod loss;
 pub mod probe;
 pub mod registers;
 pub mod sample;
+pub mod sched;
 pub mod stack;
 pub mod task;
 pub mod unwind;
