@@ -27,11 +27,13 @@ pub enum Loss {
     UnwindProcessesFull = 8,
     /// User space was not asked for a process's mappings (it is again later): the ring of requests was full.
     UnwindRequestsFull = 9,
+    /// A task off the CPU was not followed, its waits are missing: the map of waits was full.
+    WaitsFull = 10,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -42,6 +44,7 @@ impl Loss {
         Self::TargetsFull,
         Self::UnwindProcessesFull,
         Self::UnwindRequestsFull,
+        Self::WaitsFull,
     ];
 
     /// The key of this loss in reports (snake_case, stable).
@@ -57,6 +60,7 @@ impl Loss {
             Self::TargetsFull => "targets_map_full",
             Self::UnwindProcessesFull => "unwind_processes_full",
             Self::UnwindRequestsFull => "unwind_requests_full",
+            Self::WaitsFull => "waits_map_full",
         }
     }
 }

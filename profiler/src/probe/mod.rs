@@ -5,6 +5,7 @@
 //! All of them count samples by stack ([`crate::bpf::samples`]).
 
 pub mod cpu;
+pub mod offcpu;
 pub mod switches;
 
 use std::io;
@@ -70,7 +71,7 @@ pub struct ProbeSpec {
 }
 
 /// All probes.
-pub const PROBES: &[ProbeSpec] = &[cpu::SPEC, switches::SPEC];
+pub const PROBES: &[ProbeSpec] = &[cpu::SPEC, switches::SPEC, offcpu::SPEC, offcpu::RUN_QUEUE];
 
 /// The probe of that name.
 pub fn find(name: &str) -> Option<&'static ProbeSpec> {
@@ -84,6 +85,10 @@ pub enum Event {
     Cpu,
     /// A task leaves the CPU.
     ContextSwitches,
+    /// A task is blocked.
+    OffCpu,
+    /// A task waits for a CPU.
+    RunQueue,
 }
 
 impl Event {
@@ -92,11 +97,18 @@ impl Event {
         matches!(self, Self::Cpu)
     }
 
+    /// Whether it is of tasks that are off the CPU.
+    pub const fn is_wait(self) -> bool {
+        matches!(self, Self::OffCpu | Self::RunQueue)
+    }
+
     /// The probe's registry entry.
     pub const fn spec(self) -> &'static ProbeSpec {
         match self {
             Self::Cpu => &cpu::SPEC,
             Self::ContextSwitches => &switches::SPEC,
+            Self::OffCpu => &offcpu::SPEC,
+            Self::RunQueue => &offcpu::RUN_QUEUE,
         }
     }
 
@@ -105,6 +117,7 @@ impl Event {
         match self {
             Self::Cpu => cpu::sizing(frequency_hz, cpus),
             Self::ContextSwitches => switches::sizing(cpus),
+            Self::OffCpu | Self::RunQueue => offcpu::sizing(cpus),
         }
     }
 }
@@ -132,6 +145,8 @@ pub enum Probe {
     Cpu(cpu::CpuProbe),
     /// The `context-switches` probe.
     Switches(switches::SwitchesProbe),
+    /// The `offcpu` and `runq` probe.
+    Offcpu(offcpu::OffcpuProbe),
 }
 
 impl Probe {
@@ -142,13 +157,22 @@ impl Probe {
         cpus: &[u32],
         frequency_hz: u64,
     ) -> Result<Vec<Self>, ProbeError> {
-        events.iter().map(|&event| Self::open(event, kernel, cpus, frequency_hz)).collect()
+        let mut probes = Vec::new();
+        for (i, event) in events.iter().enumerate() {
+            // One probe may be for several events.
+            let program = event.spec().programs.sample;
+            if !events[..i].iter().any(|before| before.spec().programs.sample == program) {
+                probes.push(Self::open(*event, kernel, cpus, frequency_hz)?);
+            }
+        }
+        Ok(probes)
     }
 
     fn open(event: Event, kernel: &mut Kernel, cpus: &[u32], frequency_hz: u64) -> Result<Self, ProbeError> {
         match event {
             Event::Cpu => Ok(Self::Cpu(cpu::CpuProbe::open(kernel, cpus, frequency_hz)?)),
-            Event::ContextSwitches => Ok(Self::Switches(switches::SwitchesProbe::open(kernel, cpus)?)),
+            Event::ContextSwitches => Ok(Self::Switches(switches::SwitchesProbe::open(kernel)?)),
+            Event::OffCpu | Event::RunQueue => Ok(Self::Offcpu(offcpu::OffcpuProbe::open(kernel)?)),
         }
     }
 
@@ -157,6 +181,7 @@ impl Probe {
         match self {
             Self::Cpu(probe) => probe.enable(),
             Self::Switches(probe) => Ok(probe.enable(kernel)?),
+            Self::Offcpu(probe) => Ok(probe.enable(kernel)?),
         }
     }
 
@@ -165,6 +190,7 @@ impl Probe {
         match self {
             Self::Cpu(probe) => probe.disable(),
             Self::Switches(probe) => Ok(probe.disable(samples)?),
+            Self::Offcpu(probe) => Ok(probe.disable(samples)?),
         }
     }
 }

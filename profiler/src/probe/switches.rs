@@ -56,14 +56,13 @@ pub fn sizing(cpus: usize) -> Sizing {
 /// The attached probe.
 pub struct SwitchesProbe {
     attached: Option<Attached>,
-    cpus: usize,
 }
 
 impl SwitchesProbe {
     /// Loads the program; it is not attached yet.
-    pub fn open(kernel: &mut Kernel, cpus: &[u32]) -> Result<Self, BpfError> {
+    pub fn open(kernel: &mut Kernel) -> Result<Self, BpfError> {
         kernel.load_program(PROGRAMS.sample)?;
-        Ok(Self { attached: None, cpus: cpus.len() })
+        Ok(Self { attached: None })
     }
 
     /// Attaches the program.
@@ -76,11 +75,6 @@ impl SwitchesProbe {
     pub fn disable(&mut self, samples: &mut Samples) -> Result<(), BpfError> {
         drop(self.attached.take());
         samples.wait_for_programs()
-    }
-
-    /// CPUs whose switches are counted.
-    pub const fn cpus(&self) -> usize {
-        self.cpus
     }
 }
 

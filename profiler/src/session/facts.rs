@@ -49,7 +49,7 @@ impl Driver {
     fn of(facts: &Facts<'_>) -> Self {
         let timer = facts.probes.iter().find_map(|probe| match probe {
             Probe::Cpu(probe) => Some(Self::timer(probe.sampler(), facts)),
-            Probe::Switches(_) => None,
+            Probe::Switches(_) | Probe::Offcpu(_) => None,
         });
         timer.unwrap_or(Self {
             name: switches::TRACEPOINT,

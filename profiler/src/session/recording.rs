@@ -112,7 +112,8 @@ impl<'a> Recording<'a> {
         }
         let sizes = options.events.iter().map(|event| event.sizing(options.frequency_hz, cpus.len()));
         let sizing = sizes.reduce(Sizing::and).ok_or(SessionError::NoEvent)?;
-        let samples = Samples::new(&mut kernel, &sizing)?;
+        let waits = options.events.iter().any(|event| event.is_wait());
+        let samples = Samples::new(&mut kernel, &sizing, waits)?;
         let mut probes = Probe::open_all(&options.events, &mut kernel, cpus, options.frequency_hz)?;
         for &pid in &options.targets {
             targets.add(pid)?;
@@ -283,7 +284,7 @@ impl<'a> Recording<'a> {
             probe.disable(&mut self.samples)?;
         }
         let end_ns = monotonic_ns();
-        let window = self.samples.finish()?;
+        let window = self.samples.finish(end_ns)?;
         self.read_events();
         self.add(&window);
         self.kernel.flush_log();

@@ -37,6 +37,7 @@ pub fn attempt(btf_path: &Path) -> Result<Walk, String> {
         helpers: 0,
         stack_limit: MAX_FRAMES as u32,
         unwind: true,
+        waits: None,
         seen: What::Tick,
         log: false,
     };
