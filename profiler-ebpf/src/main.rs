@@ -12,6 +12,7 @@ mod loss;
 mod probe;
 mod registers;
 mod sample;
+mod sched;
 mod stack;
 mod task;
 mod unwind;

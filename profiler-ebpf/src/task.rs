@@ -120,3 +120,21 @@ pub fn user_registers() -> Option<*const u8> {
         if has(TASK_BTF) { load(current_btf(), offset!(stack)) } else { read(current(), offset!(stack))? };
     Some(stack.wrapping_add(from_stack as usize))
 }
+
+/// Whether `bpf_task_pt_regs` may be called, on any task whose type the verifier knows.
+#[inline(always)]
+pub fn has_task_pt_regs() -> bool {
+    has(TASK_PT_REGS)
+}
+
+/// The kernel address of a task's user registers, from where its kernel stack ends; `None` if that is not known.
+/// `TYPED`: the verifier knows the pointer as a task's.
+#[inline(always)]
+pub fn registers_on_stack<const TYPED: bool>(task: *const u8) -> Option<*const u8> {
+    let from_stack = offset!(user_registers);
+    if from_stack == 0 {
+        return None;
+    }
+    let stack: *const u8 = if TYPED { load(task, offset!(stack)) } else { read(task, offset!(stack))? };
+    Some(stack.wrapping_add(from_stack as usize))
+}

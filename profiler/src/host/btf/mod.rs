@@ -8,12 +8,14 @@
 //! 120-170 ms and 40 MB for one look-up in a 5.5 MB BTF (btf-rs 2.0; mapping the file instead of reading it needs Linux
 //! 6.16); this takes a few milliseconds and under 200 KiB. A test compares the two on the running kernel.
 
+mod sched;
 mod walk;
 
 use std::path::{Path, PathBuf};
 
 use profiler_common::task::TaskOffsets;
 
+pub use sched::sched_offsets;
 use walk::{Aggregate, Walker};
 
 /// Where the running kernel publishes its own types (CONFIG_DEBUG_INFO_BTF).
@@ -84,6 +86,7 @@ pub fn member_offsets<const N: usize>(
     members: [&[&str]; N],
 ) -> Result<[u32; N], BtfError> {
     let (_, found) = find(path, structure, &members.concat())?;
+    let found: Vec<_> = found.into_iter().map(|place| place.and_then(Place::byte)).collect();
     let mut offsets = [0; N];
     let mut next = 0;
     for (offset, alternatives) in offsets.iter_mut().zip(members) {
@@ -108,11 +111,43 @@ pub fn size_and_offsets<const N: usize>(
     members: [&str; N],
 ) -> Result<(u32, [Option<u32>; N]), BtfError> {
     let (size, found) = find(path, structure, &members)?;
-    Ok((size, std::array::from_fn(|i| found[i])))
+    Ok((size, std::array::from_fn(|i| found[i].and_then(Place::byte))))
 }
 
-/// Bytes of a structure and the byte offset of each name among its members.
-fn find(path: &Path, structure: &str, members: &[&str]) -> Result<(u32, Vec<Option<u32>>), BtfError> {
+/// The byte that a bit field of one bit is in, and the bit as a mask of that byte.
+///
+/// # Errors
+/// [`BtfError`]; in particular if there is no such member, or it has more bits.
+pub fn single_bit(path: &Path, structure: &str, member: &str) -> Result<(u32, u32), BtfError> {
+    let (_, found) = find(path, structure, &[member])?;
+    found[0].and_then(Place::single_bit).ok_or_else(|| BtfError::NoMember {
+        path: path.to_owned(),
+        structure: structure.to_owned(),
+        member: member.to_owned(),
+    })
+}
+
+/// Where a member is: bits from the start of the structure, and how many if it is a bit field, else 0.
+#[derive(Clone, Copy)]
+struct Place {
+    bit: u32,
+    bits: u32,
+}
+
+impl Place {
+    /// The offset in bytes, unless it is a bit field.
+    const fn byte(self) -> Option<u32> {
+        if self.bits == 0 && self.bit.is_multiple_of(8) { Some(self.bit / 8) } else { None }
+    }
+
+    /// Byte and mask. All machines here are little-endian: bits count from the lowest.
+    const fn single_bit(self) -> Option<(u32, u32)> {
+        if self.bits == 1 { Some((self.bit / 8, 1 << (self.bit % 8))) } else { None }
+    }
+}
+
+/// Bytes of a structure and the place of each name among its members.
+fn find(path: &Path, structure: &str, members: &[&str]) -> Result<(u32, Vec<Option<Place>>), BtfError> {
     let mut walker = Walker::open(path)?;
     let names: Vec<&str> = std::iter::once(structure).chain(members.iter().copied()).collect();
     let positions = walker.positions_of(&names)?;
@@ -123,23 +158,21 @@ fn find(path: &Path, structure: &str, members: &[&str]) -> Result<(u32, Vec<Opti
     Ok((size, collect(&mut walker, start, &positions[1..])?))
 }
 
-/// The byte offset of each name among the members of `start` and of the anonymous aggregates inside it.
-fn collect(walker: &mut Walker, start: Aggregate, names: &[Vec<u32>]) -> Result<Vec<Option<u32>>, BtfError> {
+/// The place of each name among the members of `start` and of the anonymous aggregates inside it.
+fn collect(walker: &mut Walker, start: Aggregate, names: &[Vec<u32>]) -> Result<Vec<Option<Place>>, BtfError> {
     let mut found = vec![None; names.len()];
     let mut level = vec![(0u32, start)];
     for _ in 0..MAX_DEPTH {
         let mut inner = Vec::new();
         for (base, aggregate) in &level {
             for member in &aggregate.members {
-                let Some(offset) = member.byte_offset().and_then(|offset| offset.checked_add(*base)) else {
-                    continue;
-                };
+                let Some(bit) = member.bit_offset.checked_add(*base) else { continue };
                 if member.name == 0 && inner.len() < MAX_ANONYMOUS {
-                    inner.push((offset, member.ty));
+                    inner.push((bit, member.ty));
                 }
                 for (slot, positions) in found.iter_mut().zip(names) {
                     if slot.is_none() && positions.contains(&member.name) {
-                        *slot = Some(offset);
+                        *slot = Some(Place { bit, bits: member.bits });
                     }
                 }
             }
@@ -149,9 +182,9 @@ fn collect(walker: &mut Walker, start: Aggregate, names: &[Vec<u32>]) -> Result<
             break;
         }
         level.clear();
-        for (offset, id) in inner {
+        for (bit, id) in inner {
             if let Some(aggregate) = walker.aggregate(|this, ty| this == id && ty.is_aggregate())? {
-                level.push((offset, aggregate));
+                level.push((bit, aggregate));
             }
         }
     }

@@ -91,16 +91,9 @@ pub struct Member {
     /// Its type's id.
     pub ty: u32,
     /// Bits from the start of the structure.
-    bit_offset: u32,
-    /// Not 0: a bit field.
-    bits: u32,
-}
-
-impl Member {
-    /// Where the member is, if it is not a bit field.
-    pub const fn byte_offset(&self) -> Option<u32> {
-        if self.bits == 0 && self.bit_offset.is_multiple_of(8) { Some(self.bit_offset / 8) } else { None }
-    }
+    pub bit_offset: u32,
+    /// Bits of a bit field, else 0.
+    pub bits: u32,
 }
 
 /// The members of a structure or union.

@@ -1,0 +1,51 @@
+//! What tells why a task is blocked: members of the task, of its open files and of their file systems.
+
+use std::path::Path;
+
+use profiler_common::sched::offsets::SchedOffsets;
+
+use super::{BtfError, member_offsets, single_bit};
+
+/// The members that the programs of the scheduler read.
+///
+/// # Errors
+/// [`BtfError`]. There is no accounting then.
+pub fn sched_offsets(path: &Path) -> Result<SchedOffsets, BtfError> {
+    // `state` became `__state` in Linux 5.14 (2f064a59a11f).
+    let [state, nvcsw, comm, files] =
+        member_offsets(path, "task_struct", [&["__state", "state"], &["nvcsw"], &["comm"], &["files"]])?;
+    let (in_iowait, in_iowait_mask) = single_bit(path, "task_struct", "in_iowait")?;
+    let [fdt] = member_offsets(path, "files_struct", [&["fdt"]])?;
+    let [max_fds, fd] = member_offsets(path, "fdtable", [&["max_fds"], &["fd"]])?;
+    let [f_inode] = member_offsets(path, "file", [&["f_inode"]])?;
+    let [i_mode, i_sb] = member_offsets(path, "inode", [&["i_mode"], &["i_sb"]])?;
+    let [s_magic] = member_offsets(path, "super_block", [&["s_magic"]])?;
+    Ok(SchedOffsets {
+        known: 1,
+        state,
+        in_iowait,
+        in_iowait_mask,
+        nvcsw,
+        comm,
+        files,
+        fdt,
+        max_fds,
+        fd,
+        f_inode,
+        i_mode,
+        i_sb,
+        s_magic,
+        thread_status: thread_status(path)?,
+    })
+}
+
+/// `thread_info.status` inside of the task, which tells a system call of a 32-bit program on x86-64. arm64 tells it
+/// elsewhere.
+fn thread_status(path: &Path) -> Result<u32, BtfError> {
+    if !cfg!(target_arch = "x86_64") {
+        return Ok(0);
+    }
+    let [thread_info] = member_offsets(path, "task_struct", [&["thread_info"]])?;
+    let [status] = member_offsets(path, "thread_info", [&["status"]])?;
+    Ok(thread_info + status)
+}
