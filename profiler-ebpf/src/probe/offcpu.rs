@@ -154,7 +154,7 @@ fn left(ctx: &RawTracePointContext, preempt: bool, now_ns: u64) {
         return;
     }
     // What is left of the state: 0 if a signal came in time, or if the task only gives way.
-    let state = if preempt { 0 } else { task::with_current!(blocked::state()) };
+    let state = if preempt { 0 } else { task::with_current(blocked::state::<true>, blocked::state::<false>) };
     if state & DEAD != 0 {
         // It need not be there.
         _ = WAITS.remove(tid);
@@ -175,7 +175,7 @@ fn left(ctx: &RawTracePointContext, preempt: bool, now_ns: u64) {
     };
     let Some(wait) = find_or_insert(tid) else { return };
     let (doing, detail) = if state != 0 {
-        let cause = task::with_current!(blocked::why(state));
+        let cause = task::with_current(|task| blocked::why::<true>(task, state), |task| blocked::why::<false>(task, state));
         (State::Blocked, Detail::blocked(cause, is_uninterruptible(state)))
     } else {
         (State::Queued, Detail::queued(if preempt { Queue::Preempted } else { Queue::Yielded }))

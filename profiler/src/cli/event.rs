@@ -34,6 +34,10 @@ pub fn resolve(args: &RecordArgs) -> Result<(Vec<Event>, u64), Failure> {
             return refused("--user-only", event, "a task leaves the CPU in the kernel");
         }
     }
+    if args.min_block.is_some() && !events.contains(&Event::OffCpu) {
+        let message = "--min-block is about times that a task is blocked, which nobody records";
+        return Err(Failure::new(Exit::Usage, message).mend("record them: -e offcpu"));
+    }
     if !timed {
         return Ok((events, 0));
     }
@@ -104,6 +108,7 @@ mod tests {
             (&["-e", "context-switches", "--user-only"], "--user-only does not go with"),
             (&["-e", "cpu,context-switches", "--user-only"], "--user-only does not go with"),
             (&["-F", "0"], "between 1 and"),
+            (&["-e", "runq", "--min-block", "1ms"], "--min-block is about"),
         ] {
             let error = resolved(words).unwrap_err();
             assert!(error.contains(part), "{words:?}: {error}");

@@ -2,13 +2,14 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitStatus,
     time::Duration,
 };
 
 use profiler_common::{
     filter::{FilterConfig, MODE_KERNEL, MODE_USER},
+    sched::{offsets::SchedOffsets, wait::WaitConfig},
     task::TaskOffsets,
 };
 use tokio::{
@@ -187,7 +188,7 @@ fn record_options(
     target: &Target,
     force_fallback: Vec<Feature>,
 ) -> Result<RecordOptions, Failure> {
-    let path = args.btf.as_deref().unwrap_or(std::path::Path::new(btf::VMLINUX));
+    let path = args.btf.as_deref().unwrap_or(Path::new(btf::VMLINUX));
     let mut notes = Vec::new();
     let offsets = match btf::task_offsets(path) {
         Ok(offsets) => offsets,
@@ -202,6 +203,7 @@ fn record_options(
             TaskOffsets::UNKNOWN
         }
     };
+    let waits = waits(args, &events, path)?;
     Ok(RecordOptions {
         events,
         frequency_hz,
@@ -212,6 +214,7 @@ fn record_options(
         offsets,
         btf: path.to_owned(),
         force_fallback,
+        waits,
         idle: args.idle,
         unwind: match args.unwind {
             Unwind::Auto => UnwindMode::Auto,
@@ -223,6 +226,26 @@ fn record_options(
         command_line: std::env::args_os().map(|arg| name::clean(arg.as_encoded_bytes())).collect(),
         notes,
     })
+}
+
+/// What is recorded of tasks off the CPU.
+fn waits(
+    args: &RecordArgs,
+    events: &[Event],
+    btf_path: &Path,
+) -> Result<Option<(WaitConfig, SchedOffsets)>, Failure> {
+    let Some(event) = events.iter().find(|event| event.is_wait()) else { return Ok(None) };
+    let offsets = btf::sched_offsets(btf_path).map_err(|error| {
+        let message = format!("-e {}: what tasks wait for is not known: {error}", event.spec().name);
+        Failure::new(Exit::Unsupported, message).mend("see `profiler doctor`, line `btf`")
+    })?;
+    let asked = |event| u32::from(events.contains(&event));
+    let config = WaitConfig {
+        min_block_ns: args.min_block.map_or(0, |time| time.as_nanos() as u64),
+        blocked: asked(Event::OffCpu),
+        queued: asked(Event::RunQueue),
+    };
+    Ok(Some((config, offsets)))
 }
 
 fn render_options(args: &RecordArgs) -> RenderOptions {

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use profiler_common::{sample::What, stack::WalkEnd};
 
-use super::collect::{Collector, KeptStack, SampleKey, SampledThread, Sum};
+use super::{
+    label::{self, Labels},
+    collect::{Collector, KeptStack, SampleKey, SampledThread, Sum},
+};
 use crate::{
     model::{
         LocationId, Profile, Reason, Sample, SampleType, Stack, StackEnd, StackId, Thread, ThreadId, name,
@@ -67,6 +70,7 @@ pub fn build(collector: &Collector, symbolizer: Symbolizer, options: &BuildOptio
         kept: collector.stacks(),
         names: &names,
         columns: &options.columns,
+        labels: Labels::default(),
         stacks: HashMap::new(),
         threads: HashMap::new(),
         unresolved: BTreeMap::new(),
@@ -88,6 +92,7 @@ struct Place {
     kernel: u32,
     user: u32,
     what: What,
+    detail: u32,
 }
 
 struct Builder<'a> {
@@ -95,6 +100,7 @@ struct Builder<'a> {
     kept: &'a [KeptStack],
     names: &'a Names,
     columns: &'a [Column],
+    labels: Labels,
     stacks: HashMap<Place, StackId>,
     threads: HashMap<Thread, ThreadId>,
     unresolved: BTreeMap<Reason, u64>,
@@ -111,7 +117,7 @@ impl Builder<'_> {
         keep_idle: bool,
     ) {
         let idle_task = thread.key.tid == 0;
-        let place = Place { kernel: key.kernel, user: key.user, what: key.what };
+        let place = Place { kernel: key.kernel, user: key.user, what: key.what, detail: key.detail };
         let stack = self.stack(place, idle_task);
         let idle = idle_task && is_idle(&self.profile, &self.profile.stacks[stack.index()].locations);
         if idle {
@@ -136,7 +142,13 @@ impl Builder<'_> {
         }
         let [kernel, user] = [place.kernel, place.user].map(|side| &self.kept[side as usize]);
         let hooked = self.columns.iter().find(|column| column.what == place.what).and_then(|c| c.hooked);
-        let (locations, end) = self.joined(kernel, user, hooked, idle_task);
+        let (mut locations, mut end) = self.joined(kernel, user, hooked, idle_task);
+        if let Some(label) = label::of(place.what, place.detail) {
+            locations.insert(0, self.labels.location(label, &mut self.profile));
+            if label::is_whole(place.what, place.detail) {
+                end = StackEnd::Complete;
+            }
+        }
         let id = StackId(self.profile.stacks.len() as u32);
         self.profile.stacks.push(Stack { locations, end });
         self.stacks.insert(place, id);

@@ -27,7 +27,11 @@ pub struct Loaded {
 
 /// The event whose hits are told: the timer's, if there is one.
 fn seen(events: &[Event]) -> What {
-    let of = |event: &Event| event.spec().sample_types[0].what;
+    let of = |event: &Event| match event.spec().sample_types[0].what {
+        // What a switch begins with, in either case.
+        What::Queued => What::Blocked,
+        what => what,
+    };
     events.iter().find(|event| event.is_timed()).or(events.first()).map_or(What::Tick, of)
 }
 
@@ -40,6 +44,7 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
             helpers: access.helpers,
             stack_limit: stack_limit(),
             unwind,
+            waits: options.waits,
             seen: seen(&options.events),
             log: options.log,
         })

@@ -9,6 +9,7 @@ pub mod collect;
 mod cost;
 mod facts;
 mod fallbacks;
+mod label;
 mod load;
 mod pace;
 mod recording;
@@ -16,7 +17,11 @@ mod unwinding;
 
 use std::{path::PathBuf, time::Duration};
 
-use profiler_common::{filter::FilterConfig, task::TaskOffsets};
+use profiler_common::{
+    filter::FilterConfig,
+    sched::{offsets::SchedOffsets, wait::WaitConfig},
+    task::TaskOffsets,
+};
 
 pub use crate::perf::clock::monotonic_ns;
 pub use cost::peak_rss_bytes;
@@ -64,6 +69,9 @@ pub struct RecordOptions {
     pub btf: PathBuf,
     /// Kernel features that are not used even if they are there.
     pub force_fallback: Vec<Feature>,
+    /// What is counted of tasks off the CPU, and where the kernel keeps what tells of them; there if one of the events
+    /// is of them.
+    pub waits: Option<(WaitConfig, SchedOffsets)>,
     /// Keep samples of idle CPUs.
     pub idle: bool,
     /// How user stacks are walked.
