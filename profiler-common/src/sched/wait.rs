@@ -25,24 +25,21 @@ pub enum State {
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {
-    /// Another one was to run in its place.
+    /// Another one was to run in its place, or it gave way (`sched_yield`): what the kernel counts as involuntary.
     Preempted = 0,
     /// It was woken.
     Woken = 1,
-    /// It gave way (`sched_yield`), or found what it was about to wait for.
-    Yielded = 2,
 }
 
 impl Queue {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Preempted, Self::Woken, Self::Yielded];
+    pub const ALL: [Self; 2] = [Self::Preempted, Self::Woken];
 
     /// Its name in reports (stable).
     pub const fn name(self) -> &'static str {
         match self {
             Self::Preempted => "preempted",
             Self::Woken => "woken",
-            Self::Yielded => "yielded",
         }
     }
 }

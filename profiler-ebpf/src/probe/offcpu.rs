@@ -178,7 +178,7 @@ fn left(ctx: &RawTracePointContext, preempt: bool, now_ns: u64) {
         let cause = task::with_current(|task| blocked::why::<true>(task, state), |task| blocked::why::<false>(task, state));
         (State::Blocked, Detail::blocked(cause, is_uninterruptible(state)))
     } else {
-        (State::Queued, Detail::queued(if preempt { Queue::Preempted } else { Queue::Yielded }))
+        (State::Queued, Detail::queued(Queue::Preempted))
     };
     wait.incarnation = task::incarnation();
     (wait.since_ns, wait.left_ns) = (now_ns, now_ns);

@@ -27,7 +27,7 @@ use crate::{
         btf, cpus,
         features::{self, FEATURES, Feature},
     },
-    model::name,
+    model::{Unit, name},
     probe::Event,
     render::{
         FORMATS, Format, RenderOptions, format_by_name,
@@ -334,7 +334,8 @@ fn report_end(args: &RecordArgs, outcome: &Outcome, written: &Written) {
         _ = writeln!(stderr, "profiler: all target processes have ended");
     }
     for path in &written.files {
-        let (samples, lost) = (profile.total(0), profile.losses.lost_samples());
+        let counted = profile.sample_types.iter().position(|t| t.unit == Unit::Count);
+        let (samples, lost) = (counted.map_or(0, |i| profile.total(i)), profile.losses.lost_samples());
         _ = writeln!(stderr, "profiler: wrote {}: {samples} samples, {lost} lost", path.display());
     }
     for error in written.errors.iter().skip(1) {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use profiler_common::{sample::What, stack::WalkEnd};
 
 use super::{
-    label::{self, Labels},
     collect::{Collector, KeptStack, SampleKey, SampledThread, Sum},
+    label::{self, Labels},
 };
 use crate::{
     model::{

@@ -93,10 +93,7 @@ mod tests {
             text(What::Blocked, blocked(Cause::Pipe, false).short()),
             label("[blocked: pipe, below --min-block]")
         );
-        assert_eq!(
-            text(What::Queued, Detail::queued(Queue::Preempted)),
-            label("[runnable: preempted]")
-        );
+        assert_eq!(text(What::Queued, Detail::queued(Queue::Preempted)), label("[runnable: preempted]"));
         assert_eq!([What::Tick, What::Switch].map(|what| of(what, 0)), [None, None]);
     }
 

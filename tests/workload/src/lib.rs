@@ -108,6 +108,7 @@ const RECIPES: &[Recipe] = &[
     bare("bare-rust", "split.rs", Language::Rust, &["--edition=2024", "-O"]),
     bare("switches", "switches.c", Language::C, &[]),
     c("switches-fp", "switches.c", &[]),
+    bare("waits", "waits.c", Language::C, &["-pthread"]),
     bare("shapes", "shapes.c", Language::C, &["-pthread"]),
     bare("reload", "reload.c", Language::C, &["-ldl"]),
     variant("reload_a.so", &["-DNAME=a", "-DSHIFT=0", "-DFRAME=64", "-shared", "-fPIC"]),
