@@ -29,11 +29,13 @@ pub enum Loss {
     UnwindRequestsFull = 9,
     /// A task off the CPU was not followed, its waits are missing: the map of waits was full.
     WaitsFull = 10,
+    /// A switch that the kernel counts, but that did not hit its tracepoint: a wait is missing, or its end is not known.
+    SwitchNotTraced = 11,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -45,6 +47,7 @@ impl Loss {
         Self::UnwindProcessesFull,
         Self::UnwindRequestsFull,
         Self::WaitsFull,
+        Self::SwitchNotTraced,
     ];
 
     /// The key of this loss in reports (snake_case, stable).
@@ -61,6 +64,7 @@ impl Loss {
             Self::UnwindProcessesFull => "unwind_processes_full",
             Self::UnwindRequestsFull => "unwind_requests_full",
             Self::WaitsFull => "waits_map_full",
+            Self::SwitchNotTraced => "switches_not_traced",
         }
     }
 }

@@ -58,6 +58,10 @@ pub struct Wait {
     pub kernel_stack: u64,
     /// Name of the user stack that it left with.
     pub user_stack: u64,
+    /// The kernel's own sum of its waits for a CPU when it left the CPU, ns.
+    pub run_delay_ns: u64,
+    /// The kernel's own count of its switches, that one included.
+    pub switches: u64,
     /// Process id in the initial pid namespace.
     pub pid: u32,
     /// A [`State`] as a number.
@@ -70,7 +74,7 @@ pub struct Wait {
     pub comm: Comm,
 }
 
-const _: () = assert!(size_of::<Wait>() == 72);
+const _: () = assert!(size_of::<Wait>() == 88);
 
 /// `CountKey::detail` of a wait: its kind, and bits beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,11 +6,11 @@
 //! threads are zeros, or not those of user mode.
 
 use aya_ebpf::helpers::generated::bpf_task_pt_regs;
+use profiler_common::sched::cause::{ANONYMOUS_FILES, Cause, Entry, FileKind, cause, class};
 #[cfg(bpf_target_arch = "aarch64")]
 use profiler_common::sched::syscall::Arch::Aarch64 as ARCH;
 #[cfg(bpf_target_arch = "x86_64")]
 use profiler_common::sched::syscall::Arch::X86_64 as ARCH;
-use profiler_common::sched::cause::{ANONYMOUS_FILES, Cause, Entry, FileKind, cause, class};
 
 use super::member::{get, pointer, probe, sched_offset};
 use crate::task;
@@ -29,6 +29,21 @@ const UNKNOWN: Entered = Entered { entry: Entry::Unknown, argument: 0 };
 #[inline(always)]
 pub fn state<const TYPED: bool>(task: *const u8) -> u32 {
     get::<TYPED, u32>(task, sched_offset!(state))
+}
+
+/// The kernel's counts of a task's switches, voluntary and involuntary. At the switch itself they include it.
+#[inline(always)]
+pub fn switches<const TYPED: bool>(task: *const u8) -> u64 {
+    get::<TYPED, u64>(task, sched_offset!(nvcsw)).wrapping_add(get::<TYPED, u64>(task, sched_offset!(nivcsw)))
+}
+
+/// The kernel's sum of a task's waits for a CPU that are over, ns; 0 if it does not say.
+#[inline(always)]
+pub fn run_delay_ns<const TYPED: bool>(task: *const u8) -> u64 {
+    if sched_offset!(run_delay) == 0 {
+        return 0;
+    }
+    get::<TYPED, u64>(task, sched_offset!(run_delay))
 }
 
 /// Why a task in that state is blocked. `TYPED`: the verifier knows the pointer as a task's.

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashSet,
+    fs,
     os::fd::{AsFd as _, BorrowedFd},
 };
 
@@ -43,7 +44,9 @@ impl Waits {
     /// The waits that go on, as counts until `end_ns`. Only when no program writes any more.
     pub fn unfinished(&mut self, end_ns: u64) -> Result<Vec<(CountKey, CountValue)>, BpfError> {
         let mut counts = Vec::new();
-        batch::drain(self.fd(), NAME, |tid, wait: &Wait| counts.extend(unfinished(*tid, wait, end_ns)))?;
+        batch::drain(self.fd(), NAME, |tid, wait: &Wait| {
+            counts.extend(unfinished(*tid, wait, end_ns, run_delay_ns))
+        })?;
         Ok(counts)
     }
 
@@ -57,7 +60,20 @@ impl Waits {
     }
 }
 
-fn unfinished(tid: u32, wait: &Wait, end_ns: u64) -> Option<(CountKey, CountValue)> {
+/// What the kernel has added up of a thread's waits for a CPU until now, ns (Documentation/scheduler/sched-stats.rst).
+fn run_delay_ns(pid: u32, tid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
+    text.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// The wait of an entry. One for a CPU may be over without the kernel side's having seen it (`Loss::SwitchNotTraced`):
+/// `run_delay_ns` has grown then.
+fn unfinished(
+    tid: u32,
+    wait: &Wait,
+    end_ns: u64,
+    run_delay_ns: impl Fn(u32, u32) -> Option<u64>,
+) -> Option<(CountKey, CountValue)> {
     let what = match wait.state {
         state if state == State::Blocked as u32 => What::Blocked,
         state if state == State::Queued as u32 => What::Queued,
@@ -73,6 +89,13 @@ fn unfinished(tid: u32, wait: &Wait, end_ns: u64) -> Option<(CountKey, CountValu
         detail: Detail(wait.detail).unfinished().0,
     };
     let ns = end_ns.saturating_sub(wait.since_ns);
+    if what == What::Queued
+        && let Some(waited) = run_delay_ns(wait.pid, tid).and_then(|now| now.checked_sub(wait.run_delay_ns))
+        && waited > 0
+    {
+        let value = CountValue { count: 1, ns: waited.min(ns), first_ns: wait.left_ns, comm: wait.comm };
+        return Some((CountKey { detail: wait.detail, ..key }, value));
+    }
     Some((key, CountValue { count: 1, ns, first_ns: wait.left_ns, comm: wait.comm }))
 }
 
@@ -91,18 +114,26 @@ mod tests {
             left_ns: 90,
             kernel_stack: 1,
             user_stack: 2,
+            run_delay_ns: 0,
+            switches: 1,
             pid: 3,
             state: State::Blocked as u32,
             detail: detail.0,
             padding: 0,
             comm: [b'x'; 16],
         };
-        let (key, value) = unfinished(4, &wait, 350).unwrap();
+        let (key, value) = unfinished(4, &wait, 350, |_, _| None).unwrap();
         assert_eq!((key.pid, key.tid, key.incarnation), (3, 4, 7));
         assert_eq!((key.what, key.detail), (What::Blocked as u32, detail.unfinished().0));
         assert_eq!((value.count, value.ns, value.first_ns), (1, 250, 90));
-        assert!(unfinished(4, &Wait { state: State::Running as u32, ..wait }, 350).is_none());
+        assert!(unfinished(4, &Wait { state: State::Running as u32, ..wait }, 350, |_, _| None).is_none());
         // The clock is read before the last programs have ended.
-        assert_eq!(unfinished(4, &wait, 50).unwrap().1.ns, 0);
+        assert_eq!(unfinished(4, &wait, 50, |_, _| None).unwrap().1.ns, 0);
+        // It got a CPU, and nobody saw it.
+        let queued = Wait { state: State::Queued as u32, run_delay_ns: 1000, ..wait };
+        let (key, value) = unfinished(4, &queued, 350, |_, _| Some(1020)).unwrap();
+        assert_eq!((key.what, key.detail, value.ns), (What::Queued as u32, detail.0, 20));
+        let (key, value) = unfinished(4, &queued, 350, |_, _| Some(1000)).unwrap();
+        assert_eq!((key.detail, value.ns), (detail.unfinished().0, 250));
     }
 }
