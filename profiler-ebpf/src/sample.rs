@@ -149,7 +149,7 @@ pub fn take<P: Probe>(ctx: &P::Context) {
 #[inline(always)]
 pub fn walk<P: Probe>(ctx: &P::Context) {
     let Some(walk) = unwind::current(P::SLOT) else { return };
-    let next = match unwind::go_on(walk) {
+    let next = match unwind::go_on::<false>(walk) {
         None => WALK,
         Some(end) => {
             walk.stack.end = end as u32;

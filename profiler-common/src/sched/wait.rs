@@ -4,7 +4,7 @@
 //! it is queued: it can run and waits for a CPU. What was blocked is queued from its wake-up on.
 
 use super::cause::Cause;
-use crate::Comm;
+use crate::{Comm, unwind::memo::Memo};
 
 /// Most tasks that are followed at the same time. Shrunk to one at load if nobody asks.
 pub const MAX_WAITS: usize = 16_384;
@@ -46,7 +46,7 @@ impl Queue {
 
 /// A task, from its first wait to its end.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Wait {
     /// `CountKey::incarnation` at the last time that it left a CPU.
     pub incarnation: u64,
@@ -72,9 +72,11 @@ pub struct Wait {
     pub padding: u32,
     /// Its command name when it left the CPU.
     pub comm: Comm,
+    /// Its last user stack that was walked to its end.
+    pub memo: Memo,
 }
 
-const _: () = assert!(size_of::<Wait>() == 88);
+const _: () = assert!(size_of::<Wait>() == 88 + size_of::<Memo>());
 
 /// `CountKey::detail` of a wait: its kind, and bits beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

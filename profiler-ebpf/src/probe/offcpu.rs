@@ -219,6 +219,10 @@ fn left(ctx: &RawTracePointContext, preempt: bool, now_ns: u64) {
 fn walk_user(ctx: &RawTracePointContext, walk: &mut Walk, wait: &mut Wait) {
     let end = match unwind::begin(walk, wait.pid, wait.incarnation, wait.left_ns) {
         Ok(()) => {
+            if let Some(known) = walk.known(&wait.memo) {
+                wait.user_stack = known;
+                return;
+            }
             // SAFETY: nothing is owned that would have to be dropped.
             unsafe { OFFCPU_PROGRAMS.tail_call(ctx, WALK) };
             WalkEnd::TailCallFailed
@@ -232,7 +236,7 @@ fn walk_user(ctx: &RawTracePointContext, walk: &mut Walk, wait: &mut Wait) {
 #[inline(always)]
 pub fn walk(ctx: &RawTracePointContext) {
     let Some(walk) = unwind::current(Slot::Tracepoint) else { return };
-    let next = match unwind::go_on(walk) {
+    let next = match unwind::go_on::<true>(walk) {
         None => WALK,
         Some(end) => {
             walk.stack.end = end as u32;
@@ -259,5 +263,8 @@ pub fn walked() {
     }
     if let Some(wait) = find(bpf_get_current_pid_tgid() as u32) {
         wait.user_stack = stack::keep(Side::User, &walk.stack);
+        if walk.stack.end == WalkEnd::Complete as u32 {
+            walk.keep(&mut wait.memo, wait.user_stack);
+        }
     }
 }

@@ -27,6 +27,7 @@ use profiler_common::{
     unwind::{
         Arch,
         map::{Ask, MAX_MODULES, Mapping, Module, NO_MODULE, State},
+        memo::{FpUse, Log, Memo},
         row::PAGE_SHIFT,
         rule::Rule,
         step::{Caller, by_call, by_frame_pointer, by_rule},
@@ -83,11 +84,27 @@ pub struct Walk {
     pid: u32,
     incarnation: u64,
     now_ns: u64,
+    /// Which telling of user space's the mappings are of.
+    version: u64,
+    /// What has been read, of walks that may be kept.
+    log: Log,
     /// What has been walked.
     pub stack: RawStack,
 }
 
 impl Walk {
+    /// The stack that the walk would find which has just begun, if it is known from an earlier one.
+    #[inline(always)]
+    pub fn known(&self, memo: &Memo) -> Option<u64> {
+        memo.stack(&self.registers, self.incarnation, self.version, self.now_ns, read)
+    }
+
+    /// Keeps the walk, which has found the stack of that name, for the next one from the same place.
+    #[inline(always)]
+    pub fn keep(&self, memo: &mut Memo, stack: u64) {
+        memo.keep(&self.log, stack, self.incarnation, self.version, self.now_ns);
+    }
+
     #[inline(always)]
     fn ask(&self, why: Ask, module: u32) {
         processes::ask(why, module, self.pid, self.incarnation, self.now_ns);
@@ -114,22 +131,25 @@ pub fn begin(walk: &mut Walk, pid: u32, incarnation: u64, now_ns: u64) -> Result
         return Err(WalkEnd::Ended);
     }
     let Some(registers) = registers::user() else { return Err(WalkEnd::NoRegisters) };
-    let Found { first, count } = processes::find(pid, incarnation, now_ns).ok_or(WalkEnd::UnknownProcess)?;
+    let Found { first, count, version } =
+        processes::find(pid, incarnation, now_ns).ok_or(WalkEnd::UnknownProcess)?;
     walk.registers = registers;
     walk.mapping.start = 0;
     walk.mapping.end = 0;
     (walk.first, walk.count) = (first, count);
     (walk.pid, walk.incarnation, walk.now_ns) = (pid, incarnation, now_ns);
+    walk.version = version;
+    walk.log.begin(registers);
     walk.interrupted = 1;
     walk.stack.len = 0;
     Ok(())
 }
 
-/// Walks on, some frames far. `None`: there may be more of them.
+/// Walks on, some frames far. `None`: there may be more of them. `LOG`: the walk may be kept ([`Walk::keep`]).
 #[inline(always)]
-pub fn go_on(walk: &mut Walk) -> Option<WalkEnd> {
+pub fn go_on<const LOG: bool>(walk: &mut Walk) -> Option<WalkEnd> {
     for _ in 0..FRAMES_PER_CALL {
-        match step(walk) {
+        match step::<LOG>(walk) {
             Ok(caller) => {
                 walk.registers = caller.registers;
                 walk.interrupted = u32::from(caller.interrupted);
@@ -142,7 +162,7 @@ pub fn go_on(walk: &mut Walk) -> Option<WalkEnd> {
 }
 
 #[inline(always)]
-fn step(walk: &mut Walk) -> Result<Caller, WalkEnd> {
+fn step<const LOG: bool>(walk: &mut Walk) -> Result<Caller, WalkEnd> {
     let depth = walk.stack.len as usize;
     if depth >= MAX_FRAMES {
         return Err(WalkEnd::Truncated);
@@ -161,8 +181,9 @@ fn step(walk: &mut Walk) -> Result<Caller, WalkEnd> {
         };
         walk.mapping = *mapping;
     }
+    let log = &mut walk.log;
     if walk.mapping.module == NO_MODULE {
-        return by_frame_pointer(ARCH, &walk.registers, read);
+        return by_frame_pointer(ARCH, &walk.registers, logged::<LOG>(log, FpUse::RECORD));
     }
     let module = MODULES.get_ptr_mut(walk.mapping.module).ok_or(WalkEnd::NotLoaded)?;
     // SAFETY: an array's value stays valid memory; user space writes it at any time, which what is read tolerates.
@@ -175,19 +196,43 @@ fn step(walk: &mut Walk) -> Result<Caller, WalkEnd> {
             }
             let rule = rule(module, at.wrapping_sub(walk.mapping.bias))?;
             if rule == Rule::NONE && state == State::TableOrFramePointer as u32 {
-                return by_frame_pointer(ARCH, &walk.registers, read);
+                return by_frame_pointer(ARCH, &walk.registers, logged::<LOG>(log, FpUse::RECORD));
             }
             if rule == Rule::NONE && interrupted {
-                return by_call(ARCH, &walk.registers, read);
+                return by_call(ARCH, &walk.registers, logged::<LOG>(log, FpUse::NONE));
             }
-            by_rule(ARCH, rule, &walk.registers, interrupted, read)
+            by_rule(ARCH, rule, &walk.registers, interrupted, logged::<LOG>(log, FpUse::of(rule)))
         }
-        state if state == State::FramePointer as u32 => by_frame_pointer(ARCH, &walk.registers, read),
+        state if state == State::FramePointer as u32 => {
+            by_frame_pointer(ARCH, &walk.registers, logged::<LOG>(log, FpUse::RECORD))
+        }
         state if state == State::Evicted as u32 => {
             walk.ask(Ask::Evicted, walk.mapping.module);
             Err(WalkEnd::NotLoaded)
         }
         _ => Err(WalkEnd::NotLoaded),
+    }
+}
+
+/// Reads of a step, noted if they are to be.
+#[inline(always)]
+fn logged<const LOG: bool>(log: &mut Log, fp: FpUse) -> impl FnMut(u64) -> Option<u64> {
+    if LOG && fp.is_used {
+        log.use_fp();
+    }
+    if LOG && fp.becomes_known {
+        log.know_fp();
+    }
+    let mut reads = 0;
+    move |address| {
+        let value = read(address);
+        if LOG && reads == fp.read {
+            log.note_fp(address, value);
+        } else if LOG {
+            log.note(address, value);
+        }
+        reads += 1;
+        value
     }
 }
 

@@ -38,7 +38,7 @@ impl Waits {
     /// all the time is seen.
     pub fn stacks(&self) -> HashSet<u64> {
         let waits = self.map.iter().filter_map(Result::ok);
-        waits.flat_map(|(_, wait)| [wait.kernel_stack, wait.user_stack]).collect()
+        waits.flat_map(|(_, wait)| [wait.kernel_stack, wait.user_stack, wait.memo.stack]).collect()
     }
 
     /// The waits that go on, as counts until `end_ns`. Only when no program writes any more.
@@ -108,20 +108,11 @@ mod tests {
     #[test]
     fn what_waits_is_counted_until_the_end_and_marked() {
         let detail = Detail::blocked(Cause::Sleep, false);
-        let wait = Wait {
-            incarnation: 7,
-            since_ns: 100,
-            left_ns: 90,
-            kernel_stack: 1,
-            user_stack: 2,
-            run_delay_ns: 0,
-            switches: 1,
-            pid: 3,
-            state: State::Blocked as u32,
-            detail: detail.0,
-            padding: 0,
-            comm: [b'x'; 16],
-        };
+        // SAFETY: a Pod: zeros are a value of it.
+        let empty: Wait = unsafe { std::mem::zeroed() };
+        let (state, comm) = (State::Blocked as u32, [b'x'; 16]);
+        let (since_ns, left_ns, detail_number) = (100, 90, detail.0);
+        let wait = Wait { incarnation: 7, since_ns, left_ns, pid: 3, state, detail: detail_number, comm, ..empty };
         let (key, value) = unfinished(4, &wait, 350, |_, _| None).unwrap();
         assert_eq!((key.pid, key.tid, key.incarnation), (3, 4, 7));
         assert_eq!((key.what, key.detail), (What::Blocked as u32, detail.unfinished().0));
