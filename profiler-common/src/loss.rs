@@ -31,11 +31,20 @@ pub enum Loss {
     WaitsFull = 10,
     /// A switch that the kernel counts, but that did not hit its tracepoint: a wait is missing, or its end is not known.
     SwitchNotTraced = 11,
+    /// An event of a thread that is not accounted: the map of threads was full.
+    ThreadsFull = 12,
+    /// The account of a thread that ended was overwritten by another thread's before user space had read it.
+    EndedThreads = 13,
+    /// A thread began to run, but its wake-up was not seen: its wait for a CPU counts as blocked.
+    WakeupsMissed = 14,
+    /// A CPU left another task than the one that it was seen to come to: switches in between were not seen. The time
+    /// since then counts as unknown where it is not clear whose it is.
+    SwitchesMissed = 15,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -48,7 +57,17 @@ impl Loss {
         Self::UnwindRequestsFull,
         Self::WaitsFull,
         Self::SwitchNotTraced,
+        Self::ThreadsFull,
+        Self::EndedThreads,
+        Self::WakeupsMissed,
+        Self::SwitchesMissed,
     ];
+
+    /// Those of probes that count samples by stack.
+    pub const SAMPLING: &[Self] = Self::ALL.split_at(Self::ThreadsFull as usize).0;
+
+    /// Those of the accounting of threads.
+    pub const ACCOUNTING: &[Self] = Self::ALL.split_at(Self::ThreadsFull as usize).1;
 
     /// The key of this loss in reports (snake_case, stable).
     pub const fn name(self) -> &'static str {
@@ -65,6 +84,10 @@ impl Loss {
             Self::UnwindRequestsFull => "unwind_requests_full",
             Self::WaitsFull => "waits_map_full",
             Self::SwitchNotTraced => "switches_not_traced",
+            Self::ThreadsFull => "threads_map_full",
+            Self::EndedThreads => "ended_threads_overwritten",
+            Self::WakeupsMissed => "wakeups_missed",
+            Self::SwitchesMissed => "switches_missed",
         }
     }
 }

@@ -35,10 +35,13 @@ pub fn wanted(config: &FilterConfig, pid: u32, comm: &Comm) -> bool {
     if config.comm_len != 0 && config.comm != *comm {
         return false;
     }
-    if config.cgroup_id != 0 {
-        // SAFETY: the helper has no precondition.
-        let ancestor = unsafe { bpf_get_current_ancestor_cgroup_id(config.cgroup_level as i32) };
-        return ancestor == config.cgroup_id;
-    }
-    true
+    config.cgroup_id == 0 || in_cgroup(config)
+}
+
+/// Whether the current task is in the control group, if the filter names one, or below it.
+#[inline(always)]
+pub fn in_cgroup(config: &FilterConfig) -> bool {
+    // SAFETY: the helper has no precondition.
+    let ancestor = unsafe { bpf_get_current_ancestor_cgroup_id(config.cgroup_level as i32) };
+    ancestor == config.cgroup_id
 }

@@ -18,8 +18,8 @@ mod task;
 mod unwind;
 
 use aya_ebpf::{
-    macros::{perf_event, raw_tracepoint},
-    programs::{PerfEventContext, RawTracePointContext},
+    macros::{btf_tracepoint, perf_event, raw_tracepoint},
+    programs::{BtfTracePointContext, PerfEventContext, RawTracePointContext},
 };
 
 use probe::{cpu::Cpu, offcpu, switches::Switches};
@@ -117,6 +117,103 @@ pub fn follow_fork(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sched_process_free")]
 pub fn follow_free(ctx: RawTracePointContext) -> i32 {
     probe::process::free(&ctx)
+}
+
+/// `sched_switch(preempt, prev, next)`: accounts of two tasks and of the CPU.
+#[btf_tracepoint(function = "sched_switch")]
+pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
+    probe::sched::switch(&ctx);
+    0
+}
+
+/// `sched_waking(task)`: who wakes.
+#[btf_tracepoint(function = "sched_waking")]
+pub fn sched_waking(_ctx: BtfTracePointContext) -> i32 {
+    probe::sched::waking();
+    0
+}
+
+/// `sched_wakeup(task)`: what a task waited for has come.
+#[btf_tracepoint(function = "sched_wakeup")]
+pub fn sched_wakeup(ctx: BtfTracePointContext) -> i32 {
+    probe::sched::wakeup(&ctx);
+    0
+}
+
+/// `sched_wakeup_new(task)`: a new account.
+#[btf_tracepoint(function = "sched_wakeup_new")]
+pub fn sched_wakeup_new(ctx: BtfTracePointContext) -> i32 {
+    probe::sched::wakeup_new(&ctx);
+    0
+}
+
+/// `sched_migrate_task(task, cpu)`.
+#[btf_tracepoint(function = "sched_migrate_task")]
+pub fn sched_migrate(ctx: BtfTracePointContext) -> i32 {
+    probe::sched::migrate(&ctx);
+    0
+}
+
+/// `sched_process_exec(task, old_pid, bprm)`: a thread may have another id now.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn sched_exec(ctx: BtfTracePointContext) -> i32 {
+    probe::sched::exec(&ctx);
+    0
+}
+
+/// `task_rename(task, comm)`.
+#[btf_tracepoint(function = "task_rename")]
+pub fn sched_rename(ctx: BtfTracePointContext) -> i32 {
+    probe::sched::rename(&ctx);
+    0
+}
+
+/// Task iterator: an account for each task that exists at the start.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub extern "C" fn sched_seed(ctx: &IteratorContext) -> i32 {
+    // SAFETY: a member of the kernel's context, read in one load as the verifier wants it.
+    let task = unsafe { (&raw const ctx.task).read_volatile() };
+    if !task.is_null() {
+        probe::sched::seed(task);
+    }
+    0
+}
+
+/// `struct bpf_iter__task` (kernel/bpf/task_iter.c).
+#[repr(C)]
+pub struct IteratorContext {
+    meta: *const u8,
+    /// Null at the end.
+    task: *const u8,
+}
+
+/// A handler of an interrupt begins. Attached to `local_timer_entry` too.
+#[raw_tracepoint(tracepoint = "irq_handler_entry")]
+pub fn sched_hardirq_entry(_ctx: RawTracePointContext) -> i32 {
+    probe::sched::hardirq_entry();
+    0
+}
+
+/// It ends. Attached to `local_timer_exit` too.
+#[raw_tracepoint(tracepoint = "irq_handler_exit")]
+pub fn sched_hardirq_exit(_ctx: RawTracePointContext) -> i32 {
+    probe::sched::hardirq_exit();
+    0
+}
+
+/// A soft interrupt begins.
+#[raw_tracepoint(tracepoint = "softirq_entry")]
+pub fn sched_softirq_entry(_ctx: RawTracePointContext) -> i32 {
+    probe::sched::softirq_entry();
+    0
+}
+
+/// It ends.
+#[raw_tracepoint(tracepoint = "softirq_exit")]
+pub fn sched_softirq_exit(_ctx: RawTracePointContext) -> i32 {
+    probe::sched::softirq_exit();
+    0
 }
 
 #[panic_handler]

@@ -14,7 +14,7 @@ use aya_ebpf::{
 use profiler_common::task::{PF_EXITING, TASK_BTF, TASK_PT_REGS, TaskOffsets};
 
 #[unsafe(no_mangle)]
-static TASK_OFFSETS: Global<TaskOffsets> = Global::new(TaskOffsets::UNKNOWN);
+pub static TASK_OFFSETS: Global<TaskOffsets> = Global::new(TaskOffsets::UNKNOWN);
 
 /// Helpers that the kernel has and that may be used, bits of `profiler_common::task`.
 #[unsafe(no_mangle)]
@@ -30,6 +30,16 @@ macro_rules! offset {
         unsafe { (&raw const (*offsets).$member).read_volatile() }
     }};
 }
+
+/// The same for other modules.
+macro_rules! task_offset {
+    ($member:ident) => {{
+        let offsets = (&raw const $crate::task::TASK_OFFSETS).cast::<profiler_common::task::TaskOffsets>();
+        // SAFETY: as in `offset`.
+        unsafe { (&raw const (*offsets).$member).read_volatile() }
+    }};
+}
+pub(crate) use task_offset;
 
 /// Reads a member of a `task_struct`.
 #[inline(always)]

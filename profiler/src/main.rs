@@ -7,7 +7,7 @@ use profiler::cli::{
     args::{Cli, Command},
     doctor,
     error::{Exit, Failure},
-    explain, generate, record, report, unwind_table,
+    explain, generate, record, report, sched, unwind_table,
 };
 
 fn main() -> ExitCode {
@@ -28,6 +28,8 @@ fn main() -> ExitCode {
         Command::Report(args) => report::run(&args, &mut std::io::stdout().lock())
             .map(|()| Exit::Success.code())
             .map_err(|error| explain::report(&error)),
+        Command::Sched(args) => sched::run_sched(&args, cli.log_level, begun_ns),
+        Command::Cpu(args) => sched::run_cpu(&args, cli.log_level, begun_ns),
         Command::Doctor(options) => run_doctor(&options),
         Command::UnwindTable(args) => {
             unwind_table::run(&args, &mut std::io::stdout().lock()).map(|()| Exit::Success.code())

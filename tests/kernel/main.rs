@@ -18,6 +18,7 @@ mod offcpu;
 mod oracle;
 mod places;
 mod processes;
+mod sched;
 mod selection;
 mod switches;
 mod unwind;

@@ -22,7 +22,7 @@ pub fn undelivered(meta: &Meta) -> u64 {
 }
 
 /// Whether this is a guest of `cargo xtask vm-test`, whose emulated CPUs miss ticks at any time.
-fn is_emulated() -> bool {
+pub fn is_emulated() -> bool {
     std::env::var_os(workload::DIRECTORY_VARIABLE).is_some()
 }
 

@@ -5,6 +5,7 @@
 //! stands beside it. No test sleeps to be in time or asserts wall-clock time: programs say when they are ready, and
 //! their length is CPU time. docs/testing.md tells how to run and to extend them.
 
+pub mod accounts;
 pub mod binary;
 pub mod expect;
 pub mod record;

@@ -40,12 +40,18 @@ impl Target {
 
     /// Reads what it prints until a line is `word`.
     pub fn wait_until(&mut self, word: &str) {
-        let mut line = String::new();
-        while line.trim_end() != word {
-            line.clear();
-            let read = self.output.read_line(&mut line).expect("its output is a pipe");
+        self.text_until(word);
+    }
+
+    /// Reads what it prints until a line is `word`, and gives all of it.
+    pub fn text_until(&mut self, word: &str) -> String {
+        let (mut text, mut begin) = (String::new(), 0);
+        while text[begin..].trim_end() != word {
+            begin = text.len();
+            let read = self.output.read_line(&mut text).expect("its output is a pipe");
             assert_ne!(read, 0, "it ended without saying `{word}`");
         }
+        text
     }
 
     /// Reads what it prints until there is a line of JSON.

@@ -2,4 +2,5 @@
 
 pub mod cpu;
 pub mod offcpu;
+pub mod sched;
 pub mod switches;

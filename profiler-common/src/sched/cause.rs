@@ -258,14 +258,10 @@ mod tests {
         assert_eq!(call(S, 232, Unknown), "poll");
         assert_eq!(call(S, 230, Unknown), "sleep");
         assert_eq!(call(S, 61, Unknown), "wait");
-        assert_eq!([Pipe, Socket, Stored, Device, Anonymous, Unknown].map(|file| call(S, 0, file)), [
-            "pipe",
-            "socket-read",
-            "file",
-            "device",
-            "event-file",
-            "other"
-        ]);
+        assert_eq!(
+            [Pipe, Socket, Stored, Device, Anonymous, Unknown].map(|file| call(S, 0, file)),
+            ["pipe", "socket-read", "file", "device", "event-file", "other"]
+        );
         assert_eq!([Pipe, Socket].map(|file| call(S, 1, file)), ["pipe", "socket-write"]);
         assert_eq!(call(S, 100_000, Unknown), "other");
     }

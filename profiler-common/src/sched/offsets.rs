@@ -21,6 +21,12 @@ pub struct SchedOffsets {
     pub run_delay: u32,
     /// `task_struct.comm`.
     pub comm: u32,
+    /// `task_struct.exit_state`.
+    pub exit_state: u32,
+    /// `task_struct.on_cpu`.
+    pub on_cpu: u32,
+    /// `task_struct.on_rq`.
+    pub on_rq: u32,
     /// `task_struct.files`.
     pub files: u32,
     /// `files_struct.fdt`.
@@ -41,7 +47,7 @@ pub struct SchedOffsets {
     pub thread_status: u32,
 }
 
-const _: () = assert!(size_of::<SchedOffsets>() == 17 * 4);
+const _: () = assert!(size_of::<SchedOffsets>() == 20 * 4);
 
 impl SchedOffsets {
     /// Nothing known: the programs that need them are not loaded.
@@ -54,6 +60,9 @@ impl SchedOffsets {
         nivcsw: 0,
         run_delay: 0,
         comm: 0,
+        exit_state: 0,
+        on_cpu: 0,
+        on_rq: 0,
         files: 0,
         fdt: 0,
         max_fds: 0,

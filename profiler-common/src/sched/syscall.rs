@@ -91,10 +91,37 @@ const fn x86_64(number: u32) -> Class {
         // extended attributes, io_getevents, io_submit, getdents64, fadvise64, utimes, openat ... faccessat,
         // sync_file_range, utimensat, fallocate, file handles, syncfs, renameat2, execveat, copy_file_range, statx,
         // io_pgetevents
-        2..=6 | 8 | 21 | 26 | 59 | 74..=94 | 132 | 133 | 137 | 138 | 162 | 165 | 166 | 187..=199 | 208 | 209 | 217
-        | 221 | 235 | 257..=269 | 277 | 280 | 285 | 303 | 304 | 306 | 316 | 322 | 326 | 332 | 333 => {
-            Class::Waits(Cause::File)
-        }
+        2..=6
+        | 8
+        | 21
+        | 26
+        | 59
+        | 74..=94
+        | 132
+        | 133
+        | 137
+        | 138
+        | 162
+        | 165
+        | 166
+        | 187..=199
+        | 208
+        | 209
+        | 217
+        | 221
+        | 235
+        | 257..=269
+        | 277
+        | 280
+        | 285
+        | 303
+        | 304
+        | 306
+        | 316
+        | 322
+        | 326
+        | 332
+        | 333 => Class::Waits(Cause::File),
         number => generic(number),
     }
 }
@@ -125,8 +152,27 @@ const fn aarch64(number: u32) -> Class {
         // io_submit, io_getevents, extended attributes, getcwd, mknodat ... mount, statfs ... fchdir, fchmod ... close,
         // getdents64, lseek, readlinkat ... sync_file_range, utimensat, readahead, execve, fadvise64, msync, file
         // handles, syncfs, renameat2, execveat, copy_file_range, statx, io_pgetevents
-        2 | 4..=17 | 33..=40 | 43..=50 | 52..=57 | 61 | 62 | 78..=84 | 88 | 213 | 221 | 223 | 227 | 264 | 265 | 267
-        | 276 | 281 | 285 | 291 | 292 => Class::Waits(Cause::File),
+        2
+        | 4..=17
+        | 33..=40
+        | 43..=50
+        | 52..=57
+        | 61
+        | 62
+        | 78..=84
+        | 88
+        | 213
+        | 221
+        | 223
+        | 227
+        | 264
+        | 265
+        | 267
+        | 276
+        | 281
+        | 285
+        | 291
+        | 292 => Class::Waits(Cause::File),
         number => generic(number),
     }
 }
@@ -155,8 +201,18 @@ mod tests {
     #[test]
     fn calls_mean_the_same_on_both_architectures() {
         // read, write, futex, ppoll, accept, nanosleep, wait4, fsync, mmap, and a shared number.
-        let pairs =
-            [(0, 63), (1, 64), (202, 98), (271, 73), (43, 202), (35, 101), (61, 260), (74, 82), (9, 222), (426, 426)];
+        let pairs = [
+            (0, 63),
+            (1, 64),
+            (202, 98),
+            (271, 73),
+            (43, 202),
+            (35, 101),
+            (61, 260),
+            (74, 82),
+            (9, 222),
+            (426, 426),
+        ];
         for (x86, arm) in pairs {
             assert_eq!(Arch::X86_64.class(x86), Arch::Aarch64.class(arm), "{x86} {arm}");
         }

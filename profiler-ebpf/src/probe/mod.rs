@@ -3,4 +3,5 @@
 pub mod cpu;
 pub mod offcpu;
 pub mod process;
+pub mod sched;
 pub mod switches;

@@ -1,4 +1,4 @@
 //! Tasks as the scheduler's tracepoints hand them over: why one is blocked.
 
 pub mod blocked;
-mod member;
+pub mod member;

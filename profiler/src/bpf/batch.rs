@@ -1,4 +1,5 @@
-//! Draining a hash map in few system calls: `BPF_MAP_LOOKUP_AND_DELETE_BATCH` (Linux 5.6), which aya does not wrap.
+//! Reading or draining a hash map in few system calls: `BPF_MAP_LOOKUP_BATCH` and `BPF_MAP_LOOKUP_AND_DELETE_BATCH`
+//! (Linux 5.6), which aya does not wrap.
 
 use std::{
     io,
@@ -11,6 +12,7 @@ use aya::Pod;
 use super::BpfError;
 
 /// `enum bpf_cmd`, include/uapi/linux/bpf.h.
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_LOOKUP_AND_DELETE_BATCH: libc::c_long = 25;
 
 /// Entries asked for in one call, at first; doubled when the kernel says that one bucket holds more.
@@ -40,6 +42,25 @@ const _: () = assert!(size_of::<BatchAttr>() == 56);
 pub fn drain<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
     name: &'static str,
+    each: impl FnMut(&K, &V),
+) -> Result<(), BpfError> {
+    walk(map, (BPF_MAP_LOOKUP_AND_DELETE_BATCH, "BPF_MAP_LOOKUP_AND_DELETE_BATCH"), name, each)
+}
+
+/// Reads every entry of a hash map and leaves it there. An entry may be changed while it is copied; entries that are
+/// inserted or removed meanwhile may or may not be seen.
+pub fn read<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    name: &'static str,
+    each: impl FnMut(&K, &V),
+) -> Result<(), BpfError> {
+    walk(map, (BPF_MAP_LOOKUP_BATCH, "BPF_MAP_LOOKUP_BATCH"), name, each)
+}
+
+fn walk<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    (command, command_name): (libc::c_long, &'static str),
+    name: &'static str,
     mut each: impl FnMut(&K, &V),
 ) -> Result<(), BpfError> {
     let mut capacity = BATCH;
@@ -59,14 +80,7 @@ pub fn drain<K: Pod, V: Pod>(
         };
         // SAFETY: attr is a valid bpf_attr of the given size, and its pointers are to buffers of `count` entries of the
         // map's key and value size (K and V are what the map was made with) that outlive the call.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                BPF_MAP_LOOKUP_AND_DELETE_BATCH,
-                &raw mut attr,
-                size_of::<BatchAttr>(),
-            )
-        };
+        let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr, size_of::<BatchAttr>()) };
         let errno = if result < 0 { io::Error::last_os_error().raw_os_error().unwrap_or(0) } else { 0 };
         match errno {
             0 | libc::ENOENT => {}
@@ -80,7 +94,7 @@ pub fn drain<K: Pod, V: Pod>(
             libc::EINTR => continue,
             _ => {
                 let source = io::Error::from_raw_os_error(errno);
-                return Err(BpfError::Call { command: "BPF_MAP_LOOKUP_AND_DELETE_BATCH", map: name, source });
+                return Err(BpfError::Call { command: command_name, map: name, source });
             }
         }
         let count = (attr.count as usize).min(capacity);

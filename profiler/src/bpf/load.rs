@@ -1,11 +1,17 @@
 //! Loading the embedded object with the maps sized for this run and its read-only globals filled in.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::{
+    io::{self, Read as _},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+};
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Btf, Ebpf, EbpfLoader,
     maps::{MapData, ProgramArray},
-    programs::{Program, ProgramError, ProgramFd, RawTracePoint, raw_trace_point::RawTracePointLink},
+    programs::{
+        BtfTracePoint, Iter, Program, ProgramError, ProgramFd, RawTracePoint,
+        raw_trace_point::RawTracePointLink, tp_btf::BtfTracePointLink,
+    },
 };
 use aya_log::EbpfLogger;
 use profiler_common::{
@@ -37,6 +43,18 @@ const REQUEST_RING: u32 = 64 * 1024;
 /// Size of the log's ring buffer while it is used.
 const LOG_RING: u32 = 128 * 1024;
 
+/// Size of the ring of ended threads' accounts (`profiler-ebpf/src/probe/sched.rs`).
+const ENDED_RING: u32 = 1024 * 1024;
+
+/// What a run that accounts threads sets before load.
+#[derive(Clone, Copy)]
+pub struct SchedOptions {
+    /// Offsets from the kernel's BTF.
+    pub offsets: SchedOffsets,
+    /// Threads that can be accounted at a time.
+    pub threads: u32,
+}
+
 /// What a run sets before load.
 #[derive(Clone, Copy)]
 pub struct LoadOptions {
@@ -54,6 +72,8 @@ pub struct LoadOptions {
     pub waits: Option<(WaitConfig, SchedOffsets)>,
     /// The event whose hits are counted (`Samples::seen`).
     pub seen: What,
+    /// Account threads.
+    pub sched: Option<SchedOptions>,
     /// Compile the kernel side's diagnostics in (`--log-level debug`).
     pub log: bool,
 }
@@ -66,32 +86,43 @@ pub struct Kernel {
 }
 
 /// A program's attachment. Dropped, the program is detached.
-pub struct Attached(#[expect(dead_code, reason = "held for its end")] RawTracePointLink);
+pub enum Attached {
+    /// To a raw tracepoint.
+    Raw(RawTracePointLink),
+    /// To a tracepoint with types.
+    Typed(BtfTracePointLink),
+}
 
 impl Kernel {
     /// Creates the maps and relocates the programs; loads none of them yet.
     pub fn load(options: &LoadOptions) -> Result<Self, BpfError> {
         let log_level = u8::from(options.log) * log::Level::Debug as u8;
         let targets = if options.filter.by_process != 0 { MAX_TARGETS } else { 1 };
-        let (wait_config, sched_offsets) =
+        let (wait_config, wait_offsets) =
             options.waits.unwrap_or((WaitConfig::default(), SchedOffsets::UNKNOWN));
         let waits = if options.waits.is_some() { MAX_WAITS as u32 } else { 1 };
         let for_unwinding = |entries: u32, otherwise: u32| if options.unwind { entries } else { otherwise };
+        let (sched_offsets, threads, ended) = match &options.sched {
+            Some(sched) => (sched.offsets, sched.threads, ENDED_RING),
+            None => (wait_offsets, 1, SMALLEST_RING),
+        };
         let mut ebpf = EbpfLoader::new()
             .override_global("FILTER", &options.filter, true)
             .override_global("TASK_OFFSETS", &options.offsets, true)
+            .override_global("SCHED_OFFSETS", &sched_offsets, true)
             .override_global("HELPERS", &options.helpers, true)
             .override_global("STACK_LIMIT", &options.stack_limit, true)
             .override_global("UNWIND", &u32::from(options.unwind), true)
             .override_global("SEEN_WHAT", &(options.seen as u32), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .override_global("WAIT_CONFIG", &wait_config, true)
-            .override_global("SCHED_OFFSETS", &sched_offsets, true)
             .map_max_entries("TARGETS", targets)
             .map_max_entries("WAITS", waits)
             .map_max_entries("MODULES", for_unwinding(MAX_MODULES as u32, 1))
             .map_max_entries("PROCESSES", for_unwinding(MAX_PROCESSES as u32, 1))
             .map_max_entries("REQUESTS", for_unwinding(REQUEST_RING, SMALLEST_RING))
+            .map_max_entries("THREADS", threads)
+            .map_max_entries("ENDED", ended)
             .map_max_entries("AYA_LOGS", if options.log { LOG_RING } else { SMALLEST_RING })
             .load(OBJECT)
             .map_err(|source| BpfError::Object(Box::new(source)))?;
@@ -121,7 +152,45 @@ impl Kernel {
     pub fn attach(&mut self, program: &'static str, tracepoint: &str) -> Result<Attached, BpfError> {
         let raw = self.raw_tracepoint(program)?;
         let link = raw.attach(tracepoint).map_err(failed(program))?;
-        Ok(Attached(raw.take_link(link).map_err(failed(program))?))
+        Ok(Attached::Raw(raw.take_link(link).map_err(failed(program))?))
+    }
+
+    /// Loads a program of a tracepoint with types. `btf`: the kernel's.
+    pub fn load_typed(&mut self, program: &'static str, tracepoint: &str, btf: &Btf) -> Result<(), BpfError> {
+        self.typed_tracepoint(program)?.load(tracepoint, btf).map_err(failed(program))
+    }
+
+    /// Attaches such a program until what is returned is dropped. Programs may then still be running.
+    pub fn attach_typed(&mut self, program: &'static str) -> Result<Attached, BpfError> {
+        let typed = self.typed_tracepoint(program)?;
+        let link = typed.attach().map_err(failed(program))?;
+        Ok(Attached::Typed(typed.take_link(link).map_err(failed(program))?))
+    }
+
+    fn typed_tracepoint(&mut self, program: &'static str) -> Result<&mut BtfTracePoint, BpfError> {
+        let found = self.ebpf.program_mut(program).ok_or(BpfError::Missing(program))?;
+        found.try_into().map_err(failed(program))
+    }
+
+    /// Loads a program that iterates over tasks. `btf`: the kernel's.
+    pub fn load_iterator(&mut self, program: &'static str, btf: &Btf) -> Result<(), BpfError> {
+        let found = self.ebpf.program_mut(program).ok_or(BpfError::Missing(program))?;
+        let iterator: &mut Iter = found.try_into().map_err(failed(program))?;
+        iterator.load("task", btf).map_err(failed(program))
+    }
+
+    /// Runs such a program once over all tasks.
+    pub fn iterate(&mut self, program: &'static str) -> Result<(), BpfError> {
+        let found = self.ebpf.program_mut(program).ok_or(BpfError::Missing(program))?;
+        let iterator: &mut Iter = found.try_into().map_err(failed(program))?;
+        let link = iterator.attach().map_err(failed(program))?;
+        let link = iterator.take_link(link).map_err(failed(program))?;
+        let read = || -> io::Result<()> {
+            let mut file = link.into_file().map_err(io::Error::other)?;
+            // The program writes nothing: the end of the file is the end of the tasks.
+            file.read_to_end(&mut Vec::new()).map(drop)
+        };
+        read().map_err(|source| BpfError::Call { command: "BPF_ITER_CREATE", map: program, source })
     }
 
     fn raw_tracepoint(&mut self, program: &'static str) -> Result<&mut RawTracePoint, BpfError> {

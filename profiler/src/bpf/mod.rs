@@ -2,6 +2,7 @@
 //!
 //! Knows maps and programs by name, not what a probe means by them: that is `probe`.
 
+pub mod accounts;
 pub mod arena;
 pub mod batch;
 pub mod generation;

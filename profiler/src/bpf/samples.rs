@@ -165,7 +165,7 @@ impl Samples {
 
     /// The kernel side's loss counters.
     pub fn losses(&self) -> Result<Vec<(Loss, u64)>, BpfError> {
-        Loss::ALL.into_iter().map(|loss| Ok((loss, self.losses.sum(loss as u32)?))).collect()
+        Loss::SAMPLING.iter().map(|&loss| Ok((loss, self.losses.sum(loss as u32)?))).collect()
     }
 
     /// Kernel memory of the generations, bytes.

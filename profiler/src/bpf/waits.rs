@@ -112,7 +112,8 @@ mod tests {
         let empty: Wait = unsafe { std::mem::zeroed() };
         let (state, comm) = (State::Blocked as u32, [b'x'; 16]);
         let (since_ns, left_ns, detail_number) = (100, 90, detail.0);
-        let wait = Wait { incarnation: 7, since_ns, left_ns, pid: 3, state, detail: detail_number, comm, ..empty };
+        let wait =
+            Wait { incarnation: 7, since_ns, left_ns, pid: 3, state, detail: detail_number, comm, ..empty };
         let (key, value) = unfinished(4, &wait, 350, |_, _| None).unwrap();
         assert_eq!((key.pid, key.tid, key.incarnation), (3, 4, 7));
         assert_eq!((key.what, key.detail), (What::Blocked as u32, detail.unfinished().0));

@@ -4,7 +4,12 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{doctor, report::ReportArgs, unwind_table::UnwindTableArgs};
+use super::{
+    doctor,
+    report::ReportArgs,
+    sched::{CpuArgs, SchedArgs},
+    unwind_table::UnwindTableArgs,
+};
 use crate::probe::PROBES;
 
 /// Explains where the time of a Linux host and of its processes goes, with eBPF: nothing is loaded into the target,
@@ -51,6 +56,10 @@ pub enum Command {
     Record(RecordArgs),
     /// Show a recording as text, flamegraph, folded stacks or JSON.
     Report(ReportArgs),
+    /// Account where the time of threads goes: on the CPU, waiting for one, blocked and by what. Exact, not sampled.
+    Sched(SchedArgs),
+    /// Show what each CPU does, how long threads wait for one, and how long they stay on it.
+    Cpu(CpuArgs),
     /// Tell what works on this machine and, if something does not, why and what mends it.
     Doctor(doctor::Options),
     /// Make the unwind tables of files as a recording does, and tell what is in them and what it took.
@@ -191,7 +200,8 @@ fn parse_time(text: &str) -> Result<std::time::Duration, String> {
     Ok(std::time::Duration::from_secs_f64(number * scale))
 }
 
-fn parse_seconds(text: &str) -> Result<std::time::Duration, String> {
+/// A number of seconds, with a fraction.
+pub fn parse_seconds(text: &str) -> Result<std::time::Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is not a number of seconds"))?;
     // A year: beyond it the number is a mistake.
     if !(0.001..=366.0 * 86400.0).contains(&seconds) {

@@ -7,6 +7,7 @@
 pub mod explain;
 pub mod facts;
 mod rows;
+mod sched;
 mod text;
 mod walk;
 

@@ -17,7 +17,13 @@ pub fn session(error: &SessionError) -> Failure {
         SessionError::Probe(ProbeError::Sampler { source, .. }) | SessionError::Sideband(source) => {
             (Op::PerfEventOpen, source.raw_os_error())
         }
-        SessionError::Host { .. } | SessionError::Unwinding(_) | SessionError::NoEvent => {
+        SessionError::Probe(ProbeError::KernelTypes(_)) => {
+            return Failure::new(Exit::Unsupported, error).mend("see `profiler doctor`, line `btf`");
+        }
+        SessionError::Host { .. }
+        | SessionError::Unwinding(_)
+        | SessionError::Ring(_)
+        | SessionError::NoEvent => {
             return Failure::new(Exit::Failure, error);
         }
         SessionError::NoTables(_) => {

@@ -8,4 +8,5 @@ pub mod explain;
 pub mod generate;
 pub mod record;
 pub mod report;
+pub mod sched;
 pub mod unwind_table;

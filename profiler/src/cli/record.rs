@@ -253,7 +253,7 @@ fn render_options(args: &RecordArgs) -> RenderOptions {
 }
 
 /// Completes at the first SIGINT or SIGTERM, or SIGHUP (a closed terminal) unless it is ignored as nohup(1) does.
-fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     let failed = |error| Failure::new(Exit::Failure, format!("cannot handle signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -284,13 +284,13 @@ fn is_ignored(signal: i32) -> bool {
 }
 
 /// From here on Ctrl-C ends the process at once, as if it had never been handled: a shell sees 130.
-fn abort_on_second_signal() {
+pub(super) fn abort_on_second_signal() {
     // SAFETY: sets a default disposition; no handler of ours runs any more for this signal.
     unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
 }
 
 /// Completes when the command has ended; never without a command.
-async fn command_end(command: Option<&RunningCommand>) {
+pub(super) async fn command_end(command: Option<&RunningCommand>) {
     if let Some(fd) = command.and_then(|command| command.pidfd().ok()) {
         // SAFETY: an OwnedFd keeps its one descriptor open until it is dropped.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
@@ -304,7 +304,7 @@ async fn command_end(command: Option<&RunningCommand>) {
 }
 
 /// The command's status, once it has ended. A command that outlives the recording was asked to end.
-fn end_command(mut command: RunningCommand, stop: Stop) -> Result<Option<ExitStatus>, Failure> {
+pub(super) fn end_command(mut command: RunningCommand, stop: Stop) -> Result<Option<ExitStatus>, Failure> {
     let failed = |error| Failure::new(Exit::Failure, format!("cannot wait for the command: {error}"));
     if matches!(stop, Stop::CommandEnded | Stop::TargetsGone) {
         return command.wait().map(Some).map_err(failed);

@@ -10,6 +10,7 @@ pub mod meta;
 pub mod name;
 pub mod profile;
 pub mod reason;
+pub mod sched;
 
 pub use cost::Cost;
 pub use event::{SampleType, Unit};

@@ -2,10 +2,11 @@
 //!
 //! One module per probe under the name it has in `profiler-ebpf/src/probe` and `profiler-common/src/probe`. [`PROBES`]
 //! drives the command line's help, `doctor`, `list` and the README's table. A probe never formats and names no symbols.
-//! All of them count samples by stack ([`crate::bpf::samples`]).
+//! Those in [`PROBES`] count samples by stack ([`crate::bpf::samples`]) and are what `record` records; [`sched`] accounts.
 
 pub mod cpu;
 pub mod offcpu;
+pub mod sched;
 pub mod switches;
 
 use std::io;
@@ -128,6 +129,9 @@ pub enum ProbeError {
     /// eBPF side.
     #[error(transparent)]
     Bpf(#[from] BpfError),
+    /// The types of the running kernel, which typed tracepoints are found by.
+    #[error("cannot read the kernel's BTF: {0}")]
+    KernelTypes(String),
     /// perf_event_open(2) or its ioctls.
     #[error("cannot sample at {frequency_hz} Hz: {source}")]
     Sampler {

@@ -11,6 +11,7 @@ mod golden;
 pub mod json;
 pub mod output;
 pub mod pprof;
+pub mod sched;
 pub mod svg;
 mod tally;
 pub mod text;

@@ -46,6 +46,7 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
             unwind,
             waits: options.waits,
             seen: seen(&options.events),
+            sched: None,
             log: options.log,
         })
     };

@@ -13,6 +13,7 @@ mod label;
 mod load;
 mod pace;
 mod recording;
+pub mod sched;
 mod unwinding;
 
 use std::{path::PathBuf, time::Duration};
@@ -101,6 +102,9 @@ pub enum SessionError {
     /// The stream of process events.
     #[error("cannot open perf's stream of process events: {0}")]
     Sideband(#[source] std::io::Error),
+    /// The ring of accounts of ended threads.
+    #[error("cannot wait for the ring of ended threads: {0}")]
+    Ring(#[source] std::io::Error),
     /// What keeps the kernel side supplied with unwind tables.
     #[error("cannot walk stacks by unwind tables: {0}")]
     Unwinding(#[source] std::io::Error),

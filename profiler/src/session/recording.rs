@@ -400,7 +400,8 @@ fn build_options(options: &RecordOptions) -> BuildOptions {
     BuildOptions { columns: types.map(column).collect(), idle: options.idle }
 }
 
-async fn at(deadline: Option<Instant>) {
+/// Completes then; never without a time.
+pub async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,

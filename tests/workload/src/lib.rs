@@ -107,6 +107,8 @@ const RECIPES: &[Recipe] = &[
     bare("bare-cpp", "split.cpp", Language::Cpp, &["-std=c++17"]),
     bare("bare-rust", "split.rs", Language::Rust, &["--edition=2024", "-O"]),
     bare("switches", "switches.c", Language::C, &[]),
+    c("storm", "storm.c", &[]),
+    bare("sched", "sched.c", Language::C, &["-pthread"]),
     c("switches-fp", "switches.c", &[]),
     bare("waits", "waits.c", Language::C, &["-pthread"]),
     bare("ping_pong", "ping_pong.c", Language::C, &[]),

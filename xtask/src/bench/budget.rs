@@ -1,6 +1,6 @@
 //! What the profiler may cost, and whether it keeps to it.
 
-use super::{Samples, loading::Loading, page, stats};
+use super::{Samples, loading::Loading, page, stats, storm::Storm};
 use crate::process::Failure;
 
 /// What a long recording used.
@@ -38,6 +38,8 @@ pub struct Measurements<'a> {
     pub browser: Option<&'a Long>,
     /// Making unwind tables.
     pub loading: &'a Loading,
+    /// Accounting of switches.
+    pub storm: &'a Storm,
 }
 
 /// The budgets with what was measured.
@@ -55,6 +57,7 @@ pub fn of(measured: &Measurements<'_>) -> Vec<Budget> {
     ];
     budgets.extend(of_cpu(measured));
     budgets.extend(of_tables(measured.loading));
+    budgets.extend(of_accounting(measured.storm));
     budgets
 }
 
@@ -84,6 +87,15 @@ fn of_tables(loading: &Loading) -> [Budget; 4] {
         budget("tables of libjvm and libc, from the cache", "s", 0.05, java.and_then(|s| s.cached_s())),
         budget("table of a browser's library, cold", "s", 3.0, browser.and_then(|s| s.cold_s())),
         budget("peak RSS, making tables", "MiB", 150.0, stats::largest(&rss)),
+    ]
+}
+
+fn of_accounting(storm: &Storm) -> [Budget; 3] {
+    [
+        // What a histogram of run-queue latency alone takes elsewhere.
+        budget("accounting, added to a round trip of switches", "ns", 1831.0, storm.added_ns()),
+        budget("accounting, RSS", "MiB", 30.0, storm.rss_mib()),
+        budget("accounting, Ctrl-C to end", "s", 0.3, storm.exit_s()),
     ]
 }
 

@@ -5,7 +5,8 @@
 //! machine meets all alike; a run of nothing that takes a profiler's place tells the noise. Medians are shown. The
 //! tables go to docs/performance.md.
 //!
-//! The walk of user stacks ([`walk`]) and the making of unwind tables ([`loading`]) are measured apart.
+//! The walk of user stacks ([`walk`]), the making of unwind tables ([`loading`]) and the accounting of switches
+//! ([`storm`]) are measured apart.
 
 mod budget;
 mod child;
@@ -14,6 +15,7 @@ mod loading;
 mod own;
 mod page;
 mod stats;
+mod storm;
 mod tools;
 mod walk;
 
@@ -132,12 +134,14 @@ impl<'a> Bench<'a> {
         let long = self.long_runs(&tools)?;
         let walk = walk::measure(self.directory, self.cpus, self.extent.rounds, self.extent.walk)?;
         let loading = loading::measure(self.extent.rounds)?;
+        let storm = storm::measure(self.directory, self.extent.rounds)?;
         let budgets = budget::of(&budget::Measurements {
             counting: &samples[0],
             warm: &long.warm[0],
             cold: &long.cold,
             browser: long.browser.as_ref(),
             loading: &loading,
+            storm: &storm,
         });
         text.push('\n');
         text.push_str(&budget::table(&budgets));
@@ -145,6 +149,7 @@ impl<'a> Bench<'a> {
         text.push_str(&self.compilations(&tools, &long.warm));
         text.push_str(&walk.table());
         text.push_str(&loading.table());
+        text.push_str(&storm.table());
         for name in missing {
             text.push_str(&format!("\nNot measured: {name}, which was not installed or did not run.\n"));
         }

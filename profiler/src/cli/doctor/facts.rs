@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::walk::{self, Walk};
+use super::{
+    sched,
+    walk::{self, Walk},
+};
 use crate::host::{
     bpf::{self, Map, Program},
     btf,
@@ -108,6 +111,8 @@ pub struct Tried {
     pub other_features: Vec<(&'static str, Try)>,
     /// The walk of user stacks by unwind tables; the reason in words if not.
     pub walk: Result<Walk, String>,
+    /// The accounting of threads; what is missing of it, or the reason in words if it cannot be done.
+    pub sched: Result<Vec<String>, String>,
 }
 
 impl Tried {
@@ -145,6 +150,7 @@ impl Tried {
             features: FEATURES.iter().map(|spec| (spec.feature, spec.feature.detect(first_cpu))).collect(),
             other_features: OTHERS.iter().map(|other| (other.name, (other.detect)())).collect(),
             walk: walk::attempt(btf_path),
+            sched: sched::attempt(btf_path),
         }
     }
 

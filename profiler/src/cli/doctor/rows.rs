@@ -31,6 +31,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
         process_events,
         btf,
         unwind_tables,
+        scheduler,
         children,
         perf_paranoid,
         sample_rate,
@@ -236,6 +237,22 @@ fn unwind_tables(facts: &Facts) -> Check {
             "needs the kernel's type information, see line `btf`: stacks are walked by frame pointers",
         ),
         Err(reason) => check.not(Degraded, format!("{reason}: user stacks are walked by frame pointers")),
+    }
+}
+
+fn scheduler(facts: &Facts) -> Check {
+    let check = works(
+        "scheduler",
+        "`profiler sched` and `profiler cpu`",
+        "threads are accounted at each switch and wake-up, CPUs at each interrupt",
+    );
+    match &facts.tried.sched {
+        Ok(missing) if missing.is_empty() => check,
+        Ok(missing) => check.not(Degraded, missing.join("; ")),
+        Err(_) if facts.tried.task_offsets.is_err() => {
+            check.not(Unavailable, "needs the kernel's type information: see line `btf`")
+        }
+        Err(reason) => check.not(Unavailable, reason.clone()),
     }
 }
 

@@ -75,6 +75,7 @@ fn good() -> Facts {
             features: FEATURES.iter().map(|spec| (spec.feature, Ok(()))).collect(),
             other_features: vec![("bpf-loop", Ok(())), ("sock_send_length", Err(Errno::NOENT))],
             walk: Ok(Walk { rows: 40_000, table_us: 9_300 }),
+            sched: Ok(Vec::new()),
         },
         tracefs: Some(("/sys/kernel/tracing".into(), true)),
         bpffs: Some("/sys/fs/bpf".into()),

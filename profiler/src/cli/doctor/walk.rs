@@ -39,6 +39,7 @@ pub fn attempt(btf_path: &Path) -> Result<Walk, String> {
         unwind: true,
         waits: None,
         seen: What::Tick,
+        sched: None,
         log: false,
     };
     let mut kernel = Kernel::load(&options).map_err(|error| error.to_string())?;

@@ -159,7 +159,11 @@ fn find(path: &Path, structure: &str, members: &[&str]) -> Result<(u32, Vec<Opti
 }
 
 /// The place of each name among the members of `start` and of the anonymous aggregates inside it.
-fn collect(walker: &mut Walker, start: Aggregate, names: &[Vec<u32>]) -> Result<Vec<Option<Place>>, BtfError> {
+fn collect(
+    walker: &mut Walker,
+    start: Aggregate,
+    names: &[Vec<u32>],
+) -> Result<Vec<Option<Place>>, BtfError> {
     let mut found = vec![None; names.len()];
     let mut level = vec![(0u32, start)];
     for _ in 0..MAX_DEPTH {

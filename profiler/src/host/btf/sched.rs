@@ -12,10 +12,19 @@ use super::{BtfError, member_offsets, single_bit, size_and_offsets};
 /// [`BtfError`]. There is no accounting then.
 pub fn sched_offsets(path: &Path) -> Result<SchedOffsets, BtfError> {
     // `state` became `__state` in Linux 5.14 (2f064a59a11f).
-    let [state, nvcsw, nivcsw, comm, files] = member_offsets(
+    let [state, nvcsw, nivcsw, comm, exit_state, on_cpu, on_rq, files] = member_offsets(
         path,
         "task_struct",
-        [&["__state", "state"], &["nvcsw"], &["nivcsw"], &["comm"], &["files"]],
+        [
+            &["__state", "state"],
+            &["nvcsw"],
+            &["nivcsw"],
+            &["comm"],
+            &["exit_state"],
+            &["on_cpu"],
+            &["on_rq"],
+            &["files"],
+        ],
     )?;
     let (in_iowait, in_iowait_mask) = single_bit(path, "task_struct", "in_iowait")?;
     let [fdt] = member_offsets(path, "files_struct", [&["fdt"]])?;
@@ -32,6 +41,9 @@ pub fn sched_offsets(path: &Path) -> Result<SchedOffsets, BtfError> {
         nivcsw,
         run_delay: run_delay(path)?,
         comm,
+        exit_state,
+        on_cpu,
+        on_rq,
         files,
         fdt,
         max_fds,

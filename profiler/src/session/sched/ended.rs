@@ -1,0 +1,82 @@
+//! Accounts of threads that have ended: kept one by one up to a number, beyond it in one sum, so that memory is bounded
+//! however many threads come and go.
+
+use super::account::{Account, Sum};
+use crate::model::sched::Row;
+
+/// Accounts kept one by one, some 300 bytes each.
+const MAX_KEPT: usize = 32_768;
+
+/// The name of the row of all that are not.
+const MERGED_NAME: &[u8; 16] = b"[ended]\0\0\0\0\0\0\0\0\0";
+
+/// The accounts.
+#[derive(Default)]
+pub struct Ended {
+    kept: Vec<Account>,
+    /// Those of the current interval begin here.
+    interval: usize,
+    /// Those of the current interval that went into the sum.
+    interval_merged: Vec<Account>,
+    sum: Sum,
+    merged: u64,
+}
+
+impl Ended {
+    /// Adds one.
+    pub fn push(&mut self, account: Account) {
+        if self.kept.len() < MAX_KEPT {
+            self.kept.push(account);
+            return;
+        }
+        self.sum.add(&account);
+        self.merged += 1;
+        if self.interval_merged.len() < MAX_KEPT {
+            self.interval_merged.push(account);
+        }
+    }
+
+    /// Those that ended in the current interval; of what is in the sum, at most as many as are kept one by one.
+    pub fn of_interval(&self) -> impl Iterator<Item = &Account> {
+        self.kept.iter().skip(self.interval).chain(&self.interval_merged)
+    }
+
+    /// Begins the next interval.
+    pub fn begin_interval(&mut self) {
+        self.interval = self.kept.len();
+        self.interval_merged.clear();
+    }
+
+    /// How many are not kept one by one.
+    pub const fn merged(&self) -> u64 {
+        self.merged
+    }
+
+    /// Moves those that are kept one by one behind others; gives the row of the rest, if there is a rest.
+    pub fn drain_into(&mut self, accounts: &mut Vec<Account>) -> Option<Row> {
+        accounts.append(&mut self.kept);
+        (self.merged != 0).then(|| std::mem::take(&mut self.sum).row(None, None, MERGED_NAME))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_bounded_and_nothing_vanishes() {
+        let mut ended = Ended::default();
+        for _ in 0..MAX_KEPT + 10 {
+            ended.push(Account::default());
+        }
+        assert_eq!((ended.merged(), ended.of_interval().count()), (10, MAX_KEPT + 10));
+        ended.begin_interval();
+        assert_eq!(ended.of_interval().count(), 0);
+        let mut accounts = Vec::new();
+        let row = ended.drain_into(&mut accounts).unwrap();
+        assert_eq!(
+            (accounts.len(), row.threads, row.pid, row.comm.as_str()),
+            (MAX_KEPT, 10, None, "[ended]")
+        );
+    }
+}

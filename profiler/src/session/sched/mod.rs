@@ -1,0 +1,373 @@
+//! Accounting from attach to rows: threads and CPUs, for the whole run and for each interval.
+//!
+//! Order of the start: programs, targets, then the gate is opened and the threads that exist are put in; only then a
+//! stopped command is released. At the end the gate is closed before anything is read.
+
+mod account;
+mod cpus;
+mod ended;
+mod own;
+
+use std::{collections::HashMap, path::PathBuf, time::Duration};
+
+use profiler_common::{
+    filter::FilterConfig,
+    probe::sched::{Cpu, KEPT},
+    sample::What,
+    sched::offsets::SchedOffsets,
+    task::{TASK_PT_REGS, TaskOffsets},
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::{Instant, sleep_until},
+};
+
+use super::{SessionError, Stop, facts::unix_ns};
+use crate::{
+    bpf::{
+        accounts,
+        load::{self, Kernel, LoadOptions},
+        stats::RunTime,
+        targets::Targets,
+    },
+    host::{
+        cpu_times::{self, CpuTimes},
+        cpus as host_cpus,
+        features::Feature,
+        kernel_stack,
+    },
+    model::{
+        Cost, Losses,
+        sched::{Accounts, Span},
+    },
+    perf::clock::monotonic_ns,
+    probe::sched::SchedProbe,
+};
+use account::{Account, rows};
+use ended::Ended;
+
+/// How often ended threads are taken out of the ring.
+const TAKE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Threads that can be accounted at a time: twice as many as there are, within these bounds.
+const THREADS: std::ops::RangeInclusive<u64> = 16_384..=262_144;
+
+/// What to account.
+#[derive(Clone, Debug)]
+pub struct AccountOptions {
+    /// The event's name in reports.
+    pub event: &'static str,
+    /// Stop after this time.
+    pub duration: Option<Duration>,
+    /// Give what happened in each such time too.
+    pub interval: Option<Duration>,
+    /// In-kernel filter.
+    pub filter: FilterConfig,
+    /// Processes to begin with, if the filter is by process.
+    pub targets: Vec<u32>,
+    /// The target in words.
+    pub target_words: String,
+    /// Offsets from BTF.
+    pub offsets: TaskOffsets,
+    /// Offsets from BTF.
+    pub sched_offsets: SchedOffsets,
+    /// The BTF file.
+    pub btf: PathBuf,
+    /// Measure the run time of the eBPF programs, which adds to it.
+    pub ebpf_cost: bool,
+    /// Have the kernel side log.
+    pub log: bool,
+    /// The profiler's command line.
+    pub command_line: Vec<String>,
+    /// What was found out before that the reader should know.
+    pub notes: Vec<String>,
+}
+
+/// Key of a thread that stays the same while it executes programs: process id and start time.
+type ThreadKey = (u32, u64);
+
+/// Accounting in progress.
+pub struct Accounting<'a> {
+    options: &'a AccountOptions,
+    kernel: Kernel,
+    targets: Targets,
+    probe: SchedProbe,
+    ring: AsyncFd<accounts::Ended>,
+    ended: Ended,
+    start_ns: u64,
+    start_unix_ns: u64,
+    ticks_at_start: HashMap<u32, CpuTimes>,
+    last: Last,
+    torn: u64,
+    run_time: Option<RunTime>,
+    cost: Cost,
+    cpu_at_start: (u64, u64),
+    notes: Vec<String>,
+}
+
+/// The state at the end of the last interval.
+#[derive(Default)]
+struct Last {
+    number: u64,
+    end_ns: u64,
+    threads: HashMap<ThreadKey, Account>,
+    cpus: Vec<Cpu>,
+    ticks: HashMap<u32, CpuTimes>,
+}
+
+/// What was read at a moment.
+struct Moment {
+    end_ns: u64,
+    alive: Vec<Account>,
+    cpus: Vec<Cpu>,
+    ticks: HashMap<u32, CpuTimes>,
+}
+
+impl<'a> Accounting<'a> {
+    /// Attaches everything and starts. `begun_ns` is when the profiler was started (`CLOCK_MONOTONIC`).
+    pub fn start(options: &'a AccountOptions, begun_ns: u64) -> Result<Self, SessionError> {
+        let mut notes = options.notes.clone();
+        let (helpers, offsets) = registers(options, &mut notes);
+        let mut kernel = Kernel::load(&LoadOptions {
+            filter: options.filter,
+            offsets,
+            helpers,
+            stack_limit: 1,
+            unwind: false,
+            waits: None,
+            seen: What::Tick,
+            sched: Some(load::SchedOptions {
+                offsets: options.sched_offsets,
+                threads: own::threads(THREADS),
+            }),
+            log: options.log,
+        })?;
+        let mut targets = kernel.targets()?;
+        if options.filter.follow_children != 0 {
+            kernel.follow_children()?;
+        }
+        let (mut probe, ring) = SchedProbe::open(&mut kernel)?;
+        for &pid in &options.targets {
+            targets.add(pid)?;
+        }
+        let (run_time, note) = if options.ebpf_cost {
+            let (run_time, note) = RunTime::enable();
+            (Some(run_time), note)
+        } else {
+            (None, None)
+        };
+        notes.extend(note);
+        let start_ns = probe.enable(&mut kernel)?;
+        // Every CPU switches once: what it does is known from then on, and that of CPUs that stand still too.
+        own::visit(&host_cpus::online());
+        let ticks = own::ticks();
+        notes.extend(probe.notes().iter().cloned());
+        Ok(Self {
+            options,
+            kernel,
+            targets,
+            probe,
+            ring: watch(ring)?,
+            ended: Ended::default(),
+            start_ns,
+            start_unix_ns: unix_ns(),
+            ticks_at_start: ticks.clone(),
+            last: Last { end_ns: start_ns, ticks, ..Last::default() },
+            torn: 0,
+            run_time,
+            cost: Cost { start_ns: start_ns.saturating_sub(begun_ns), ..Cost::default() },
+            cpu_at_start: super::cost::cpu_ns(),
+            notes,
+        })
+    }
+
+    /// Adds processes that became targets between choosing and attaching (children of the first ones).
+    pub fn add_targets(&mut self, pids: &[u32]) -> Result<(), SessionError> {
+        for &pid in pids {
+            self.targets.add(pid)?;
+        }
+        Ok(())
+    }
+
+    /// Accounts until something ends it. `each` is given every interval.
+    pub async fn run<E: From<SessionError>>(
+        &mut self,
+        ended: impl Future<Output = Stop>,
+        mut each: impl FnMut(Span) -> Result<(), E>,
+    ) -> Result<Stop, E> {
+        let deadline = self.options.duration.map(|duration| Instant::now() + duration);
+        let mut interval_end = self.options.interval.map(|interval| Instant::now() + interval);
+        let mut take = Instant::now() + TAKE_INTERVAL;
+        tokio::pin!(ended);
+        loop {
+            tokio::select! {
+                stop = &mut ended => return Ok(stop),
+                () = super::recording::at(deadline) => return Ok(Stop::Duration),
+                ready = self.ring.readable() => {
+                    ready.map_err(SessionError::Ring)?.clear_ready();
+                    self.take_ended();
+                }
+                () = sleep_until(take) => {
+                    take = Instant::now() + TAKE_INTERVAL;
+                    self.take_ended();
+                    self.kernel.flush_log();
+                    if self.options.filter.by_process != 0
+                        && !self.targets.any_left().map_err(SessionError::from)?
+                    {
+                        return Ok(Stop::TargetsGone);
+                    }
+                }
+                () = super::recording::at(interval_end) => {
+                    interval_end = interval_end.zip(self.options.interval).map(|(end, interval)| end + interval);
+                    each(self.interval()?)?;
+                }
+            }
+        }
+    }
+
+    fn take_ended(&mut self) {
+        let cgroup = self.options.filter.cgroup_id != 0;
+        while let Some(thread) = self.ring.get_mut().take() {
+            let account = Account::close(&thread, &[], thread.since_ns);
+            if !cgroup || account.is_in_cgroup() {
+                self.ended.push(account);
+            }
+        }
+    }
+
+    /// Reads everything as it is at `end_ns`. The ring first: a thread that ends meanwhile is in the map no more, and
+    /// comes with the next moment.
+    fn moment(&mut self, end_ns: u64) -> Result<Moment, SessionError> {
+        self.take_ended();
+        let (cpus, torn) = self.probe.accounts.read_cpus(self.start_ns)?;
+        self.torn += torn;
+        let read = self.probe.accounts.read()?;
+        self.torn += read.torn;
+        let cgroup = self.options.filter.cgroup_id != 0;
+        let mut alive = Vec::with_capacity(read.threads.len());
+        for (_, thread) in &read.threads {
+            let account = Account::close(thread, &cpus, end_ns);
+            if cgroup && !account.is_in_cgroup() {
+                continue;
+            }
+            if thread.flags & KEPT != 0 {
+                self.ended.push(account);
+            } else {
+                alive.push(account);
+            }
+        }
+        let cpus = cpus.iter().map(|cpu| cpus::close(cpu, self.start_ns, end_ns)).collect();
+        Ok(Moment { end_ns, alive, cpus, ticks: own::ticks() })
+    }
+
+    /// What happened since the last interval.
+    fn interval(&mut self) -> Result<Span, SessionError> {
+        let moment = self.moment(monotonic_ns())?;
+        let accounts = self.since_last(&moment);
+        let (begin_ns, number) = (self.last.end_ns, self.last.number + 1);
+        let key = |account: &Account| (account.pid, account.start_ns);
+        let threads = moment.alive.into_iter().map(|account| (key(&account), account)).collect();
+        self.last = Last { number, end_ns: moment.end_ns, threads, cpus: moment.cpus, ticks: moment.ticks };
+        self.ended.begin_interval();
+        self.span(Some(number), begin_ns, moment.end_ns, accounts)
+    }
+
+    fn since_last(&self, moment: &Moment) -> Accounts {
+        let key = |account: &Account| (account.pid, account.start_ns);
+        let added = |account: &Account| match self.last.threads.get(&key(account)) {
+            Some(earlier) => account.since(earlier),
+            None => account.clone(),
+        };
+        let changed: Vec<Account> = moment.alive.iter().chain(self.ended.of_interval()).map(added).collect();
+        let cpus = own::cpu_rows(&moment.cpus, &self.last.cpus, &moment.ticks, &self.last.ticks);
+        let (rows, _) = rows(&changed);
+        Accounts { rows, cpus }
+    }
+
+    fn span(
+        &self,
+        number: Option<u64>,
+        begin_ns: u64,
+        end_ns: u64,
+        accounts: Accounts,
+    ) -> Result<Span, SessionError> {
+        let meta = own::meta(
+            self.options,
+            self.start_unix_ns + (begin_ns - self.start_ns),
+            end_ns - begin_ns,
+            &self.notes,
+        );
+        Ok(Span { number, meta, losses: self.losses()?, cost: self.cost(), accounts })
+    }
+
+    /// Stops, and gives the whole run.
+    pub fn finish(mut self) -> Result<Span, SessionError> {
+        let end_ns = self.probe.disable()?;
+        let cost = self.cost();
+        let moment = self.moment(end_ns)?;
+        // Programs that were running have put in what they had.
+        self.take_ended();
+        let cpus = own::cpu_rows(&moment.cpus, &[], &moment.ticks, &self.ticks_at_start);
+        let mut all = moment.alive;
+        let merged = self.ended.drain_into(&mut all);
+        let (mut rows, missing) = rows(&all);
+        rows.extend(merged);
+        drop(all);
+        let mut span = self.span(None, self.start_ns, end_ns, Accounts { rows, cpus })?;
+        span.losses.counters.insert("waits_not_in_histograms".to_owned(), missing);
+        span.cost = Cost {
+            peak_rss_bytes: super::cost::peak_rss_bytes(),
+            naming_ns: monotonic_ns().saturating_sub(end_ns),
+            ..cost
+        };
+        Ok(span)
+    }
+
+    fn losses(&self) -> Result<Losses, SessionError> {
+        let mut losses = Losses::default();
+        for (loss, count) in self.probe.accounts.losses()? {
+            losses.counters.insert(loss.name().to_owned(), count);
+        }
+        losses.counters.insert("accounts_torn".to_owned(), self.torn);
+        losses.counters.insert("ended_threads_merged".to_owned(), self.ended.merged());
+        Ok(losses)
+    }
+
+    fn cost(&self) -> Cost {
+        let (user, system) = super::cost::cpu_ns();
+        let (ebpf_run_ns, ebpf_runs) =
+            self.run_time.as_ref().map_or((0, 0), |run_time| run_time.read(&self.kernel.ebpf));
+        Cost {
+            ebpf_run_ns,
+            ebpf_runs,
+            user_cpu_ns: user - self.cpu_at_start.0,
+            system_cpu_ns: system - self.cpu_at_start.1,
+            setup_and_naming_cpu_ns: self.cpu_at_start.0 + self.cpu_at_start.1,
+            recording_peak_rss_bytes: super::cost::peak_rss_bytes(),
+            kernel_map_bytes: self.kernel.map_memory()
+                + self.probe.accounts.memory()
+                + self.ring.get_ref().memory()
+                + self.targets.map_memory(),
+            ..self.cost
+        }
+    }
+}
+
+/// How the programs find the user registers of a task: by a helper, or by their place on the kernel stack.
+fn registers(options: &AccountOptions, notes: &mut Vec<String>) -> (u32, TaskOffsets) {
+    let mut offsets = options.offsets;
+    if Feature::TaskPtRegs.detect(0).is_ok() {
+        return (TASK_PT_REGS, offsets);
+    }
+    match kernel_stack::user_registers_offset(&options.btf) {
+        Ok(offset) => offsets.user_registers = offset,
+        Err(error) => notes.push(format!("what threads are blocked by is not known: {error}")),
+    }
+    (0, offsets)
+}
+
+fn watch(ring: accounts::Ended) -> Result<AsyncFd<accounts::Ended>, SessionError> {
+    // SAFETY: the ring owns the descriptor it gives, gives the same one each time, and keeps it open until dropped.
+    unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
+        .map_err(|error| SessionError::Ring(error.into()))
+}

@@ -1,0 +1,140 @@
+//! Running `profiler sched` or `profiler cpu` beside a workload, and reading the rows of the whole run.
+
+use std::{
+    ffi::OsStr,
+    io::{BufRead as _, BufReader},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::{binary, target::signal};
+
+/// A running profiler. Dropped, it is killed.
+pub struct Accounting {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Accounting {
+    /// Starts it with intervals of 100 ms, and returns when the first one has passed: everything is attached then.
+    pub fn start(arguments: &[impl AsRef<OsStr>]) -> Self {
+        let mut command = Command::new(binary::profiler());
+        let (view, rest) = arguments.split_first().expect("it is told what to show");
+        command.arg(view).args(["--json", "-i", "0.1"]).args(rest).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the profiler can be started");
+        let output = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut started = Self { child, output };
+        assert_ne!(started.line(), Value::Null, "the profiler ended before its first interval");
+        started
+    }
+
+    /// The next object that it writes; `Null` at the end.
+    fn line(&mut self) -> Value {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("its output is text");
+        if line.is_empty() { Value::Null } else { serde_json::from_str(&line).expect("it writes JSON") }
+    }
+
+    /// Stops it, and gives the intervals that were not read yet and the whole run.
+    pub fn stop(mut self) -> (Vec<Value>, Accounts) {
+        signal(self.child.id(), Signal::INT);
+        let mut intervals = Vec::new();
+        loop {
+            let line = self.line();
+            assert_ne!(line, Value::Null, "the profiler ended without the whole run");
+            if line["meta"].get("selection").is_none() {
+                let status = self.child.wait().expect("it is our child");
+                assert!(status.success(), "the profiler ended with {status}");
+                return (intervals, Accounts(line));
+            }
+            intervals.push(line);
+        }
+    }
+}
+
+impl Drop for Accounting {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            signal(self.child.id(), Signal::KILL);
+            _ = self.child.wait();
+        }
+    }
+}
+
+/// The accounts of the whole run.
+pub struct Accounts(pub Value);
+
+impl Accounts {
+    /// Runs `profiler sched --json ARGUMENTS` to its end.
+    pub fn of(arguments: &[impl AsRef<OsStr>]) -> Self {
+        let output = Command::new(binary::profiler()).args(["sched", "--json"]).args(arguments).output();
+        let output = output.expect("the profiler can be started");
+        let text = String::from_utf8(output.stdout).expect("it writes text");
+        assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        let line = text.lines().find(|line| line.starts_with("{\"schema\"")).expect("it writes its rows");
+        Self(serde_json::from_str(line).expect("it writes JSON"))
+    }
+
+    /// All rows.
+    pub fn rows(&self) -> impl Iterator<Item = &Value> {
+        self.0["rows"].as_array().expect("rows").iter()
+    }
+
+    /// The rows of threads.
+    pub fn threads(&self) -> impl Iterator<Item = &Value> {
+        self.rows().filter(|row| !row["tid"].is_null())
+    }
+
+    /// The row of the only thread of that id.
+    ///
+    /// # Panics
+    /// If there is none, or several.
+    pub fn thread(&self, tid: u64) -> &Value {
+        let rows: Vec<_> = self.threads().filter(|row| row["tid"] == tid).collect();
+        assert_eq!(rows.len(), 1, "rows of thread {tid}: {rows:?}");
+        rows[0]
+    }
+
+    /// A loss counter.
+    pub fn lost(&self, counter: &str) -> u64 {
+        number(&self.0["losses"]["counters"], counter)
+    }
+
+    /// Checks what must hold whatever was accounted: each account adds up, none is longer than the run, and nothing was
+    /// lost but what a kernel does not show.
+    pub fn check(&self) {
+        let duration = number(&self.0["meta"], "duration_ns");
+        for row in self.threads() {
+            let parts = ["cpu_ns", "irq_ns", "run_queue_ns", "blocked_ns", "unknown_ns"];
+            let sum: u64 = parts.iter().map(|part| number(row, part)).sum();
+            assert_eq!(sum, number(row, "wall_ns"), "{row}");
+            assert!(sum <= duration, "longer than the run of {duration} ns: {row}");
+            let causes: u64 =
+                row["blocked"].as_object().expect("causes").values().filter_map(Value::as_u64).sum();
+            assert_eq!(causes, number(row, "blocked_ns"), "{row}");
+            if self.lost("switches_missed") + self.lost("wakeups_missed") == 0 {
+                assert_eq!(number(row, "unknown_ns"), 0, "{row}");
+            }
+        }
+        for counter in
+            ["threads_map_full", "ended_threads_overwritten", "accounts_torn", "waits_not_in_histograms"]
+        {
+            assert_eq!(self.lost(counter), 0, "{counter}");
+        }
+    }
+}
+
+/// A number in a row.
+///
+/// # Panics
+/// If it is none.
+pub fn number(row: &Value, key: &str) -> u64 {
+    row[key].as_u64().unwrap_or_else(|| panic!("no number {key}: {row}"))
+}
+
+/// Time blocked by a cause, ns; 0 if there is none.
+pub fn blocked(row: &Value, cause: &str) -> u64 {
+    row["blocked"][cause].as_u64().unwrap_or(0)
+}
