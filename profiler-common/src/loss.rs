@@ -29,7 +29,7 @@ pub enum Loss {
     UnwindRequestsFull = 9,
     /// A task off the CPU was not followed, its waits are missing: the map of waits was full.
     WaitsFull = 10,
-    /// A switch that the kernel counts, but that did not hit its tracepoint: a wait is missing, or its end is not known.
+    /// A switch that the kernel counts was not seen: a wait is missing, or its end is not known.
     SwitchNotTraced = 11,
     /// An event of a thread that is not accounted: the map of threads was full.
     ThreadsFull = 12,

@@ -114,9 +114,9 @@ fn came(tid: u32, now_ns: u64) {
     wait.state = State::Running as u32;
 }
 
-/// Some kernels make switches that do not hit the tracepoint (seen on an idle CPU of a 6.18 that packs virtual CPUs). A
-/// wait whose end was missed took what the kernel itself has added to the task's waits since; anything else is lost, and
-/// counted as such. `switches`, `run_delay_ns`: the kernel's numbers now, as the task leaves a CPU.
+/// Programs do not run while some tasks are the current one (kernels that protect an agent): switches from such a task
+/// and to it are not seen. A wait whose end was missed took what the kernel itself has added to the task's waits since;
+/// anything else is lost, and counted as such. `switches`, `run_delay_ns`: the kernel's numbers now, as the task leaves a CPU.
 #[inline(always)]
 fn catch_up(wait: &Wait, tid: u32, switches: u64, run_delay_ns: u64) {
     if wait.switches == 0 {

@@ -111,7 +111,6 @@ const RECIPES: &[Recipe] = &[
     bare("sched", "sched.c", Language::C, &["-pthread"]),
     c("switches-fp", "switches.c", &[]),
     bare("waits", "waits.c", Language::C, &["-pthread"]),
-    bare("ping_pong", "ping_pong.c", Language::C, &[]),
     bare("shapes", "shapes.c", Language::C, &["-pthread"]),
     bare("reload", "reload.c", Language::C, &["-ldl"]),
     variant("reload_a.so", &["-DNAME=a", "-DSHIFT=0", "-DFRAME=64", "-shared", "-fPIC"]),
