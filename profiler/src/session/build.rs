@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use profiler_common::{sample::What, stack::WalkEnd};
 
 use super::{
+    RecordOptions,
     collect::{Collector, KeptStack, SampleKey, SampledThread, Sum},
     label::{self, Labels},
 };
@@ -12,6 +13,7 @@ use crate::{
     model::{
         LocationId, Profile, Reason, Sample, SampleType, Stack, StackEnd, StackId, Thread, ThreadId, name,
     },
+    probe::{Amount, Event, SampleTypeSpec},
     symbolize::{FrameId, Names, Symbolizer, is_idle},
 };
 
@@ -50,6 +52,30 @@ pub struct BuildOptions {
     pub columns: Vec<Column>,
     /// Keep samples of idle CPUs.
     pub idle: bool,
+}
+
+impl BuildOptions {
+    /// Those of a recording.
+    pub fn of(options: &RecordOptions) -> Self {
+        let period_ns = 1_000_000_000i64.checked_div(options.frequency_hz as i64).unwrap_or(0);
+        let column = |event: Event, spec: &SampleTypeSpec| Column {
+            sample_type: SampleType::new(spec.name, spec.unit),
+            what: spec.what,
+            per_count: match spec.amount {
+                Amount::Count => 1,
+                Amount::Periods => period_ns,
+                Amount::Time => 0,
+            },
+            per_ns: i64::from(spec.amount == Amount::Time),
+            hooked: event.spec().hooked,
+        };
+        let columns =
+            |event: &Event| event.spec().sample_types.iter().map(|spec| column(*event, spec)).collect();
+        Self {
+            columns: options.events.iter().flat_map(|e| -> Vec<Column> { columns(e) }).collect(),
+            idle: options.idle,
+        }
+    }
 }
 
 /// The profile, and how many samples hit an idle CPU.

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     Outcome, RecordOptions, SessionError,
-    build::{BuildOptions, Column, build},
+    build::{BuildOptions, build},
     collect::Collector,
     cost::{cpu_ns, peak_rss_bytes},
     facts::{Facts, meta, unix_ns},
@@ -31,9 +31,9 @@ use crate::{
         targets::Targets,
     },
     host::{cpus, features::Feature},
-    model::{Cost, Losses, SampleType},
+    model::{Cost, Losses},
     perf::{clock::monotonic_ns, record::ProcessEvent, sideband::Sideband},
-    probe::{Amount, Event, Probe, SampleTypeSpec},
+    probe::Probe,
     symbolize::{Symbolizer, Watch},
     unwind::builder::Built,
 };
@@ -310,7 +310,7 @@ impl<'a> Recording<'a> {
         // The kernel side is done: its memory and descriptors are given back before names are read.
         let Self { collector, symbolizer, options, kernel, samples, targets, sideband, unwinding, .. } = self;
         drop((samples, targets, kernel, sideband, unwinding));
-        let built = build(&collector, symbolizer, &build_options(options));
+        let built = build(&collector, symbolizer, &BuildOptions::of(options));
         let mut profile = built.profile;
         meta.idle_samples = built.idle_samples;
         losses.unresolved = std::mem::take(&mut profile.losses.unresolved);
@@ -380,24 +380,6 @@ fn watch_events(sideband: Sideband) -> Result<AsyncFd<SidebandFd>, SessionError>
     // SAFETY: the side band owns the descriptor it gives, gives the same one each time, and keeps it open until dropped.
     unsafe { AsyncFd::register_with_interest(SidebandFd(sideband), Interest::READABLE) }
         .map_err(|error| SessionError::Sideband(error.into()))
-}
-
-fn build_options(options: &RecordOptions) -> BuildOptions {
-    let period_ns = 1_000_000_000i64.checked_div(options.frequency_hz as i64).unwrap_or(0);
-    let types =
-        options.events.iter().flat_map(|event| event.spec().sample_types.iter().map(move |t| (event, t)));
-    let column = |(event, spec): (&Event, &SampleTypeSpec)| Column {
-        sample_type: SampleType::new(spec.name, spec.unit),
-        what: spec.what,
-        per_count: match spec.amount {
-            Amount::Count => 1,
-            Amount::Periods => period_ns,
-            Amount::Time => 0,
-        },
-        per_ns: i64::from(spec.amount == Amount::Time),
-        hooked: event.spec().hooked,
-    };
-    BuildOptions { columns: types.map(column).collect(), idle: options.idle }
 }
 
 /// Completes then; never without a time.
