@@ -68,7 +68,8 @@ fn find_or_insert(tid: u32) -> Option<&'static mut Wait> {
     }
     let new = NEW_WAIT.get_ptr(0)?;
     // SAFETY: nobody writes it.
-    if WAITS.insert(tid, unsafe { &*new }, BPF_ANY as u64).is_err() {
+    let new: &Wait = unsafe { &*new };
+    if WAITS.insert(tid, new, BPF_ANY as u64).is_err() {
         loss::count(Loss::WaitsFull);
         return None;
     }
