@@ -43,7 +43,11 @@ pub fn attempt(btf_path: &Path) -> Result<Walk, String> {
         log: false,
     };
     let mut kernel = Kernel::load(&options).map_err(|error| error.to_string())?;
-    for probe in PROBES {
+    for (i, probe) in PROBES.iter().enumerate() {
+        // Events can share their programs.
+        if PROBES[..i].iter().any(|before| before.programs.calls == probe.programs.calls) {
+            continue;
+        }
         WalkPrograms::load(&mut kernel, &probe.programs).map_err(|error| error.to_string())?;
     }
     let begin = Instant::now();
