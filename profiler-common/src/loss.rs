@@ -27,20 +27,24 @@ pub enum Loss {
     UnwindProcessesFull = 8,
     /// User space was not asked for a process's mappings (it is again later): the ring of requests was full.
     UnwindRequestsFull = 9,
+    /// A task off the CPU was not followed, its waits are missing: the map of waits was full.
+    WaitsFull = 10,
+    /// A switch that the kernel counts was not seen: a wait is missing, or its end is not known.
+    SwitchNotTraced = 11,
     /// An event of a thread that is not accounted: the map of threads was full.
-    ThreadsFull = 10,
+    ThreadsFull = 12,
     /// The account of a thread that ended was overwritten by another thread's before user space had read it.
-    EndedThreads = 11,
+    EndedThreads = 13,
     /// A thread began to run, but its wake-up was not seen: its wait for a CPU counts as blocked.
-    WakeupsMissed = 12,
+    WakeupsMissed = 14,
     /// A CPU left another task than the one that it was seen to come to: switches in between were not seen. The time
     /// since then counts as unknown where it is not clear whose it is.
-    SwitchesMissed = 13,
+    SwitchesMissed = 15,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -51,6 +55,8 @@ impl Loss {
         Self::TargetsFull,
         Self::UnwindProcessesFull,
         Self::UnwindRequestsFull,
+        Self::WaitsFull,
+        Self::SwitchNotTraced,
         Self::ThreadsFull,
         Self::EndedThreads,
         Self::WakeupsMissed,
@@ -76,6 +82,8 @@ impl Loss {
             Self::TargetsFull => "targets_map_full",
             Self::UnwindProcessesFull => "unwind_processes_full",
             Self::UnwindRequestsFull => "unwind_requests_full",
+            Self::WaitsFull => "waits_map_full",
+            Self::SwitchNotTraced => "switches_not_traced",
             Self::ThreadsFull => "threads_map_full",
             Self::EndedThreads => "ended_threads_overwritten",
             Self::WakeupsMissed => "wakeups_missed",

@@ -1,7 +1,41 @@
 //! Samples of the current task, counted by stack: what a count is keyed by, what is kept for it, and the programs of a
 //! probe that takes them.
+//!
+//! Probes of one recording count in one map, each under its own [`What`].
 
 use crate::Comm;
+
+/// What a count is of.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum What {
+    /// Ticks of a CPU's timer.
+    Tick = 0,
+    /// Switches away from a task.
+    Switch = 1,
+    /// Times that a task was blocked (`sched::wait`).
+    Blocked = 2,
+    /// Times that a task waited for a CPU (same place).
+    Queued = 3,
+}
+
+impl What {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Tick, Self::Switch, Self::Blocked, Self::Queued];
+
+    /// Reads a number written by the kernel side; unknown numbers are `None`.
+    pub fn from_u32(value: u32) -> Option<Self> {
+        Self::ALL.get(value as usize).copied()
+    }
+}
+
+const _: () = {
+    let mut i = 0;
+    while i < What::ALL.len() {
+        assert!(What::ALL[i] as usize == i);
+        i += 1;
+    }
+};
 
 /// Key of the counts map: who was hit, and where.
 #[repr(C)]
@@ -19,9 +53,13 @@ pub struct CountKey {
     pub kernel_stack: u64,
     /// Name of the user stack, `EMPTY_STACK` for a kernel thread.
     pub user_stack: u64,
+    /// A [`What`] as a number.
+    pub what: u32,
+    /// Of which kind: its meaning depends on `what`, 0 where there is only one kind.
+    pub detail: u32,
 }
 
-const _: () = assert!(size_of::<CountKey>() == 32);
+const _: () = assert!(size_of::<CountKey>() == 40);
 
 /// Value of the counts map.
 #[repr(C)]
@@ -29,19 +67,21 @@ const _: () = assert!(size_of::<CountKey>() == 32);
 pub struct CountValue {
     /// Samples.
     pub count: u64,
+    /// Their time together, ns; 0 of what has no duration.
+    pub ns: u64,
     /// `CLOCK_MONOTONIC` of the first of them, ns, before its user stack was walked.
     pub first_ns: u64,
     /// The thread's command name at the first of them.
     pub comm: Comm,
 }
 
-const _: () = assert!(size_of::<CountValue>() == 32);
+const _: () = assert!(size_of::<CountValue>() == 40);
 
 /// Index of a per-CPU counter of the probe (monotonic, never reset).
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// Times that the event hit (timer ticks, switches), whatever became of it.
+    /// Times that the event hit (timer ticks; switches where there is no timer), whatever became of it.
     Hits = 0,
     /// Of these: rejected by the filter.
     Filtered = 1,

@@ -9,9 +9,15 @@ static LOSSES: PerCpuArray<u64, { Loss::ALL.len() }> = PerCpuArray::new();
 /// Counts one loss.
 #[inline(always)]
 pub fn count(loss: Loss) {
+    add(loss, 1);
+}
+
+/// Counts so many of one.
+#[inline(always)]
+pub fn add(loss: Loss, number: u64) {
     if let Some(slot) = LOSSES.get_ptr_mut(loss as u32) {
         // SAFETY: the slot belongs to this CPU; an interrupting program on the same CPU can at worst be counted once
         // with us, and programs of one event never interrupt themselves.
-        unsafe { *slot += 1 };
+        unsafe { *slot += number };
     }
 }

@@ -22,7 +22,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, PerfEventContext, RawTracePointContext},
 };
 
-use probe::{cpu::Cpu, switches::Switches};
+use probe::{cpu::Cpu, offcpu, switches::Switches};
 
 /// On-CPU sample of one CPU's timer (or cycle counter). What programs of this kind return means nothing to the kernel:
 /// no perf output is asked for.
@@ -64,6 +64,34 @@ pub fn switches_walk(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sched_switch")]
 pub fn switches_count(ctx: RawTracePointContext) -> i32 {
     sample::walked::<Switches>(&ctx);
+    0
+}
+
+/// `sched_switch(preempt, prev, next)`: a task gets the CPU, another one leaves it.
+#[raw_tracepoint(tracepoint = "sched_switch")]
+pub fn offcpu_switch(ctx: RawTracePointContext) -> i32 {
+    offcpu::switched(&ctx);
+    0
+}
+
+/// Walks the user stack of the task that leaves, some frames of it.
+#[raw_tracepoint(tracepoint = "sched_switch")]
+pub fn offcpu_walk(ctx: RawTracePointContext) -> i32 {
+    offcpu::walk(&ctx);
+    0
+}
+
+/// Keeps that stack when it has been walked.
+#[raw_tracepoint(tracepoint = "sched_switch")]
+pub fn offcpu_keep(_ctx: RawTracePointContext) -> i32 {
+    offcpu::walked();
+    0
+}
+
+/// `sched_wakeup(task)`: a task can run again.
+#[raw_tracepoint(tracepoint = "sched_wakeup")]
+pub fn offcpu_woken(ctx: RawTracePointContext) -> i32 {
+    offcpu::woken(&ctx);
     0
 }
 

@@ -6,7 +6,7 @@
 //! for x86-64 from Linux 5.10 on, for arm64 from 6.0 on (d4609a5d8c70).
 
 use aya_ebpf::{
-    EbpfContext,
+    EbpfContext, Global,
     bindings::BPF_ANY,
     btf_maps::{ArrayOfMaps, HashMap, PerCpuArray, ProgramArray},
     helpers::{
@@ -20,7 +20,7 @@ use profiler_common::{
     Comm,
     filter::{MODE_KERNEL, MODE_USER},
     loss::Loss,
-    sample::{COUNT, CountKey, CountValue, Seen, WALK},
+    sample::{COUNT, CountKey, CountValue, Seen, WALK, What},
     stack::{EMPTY_STACK, WalkEnd},
 };
 
@@ -35,6 +35,8 @@ use crate::{
 pub trait Probe {
     /// What its programs are given.
     type Context: EbpfContext;
+    /// What its samples are counted as.
+    const WHAT: What;
     /// Its per-CPU memory.
     const SLOT: Slot;
     /// Whether the idle task is recorded.
@@ -46,6 +48,10 @@ pub trait Probe {
 /// Slot 0: the current generation of counts.
 #[btf_map]
 static COUNTS: ArrayOfMaps<HashMap<CountKey, CountValue, 1>, 1> = ArrayOfMaps::new();
+
+/// The event that [`SEEN`] counts: one of those recorded, because the sum of ticks and switches would say nothing.
+#[unsafe(no_mangle)]
+static SEEN_WHAT: Global<u32> = Global::new(0);
 
 /// A sample whose user stack is being walked.
 #[repr(C)]
@@ -63,8 +69,12 @@ static PENDING: PerCpuArray<Pending, { Slot::COUNT }> = PerCpuArray::new();
 #[btf_map]
 static SEEN: PerCpuArray<u64, { Seen::COUNT }> = PerCpuArray::new();
 
+/// Counts what became of a hit of an event.
 #[inline(always)]
-fn seen(what: Seen) {
+pub fn seen(event: What, what: Seen) {
+    if SEEN_WHAT.load() != event as u32 {
+        return;
+    }
     if let Some(slot) = SEEN.get_ptr_mut(what as u32) {
         // SAFETY: the slot belongs to this CPU, and an event does not interrupt itself.
         unsafe { *slot += 1 };
@@ -74,11 +84,11 @@ fn seen(what: Seen) {
 /// Records one sample of the current task.
 #[inline(always)]
 pub fn take<P: Probe>(ctx: &P::Context) {
-    seen(Seen::Hits);
+    seen(P::WHAT, Seen::Hits);
     let id = bpf_get_current_pid_tgid();
     let (pid, tid) = ((id >> 32) as u32, id as u32);
     if tid == 0 {
-        seen(Seen::IdleTask);
+        seen(P::WHAT, Seen::IdleTask);
         if !P::IDLE_TASK {
             return;
         }
@@ -86,7 +96,7 @@ pub fn take<P: Probe>(ctx: &P::Context) {
     let config = filter::config();
     let comm = bpf_get_current_comm().unwrap_or_default();
     if !filter::wanted(&config, pid, &comm) {
-        seen(Seen::Filtered);
+        seen(P::WHAT, Seen::Filtered);
         return;
     }
     let (Some(walk), Some(pending)) = (unwind::current(P::SLOT), PENDING.get_ptr_mut(P::SLOT as u32)) else {
@@ -97,13 +107,14 @@ pub fn take<P: Probe>(ctx: &P::Context) {
     // A sample that hit user mode has no kernel frames.
     let in_kernel = kernel_stack != EMPTY_STACK;
     if (config.mode == MODE_USER && in_kernel) || (config.mode == MODE_KERNEL && !in_kernel) {
-        seen(Seen::Filtered);
+        seen(P::WHAT, Seen::Filtered);
         return;
     }
     // SAFETY: the helper has no precondition.
     let incarnation =
         if tid == 0 { u64::from(unsafe { bpf_get_smp_processor_id() }) } else { task::incarnation() };
-    let key = CountKey { pid, tid, incarnation, kernel_stack, user_stack: EMPTY_STACK };
+    let what = P::WHAT as u32;
+    let key = CountKey { pid, tid, incarnation, kernel_stack, user_stack: EMPTY_STACK, what, detail: 0 };
     // SAFETY: the helper has no precondition.
     let at_ns = unsafe { bpf_ktime_get_ns() };
     if tid == 0 {
@@ -138,7 +149,7 @@ pub fn take<P: Probe>(ctx: &P::Context) {
 #[inline(always)]
 pub fn walk<P: Probe>(ctx: &P::Context) {
     let Some(walk) = unwind::current(P::SLOT) else { return };
-    let next = match unwind::go_on(walk) {
+    let next = match unwind::go_on::<false>(walk) {
         None => WALK,
         Some(end) => {
             walk.stack.end = end as u32;
@@ -173,18 +184,26 @@ pub fn walked<P: Probe>(ctx: &P::Context) {
 fn count<C: EbpfContext>(ctx: &C, sample: &Pending) {
     let CountKey { pid, tid, kernel_stack, user_stack, .. } = sample.key;
     debug!(ctx, "sample pid {} tid {} kernel {:x} user {:x}", pid, tid, kernel_stack, user_stack);
+    add(&sample.key, 0, sample.at_ns, &sample.comm);
+}
+
+/// Counts one more of that key. `first_ns`: when its stacks were captured, before anything was looked up.
+#[inline(always)]
+pub fn add(key: &CountKey, ns: u64, first_ns: u64, comm: &Comm) {
     let Some(counts) = COUNTS.get(0) else {
         loss::count(Loss::NoScratch);
         return;
     };
-    let key = &sample.key;
     if let Some(value) = counts.get_ptr_mut(key) {
         // SAFETY: a map value stays valid memory while the program runs. No other CPU writes it at the same time: a key
         // names one thread, which runs on one CPU, or one CPU's idle task.
-        unsafe { (*value).count += 1 };
+        unsafe {
+            (*value).count += 1;
+            (*value).ns += ns;
+        }
         return;
     }
-    let value = CountValue { count: 1, first_ns: sample.at_ns, comm: sample.comm };
+    let value = CountValue { count: 1, ns, first_ns, comm: *comm };
     if counts.insert(key, value, BPF_ANY as u64).is_err() {
         loss::count(Loss::CountsFull);
     }

@@ -131,6 +131,12 @@ pub fn user_registers() -> Option<*const u8> {
     Some(stack.wrapping_add(from_stack as usize))
 }
 
+/// Calls one of two functions with the current task: `typed` if the verifier knows the pointer as a task's, else `other`.
+#[inline(always)]
+pub fn with_current<T>(typed: impl FnOnce(*const u8) -> T, other: impl FnOnce(*const u8) -> T) -> T {
+    if has(TASK_BTF) { typed(current_btf()) } else { other(current()) }
+}
+
 /// Whether `bpf_task_pt_regs` may be called, on any task whose type the verifier knows.
 #[inline(always)]
 pub fn has_task_pt_regs() -> bool {

@@ -184,7 +184,7 @@ fn a_walk_at_a_switch_and_a_walk_at_a_tick_do_not_meet() {
 fn what_does_not_go_with_it_is_refused() {
     for (arguments, part) in [
         (&["-e", "context-switches", "-F", "99"][..], "-F does not go with"),
-        (&["-e", "cpu,context-switches"], "one event"),
+        (&["-e", "cpu,context-switches", "--user-only"], "--user-only does not go with"),
     ] {
         let recorded = Record::new().args(arguments).command(&workload::path("burner"), ["0"]).run();
         fails_with(part, recorded.status(), &recorded.stderr(), 2, part);

@@ -137,12 +137,25 @@ impl Recording {
     /// # Panics
     /// If it ends before.
     pub fn wait_until_sampling(&mut self) {
-        let directory = format!("/proc/{}/fd", self.pid());
         let cpus = thread::available_parallelism().map_or(1, usize::from);
+        self.wait_for_files("anon_inode:[perf_event]", 2 * cpus);
+    }
+
+    /// Waits until it records the waits of processes by their ids: until it holds the links of two programs for these,
+    /// of two that follow targets, and of two that follow what they execute.
+    ///
+    /// # Panics
+    /// If it ends before.
+    pub fn wait_until_attached(&mut self) {
+        self.wait_for_files("anon_inode:bpf_link", 6);
+    }
+
+    fn wait_for_files(&mut self, kind: &str, number: usize) {
+        let directory = format!("/proc/{}/fd", self.pid());
         loop {
             let files = fs::read_dir(&directory).into_iter().flatten().flatten();
             let links = files.filter_map(|file| fs::read_link(file.path()).ok());
-            if links.filter(|link| link.as_os_str() == "anon_inode:[perf_event]").count() >= 2 * cpus {
+            if links.filter(|link| link.as_os_str() == kind).count() >= number {
                 return;
             }
             if let Some(status) = self.child.try_wait().expect("it is our child") {

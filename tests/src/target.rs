@@ -54,6 +54,18 @@ impl Target {
         text
     }
 
+    /// Reads what it prints until there is a line of JSON.
+    pub fn says(&mut self) -> Value {
+        loop {
+            let mut line = String::new();
+            let read = self.output.read_line(&mut line).expect("its output is a pipe");
+            assert_ne!(read, 0, "it ended without saying anything");
+            if let value @ Value::Object(_) = said(&line) {
+                return value;
+            }
+        }
+    }
+
     /// Lets it go on behind its `ready`.
     pub fn go(&mut self) {
         let input = self.child.stdin.as_mut().expect("it is piped");

@@ -56,17 +56,28 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// A view of a recording.
+    /// A view of a recording, of what is counted first in it.
     pub fn of(profile: &'a Profile) -> Self {
         let count =
             profile.sample_types.iter().position(|t| t.unit == Unit::Count).expect("samples are counted");
+        Self::at(profile, count)
+    }
+
+    /// A view of one sample type, whose values are taken for numbers of samples.
+    pub fn of_type(profile: &'a Profile, name: &str) -> Self {
+        let index = profile.sample_types.iter().position(|t| t.name == name);
+        Self::at(profile, index.unwrap_or_else(|| panic!("no sample type {name}")))
+    }
+
+    fn at(profile: &'a Profile, count: usize) -> Self {
         let entry = |sample: &profiler::model::Sample| Entry {
             thread: &profile.threads[sample.thread.index()],
             frames: profile.frames(sample.stack).collect(),
             end: profile.stacks[sample.stack.index()].end,
             samples: u64::try_from(sample.values[count]).expect("counts are not negative"),
         };
-        Self { entries: profile.samples.iter().map(entry).collect(), profile }
+        let entries = profile.samples.iter().map(entry).filter(|entry| entry.samples != 0);
+        Self { entries: entries.collect(), profile }
     }
 
     /// Samples that a condition holds for.

@@ -3,3 +3,4 @@
 pub mod cause;
 pub mod offsets;
 pub mod syscall;
+pub mod wait;

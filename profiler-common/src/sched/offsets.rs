@@ -15,6 +15,10 @@ pub struct SchedOffsets {
     pub in_iowait_mask: u32,
     /// `task_struct.nvcsw`: voluntary switches.
     pub nvcsw: u32,
+    /// `task_struct.nivcsw`: involuntary switches.
+    pub nivcsw: u32,
+    /// `task_struct.sched_info.run_delay`: ns that it has waited for a CPU. 0: the kernel does not count it.
+    pub run_delay: u32,
     /// `task_struct.comm`.
     pub comm: u32,
     /// `task_struct.exit_state`.
@@ -43,7 +47,7 @@ pub struct SchedOffsets {
     pub thread_status: u32,
 }
 
-const _: () = assert!(size_of::<SchedOffsets>() == 18 * 4);
+const _: () = assert!(size_of::<SchedOffsets>() == 20 * 4);
 
 impl SchedOffsets {
     /// Nothing known: the programs that need them are not loaded.
@@ -53,6 +57,8 @@ impl SchedOffsets {
         in_iowait: 0,
         in_iowait_mask: 0,
         nvcsw: 0,
+        nivcsw: 0,
+        run_delay: 0,
         comm: 0,
         exit_state: 0,
         on_cpu: 0,

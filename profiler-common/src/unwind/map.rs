@@ -127,9 +127,11 @@ pub struct Process {
     pub first: u32,
     /// Number of mappings; 0: none known.
     pub count: u32,
+    /// Another number each time that user space tells something of a process.
+    pub version: u64,
 }
 
-const _: () = assert!(size_of::<Process>() == 24);
+const _: () = assert!(size_of::<Process>() == 32);
 
 /// Why user space is asked for the mappings of a process.
 #[repr(u32)]

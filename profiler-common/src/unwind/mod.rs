@@ -9,6 +9,7 @@
 //! Base, `.eh_frame`.
 
 pub mod map;
+pub mod memo;
 pub mod row;
 pub mod rule;
 pub mod step;

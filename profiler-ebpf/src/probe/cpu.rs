@@ -5,6 +5,7 @@
 //! interrupt that hit an idle CPU) and told apart in user space.
 
 use aya_ebpf::{btf_maps::ProgramArray, macros::btf_map, programs::PerfEventContext};
+use profiler_common::sample::What;
 
 use crate::{sample::Probe, unwind::Slot};
 
@@ -16,6 +17,7 @@ pub enum Cpu {}
 
 impl Probe for Cpu {
     type Context = PerfEventContext;
+    const WHAT: What = What::Tick;
     const SLOT: Slot = Slot::PerfEvent;
     const IDLE_TASK: bool = true;
 

@@ -6,6 +6,7 @@
 //! anybody's.
 
 use aya_ebpf::{btf_maps::ProgramArray, macros::btf_map, programs::RawTracePointContext};
+use profiler_common::sample::What;
 
 use crate::{sample::Probe, unwind::Slot};
 
@@ -17,6 +18,7 @@ pub enum Switches {}
 
 impl Probe for Switches {
     type Context = RawTracePointContext;
+    const WHAT: What = What::Switch;
     const SLOT: Slot = Slot::Tracepoint;
     const IDLE_TASK: bool = false;
 

@@ -31,6 +31,21 @@ pub fn state<const TYPED: bool>(task: *const u8) -> u32 {
     get::<TYPED, u32>(task, sched_offset!(state))
 }
 
+/// The kernel's counts of a task's switches, voluntary and involuntary. At the switch itself they include it.
+#[inline(always)]
+pub fn switches<const TYPED: bool>(task: *const u8) -> u64 {
+    get::<TYPED, u64>(task, sched_offset!(nvcsw)).wrapping_add(get::<TYPED, u64>(task, sched_offset!(nivcsw)))
+}
+
+/// The kernel's sum of a task's waits for a CPU that are over, ns; 0 if it does not say.
+#[inline(always)]
+pub fn run_delay_ns<const TYPED: bool>(task: *const u8) -> u64 {
+    if sched_offset!(run_delay) == 0 {
+        return 0;
+    }
+    get::<TYPED, u64>(task, sched_offset!(run_delay))
+}
+
 /// Why a task in that state is blocked. `TYPED`: the verifier knows the pointer as a task's.
 #[inline(always)]
 pub fn why<const TYPED: bool>(task: *const u8, state: u32) -> Cause {

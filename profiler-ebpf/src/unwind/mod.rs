@@ -27,6 +27,7 @@ use profiler_common::{
     unwind::{
         Arch,
         map::{Ask, MAX_MODULES, Mapping, Module, NO_MODULE, State},
+        memo::{FpUse, Log, Memo},
         row::PAGE_SHIFT,
         rule::Rule,
         step::{Caller, by_call, by_frame_pointer, by_rule},
@@ -83,11 +84,27 @@ pub struct Walk {
     pid: u32,
     incarnation: u64,
     now_ns: u64,
+    /// Which telling of user space's the mappings are of.
+    version: u64,
+    /// What has been read, of walks that may be kept.
+    log: Log,
     /// What has been walked.
     pub stack: RawStack,
 }
 
 impl Walk {
+    /// The stack that the walk would find which has just begun, if it is known from an earlier one.
+    #[inline(always)]
+    pub fn known(&self, memo: &Memo) -> Option<u64> {
+        memo.stack(&self.registers, self.incarnation, self.version, self.now_ns, read)
+    }
+
+    /// Keeps the walk, which has found the stack of that name, for the next one from the same place.
+    #[inline(always)]
+    pub fn keep(&self, memo: &mut Memo, stack: u64) {
+        memo.keep(&self.log, stack, self.incarnation, self.version, self.now_ns);
+    }
+
     #[inline(always)]
     fn ask(&self, why: Ask, module: u32) {
         processes::ask(why, module, self.pid, self.incarnation, self.now_ns);
@@ -114,22 +131,25 @@ pub fn begin(walk: &mut Walk, pid: u32, incarnation: u64, now_ns: u64) -> Result
         return Err(WalkEnd::Ended);
     }
     let Some(registers) = registers::user() else { return Err(WalkEnd::NoRegisters) };
-    let Found { first, count } = processes::find(pid, incarnation, now_ns).ok_or(WalkEnd::UnknownProcess)?;
+    let Found { first, count, version } =
+        processes::find(pid, incarnation, now_ns).ok_or(WalkEnd::UnknownProcess)?;
     walk.registers = registers;
     walk.mapping.start = 0;
     walk.mapping.end = 0;
     (walk.first, walk.count) = (first, count);
     (walk.pid, walk.incarnation, walk.now_ns) = (pid, incarnation, now_ns);
+    walk.version = version;
+    walk.log.begin(registers);
     walk.interrupted = 1;
     walk.stack.len = 0;
     Ok(())
 }
 
-/// Walks on, some frames far. `None`: there may be more of them.
+/// Walks on, some frames far. `None`: there may be more of them. `LOG`: the walk may be kept ([`Walk::keep`]).
 #[inline(always)]
-pub fn go_on(walk: &mut Walk) -> Option<WalkEnd> {
+pub fn go_on<const LOG: bool>(walk: &mut Walk) -> Option<WalkEnd> {
     for _ in 0..FRAMES_PER_CALL {
-        match step(walk) {
+        match step::<LOG>(walk) {
             Ok(caller) => {
                 walk.registers = caller.registers;
                 walk.interrupted = u32::from(caller.interrupted);
@@ -142,7 +162,7 @@ pub fn go_on(walk: &mut Walk) -> Option<WalkEnd> {
 }
 
 #[inline(always)]
-fn step(walk: &mut Walk) -> Result<Caller, WalkEnd> {
+fn step<const LOG: bool>(walk: &mut Walk) -> Result<Caller, WalkEnd> {
     let depth = walk.stack.len as usize;
     if depth >= MAX_FRAMES {
         return Err(WalkEnd::Truncated);
@@ -164,13 +184,17 @@ fn step(walk: &mut Walk) -> Result<Caller, WalkEnd> {
         (walk.mapping.bias, walk.mapping.module) = (mapping.bias, mapping.module);
     }
     let (rule, otherwise) = how(walk, at)?;
+    let log = &mut walk.log;
     if rule != Rule::NONE {
-        return by_rule(ARCH, rule, &walk.registers, interrupted, read);
+        return by_rule(ARCH, rule, &walk.registers, interrupted, logged::<LOG>(log, FpUse::of(rule)));
     }
     if otherwise == Otherwise::FramePointer {
-        return by_frame_pointer(ARCH, &walk.registers, read);
+        return by_frame_pointer(ARCH, &walk.registers, logged::<LOG>(log, FpUse::RECORD));
     }
-    if interrupted { by_call(ARCH, &walk.registers, read) } else { Err(WalkEnd::NoRow) }
+    if !interrupted {
+        return Err(WalkEnd::NoRow);
+    }
+    by_call(ARCH, &walk.registers, logged::<LOG>(log, FpUse::NONE))
 }
 
 /// How code is left that no rule is known for.
@@ -211,6 +235,28 @@ fn how(walk: &Walk, at: u64) -> Result<(Rule, Otherwise), WalkEnd> {
     let state = unsafe { (&raw const module.state).read_volatile() };
     let by_frame_pointer = state == State::TableOrFramePointer as u32;
     Ok((rule, if by_frame_pointer { Otherwise::FramePointer } else { Otherwise::Call }))
+}
+
+/// Reads of a step, noted if they are to be.
+#[inline(always)]
+fn logged<const LOG: bool>(log: &mut Log, fp: FpUse) -> impl FnMut(u64) -> Option<u64> {
+    if LOG && fp.is_used {
+        log.use_fp();
+    }
+    if LOG && fp.becomes_known {
+        log.know_fp();
+    }
+    let mut reads = 0;
+    move |address| {
+        let value = read(address);
+        if LOG && reads == fp.read {
+            log.note_fp(address, value);
+        } else if LOG {
+            log.note(address, value);
+        }
+        reads += 1;
+        value
+    }
 }
 
 /// The rule for an ELF virtual address; [`Rule::NONE`] if there is none.

@@ -32,6 +32,8 @@ pub struct Found {
     pub first: u32,
     /// Their number.
     pub count: u32,
+    /// Which telling of user space's they are of.
+    pub version: u64,
 }
 
 /// What is known of this incarnation of a process. If nothing is, user space is asked.
@@ -40,15 +42,16 @@ pub fn find(pid: u32, incarnation: u64, now_ns: u64) -> Option<Found> {
     if let Some(known) = PROCESSES.get_ptr(pid) {
         // SAFETY: a value of a preallocated hash map stays valid memory, but an update replaces it by another one and
         // gives the old one to another process. Whose it is is therefore read last.
-        let (first, count, whose) = unsafe {
+        let (first, count, version, whose) = unsafe {
             (
                 (&raw const (*known).first).read_volatile(),
                 (&raw const (*known).count).read_volatile(),
+                (&raw const (*known).version).read_volatile(),
                 (&raw const (*known).incarnation).read_volatile(),
             )
         };
         if whose == incarnation && count != 0 {
-            return Some(Found { first, count });
+            return Some(Found { first, count, version });
         }
     }
     ask(Ask::UnknownProcess, NO_MODULE, pid, incarnation, now_ns);
@@ -69,7 +72,13 @@ pub fn ask(why: Ask, module: u32, pid: u32, incarnation: u64, now_ns: u64) {
             known.ask_after_ns = now_ns + ASK_INTERVAL_NS;
         }
         _ => {
-            let new = Process { incarnation, ask_after_ns: now_ns + ASK_INTERVAL_NS, first: 0, count: 0 };
+            let new = Process {
+                incarnation,
+                ask_after_ns: now_ns + ASK_INTERVAL_NS,
+                first: 0,
+                count: 0,
+                version: 0,
+            };
             if PROCESSES.insert(pid, new, BPF_ANY as u64).is_err() {
                 loss::count(Loss::UnwindProcessesFull);
                 return;

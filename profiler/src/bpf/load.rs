@@ -14,8 +14,16 @@ use aya::{
     },
 };
 use aya_log::EbpfLogger;
-use profiler_common::unwind::map::{MAX_MODULES, MAX_PROCESSES};
-use profiler_common::{filter::FilterConfig, sched::offsets::SchedOffsets, task::TaskOffsets};
+use profiler_common::{
+    filter::FilterConfig,
+    sample::What,
+    sched::{
+        offsets::SchedOffsets,
+        wait::{MAX_WAITS, WaitConfig},
+    },
+    task::TaskOffsets,
+    unwind::map::{MAX_MODULES, MAX_PROCESSES},
+};
 
 use super::{
     BpfError,
@@ -60,6 +68,10 @@ pub struct LoadOptions {
     pub stack_limit: u32,
     /// Walk user stacks by tables.
     pub unwind: bool,
+    /// What is counted of tasks off the CPU, and where the kernel keeps what tells of them. `None`: nothing.
+    pub waits: Option<(WaitConfig, SchedOffsets)>,
+    /// The event whose hits are counted (`Samples::seen`).
+    pub seen: What,
     /// Account threads.
     pub sched: Option<SchedOptions>,
     /// Compile the kernel side's diagnostics in (`--log-level debug`).
@@ -86,10 +98,13 @@ impl Kernel {
     pub fn load(options: &LoadOptions) -> Result<Self, BpfError> {
         let log_level = u8::from(options.log) * log::Level::Debug as u8;
         let targets = if options.filter.by_process != 0 { MAX_TARGETS } else { 1 };
+        let (wait_config, wait_offsets) =
+            options.waits.unwrap_or((WaitConfig::default(), SchedOffsets::UNKNOWN));
+        let waits = if options.waits.is_some() { MAX_WAITS as u32 } else { 1 };
         let for_unwinding = |entries: u32, otherwise: u32| if options.unwind { entries } else { otherwise };
         let (sched_offsets, threads, ended) = match &options.sched {
             Some(sched) => (sched.offsets, sched.threads, ENDED_RING),
-            None => (SchedOffsets::UNKNOWN, 1, SMALLEST_RING),
+            None => (wait_offsets, 1, SMALLEST_RING),
         };
         let mut ebpf = EbpfLoader::new()
             .override_global("FILTER", &options.filter, true)
@@ -98,8 +113,11 @@ impl Kernel {
             .override_global("HELPERS", &options.helpers, true)
             .override_global("STACK_LIMIT", &options.stack_limit, true)
             .override_global("UNWIND", &u32::from(options.unwind), true)
+            .override_global("SEEN_WHAT", &(options.seen as u32), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
+            .override_global("WAIT_CONFIG", &wait_config, true)
             .map_max_entries("TARGETS", targets)
+            .map_max_entries("WAITS", waits)
             .map_max_entries("MODULES", for_unwinding(MAX_MODULES as u32, 1))
             .map_max_entries("PROCESSES", for_unwinding(MAX_PROCESSES as u32, 1))
             .map_max_entries("REQUESTS", for_unwinding(REQUEST_RING, SMALLEST_RING))

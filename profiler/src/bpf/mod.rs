@@ -7,11 +7,13 @@ pub mod arena;
 pub mod batch;
 pub mod generation;
 pub mod inner;
+pub mod kept;
 pub mod load;
 pub mod samples;
 pub mod stats;
 pub mod targets;
 pub mod unwind;
+pub mod waits;
 
 use std::io;
 

@@ -1,23 +1,24 @@
 //! Samples counted by stack (`profiler_common::sample`), drained window by window.
 //!
 //! The kernel side (`profiler-ebpf/src/sample.rs`) writes counts keyed by stack hashes, and each stack once per
-//! generation. Counts are rotated before stacks, so the stack of a drained count is in the stacks drained with it or in
-//! those drained one window earlier; older ones can be forgotten.
+//! generation (`kept`: how long user space holds them).
 
-use std::{collections::HashMap, mem, rc::Rc};
+use std::{collections::HashMap, rc::Rc};
 
 use aya::maps::{MapData, ProgramArray};
 use profiler_common::{
     loss::Loss,
     sample::{COUNT, CountKey, CountValue, Programs, Seen, WALK},
-    stack::{EMPTY_STACK, MAX_FRAMES, RawStack, WalkEnd},
+    stack::{EMPTY_STACK, RawStack},
 };
 
 use super::{
     BpfError,
     generation::Generations,
+    kept::{CapturedStack, KeptStacks},
     load::Kernel,
     stats::{Counters, map_memory},
+    waits::Waits,
 };
 
 /// Fewest map entries of a generation: room for a burst even at very low rates.
@@ -27,28 +28,20 @@ pub const MAX_ENTRIES: u64 = 32 * 1024;
 /// Shortest window, ns: starting a generation waits for grace periods of the kernel, which take some ms each.
 pub const MIN_WINDOW_NS: u64 = 20_000_000;
 
-/// A captured stack: absolute addresses, leaf first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CapturedStack {
-    /// Addresses.
-    pub frames: Box<[u64]>,
-    /// Why the walk ended.
-    pub end: WalkEnd,
-}
-
 /// What was drained in one window.
 #[derive(Debug, Default)]
 pub struct Window {
     /// Counts.
     pub counts: Vec<(CountKey, CountValue)>,
-    stacks: Rc<HashMap<u64, CapturedStack>>,
-    older_stacks: Rc<HashMap<u64, CapturedStack>>,
+    /// Stacks that were drained with them.
+    pub new_stacks: usize,
+    stacks: Rc<KeptStacks>,
 }
 
 impl Window {
     /// The stack of that name; `None` if it is empty by nature or was lost (see [`Window::is_lost`]).
     pub fn stack(&self, hash: u64) -> Option<&CapturedStack> {
-        self.stacks.get(&hash).or_else(|| self.older_stacks.get(&hash))
+        self.stacks.get(hash)
     }
 
     /// True if there was a stack of that name, but it is not to be had.
@@ -71,11 +64,21 @@ pub struct Sizing {
 }
 
 impl Sizing {
+    /// Sizes for samples of both.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            counts: self.counts.saturating_add(other.counts).min(MAX_ENTRIES as u32),
+            stacks: self.stacks.saturating_add(other.stacks).min(MAX_ENTRIES as u32),
+            first_window_ns: self.first_window_ns.min(other.first_window_ns),
+            longest_window_ns: self.longest_window_ns.min(other.longest_window_ns),
+        }
+    }
+
     /// The length of the window after one of `window_ns`: half of it if a generation was more than half full, twice if
     /// it was nearly empty.
     pub fn next_window_ns(&self, window_ns: u64, drained: &Window) -> u64 {
         let share = |used: usize, of: u32| used as f64 / f64::from(of.max(1));
-        let full = share(drained.counts.len(), self.counts).max(share(drained.stacks.len(), self.stacks));
+        let full = share(drained.counts.len(), self.counts).max(share(drained.new_stacks, self.stacks));
         let next = match full {
             _ if full > 0.5 => window_ns / 2,
             _ if full < 0.125 => window_ns * 2,
@@ -104,18 +107,20 @@ pub struct Samples {
     stacks: Generations<u64, RawStack>,
     seen: Counters,
     losses: Counters,
-    last_stacks: Rc<HashMap<u64, CapturedStack>>,
+    kept: Rc<KeptStacks>,
+    waits: Option<Waits>,
 }
 
 impl Samples {
-    /// Takes the maps out of the object and makes their generations.
-    pub fn new(kernel: &mut Kernel, sizing: &Sizing) -> Result<Self, BpfError> {
+    /// Takes the maps out of the object and makes their generations. `waits`: tasks off the CPU are counted.
+    pub fn new(kernel: &mut Kernel, sizing: &Sizing, waits: bool) -> Result<Self, BpfError> {
         Ok(Self {
             counts: Generations::new(&mut kernel.ebpf, "COUNTS", sizing.counts)?,
             stacks: Generations::new(&mut kernel.ebpf, "STACKS", sizing.stacks)?,
             seen: Counters::new(&mut kernel.ebpf, "SEEN")?,
             losses: Counters::new(&mut kernel.ebpf, "LOSSES")?,
-            last_stacks: Rc::default(),
+            kept: Rc::default(),
+            waits: waits.then(|| Waits::new(kernel)).transpose()?,
         })
     }
 
@@ -124,7 +129,7 @@ impl Samples {
         let mut counts = Vec::new();
         self.counts.rotate(|key, value| counts.push((*key, *value)))?;
         let mut stacks = HashMap::new();
-        self.stacks.rotate(|hash, stack| _ = stacks.insert(*hash, captured(stack)))?;
+        self.stacks.rotate(|hash, stack| _ = stacks.insert(*hash, CapturedStack::of(stack)))?;
         Ok(self.window(counts, stacks))
     }
 
@@ -133,19 +138,24 @@ impl Samples {
         self.counts.wait_for_programs()
     }
 
-    /// Reads the last window, when no program takes samples any more.
-    pub fn finish(&mut self) -> Result<Window, BpfError> {
+    /// Reads the last window, when no program takes samples any more. Waits that go on are counted until `end_ns`.
+    pub fn finish(&mut self, end_ns: u64) -> Result<Window, BpfError> {
         let mut counts = Vec::new();
         self.counts.finish(|key, value| counts.push((*key, *value)))?;
         let mut stacks = HashMap::new();
-        self.stacks.finish(|hash, stack| _ = stacks.insert(*hash, captured(stack)))?;
+        self.stacks.finish(|hash, stack| _ = stacks.insert(*hash, CapturedStack::of(stack)))?;
+        if let Some(waits) = &mut self.waits {
+            counts.extend(waits.unfinished(end_ns)?);
+        }
         Ok(self.window(counts, stacks))
     }
 
     fn window(&mut self, counts: Vec<(CountKey, CountValue)>, stacks: HashMap<u64, CapturedStack>) -> Window {
-        let stacks = Rc::new(stacks);
-        let older_stacks = mem::replace(&mut self.last_stacks, Rc::clone(&stacks));
-        Window { counts, stacks, older_stacks }
+        let new_stacks = stacks.len();
+        let named = counts.iter().flat_map(|(key, _)| [key.kernel_stack, key.user_stack]).collect();
+        let waiting = self.waits.as_ref().map(|waits| || waits.stacks());
+        self.kept = Rc::new(self.kept.next(stacks, &named, waiting));
+        Window { counts, new_stacks, stacks: Rc::clone(&self.kept) }
     }
 
     /// Hits by what became of them.
@@ -160,15 +170,8 @@ impl Samples {
 
     /// Kernel memory of the generations, bytes.
     pub fn map_memory(&self) -> u64 {
-        self.counts.fds().chain(self.stacks.fds()).map(map_memory).sum()
-    }
-}
-
-fn captured(stack: &RawStack) -> CapturedStack {
-    let len = (stack.len as usize).min(MAX_FRAMES);
-    CapturedStack {
-        frames: stack.frames[..len].into(),
-        end: WalkEnd::from_u32(stack.end).unwrap_or(WalkEnd::Ended),
+        let waits = self.waits.as_ref().map_or(0, Waits::memory);
+        self.counts.fds().chain(self.stacks.fds()).map(map_memory).sum::<u64>() + waits
     }
 }
 
@@ -181,9 +184,10 @@ mod tests {
         const MS: u64 = 1_000_000;
         let sizing =
             Sizing { counts: 100, stacks: 100, first_window_ns: 50 * MS, longest_window_ns: 250 * MS };
-        let key = CountKey { pid: 1, tid: 1, incarnation: 0, kernel_stack: 0, user_stack: 0 };
+        let (what, detail) = (0, 0);
+        let key = CountKey { pid: 1, tid: 1, incarnation: 0, kernel_stack: 0, user_stack: 0, what, detail };
         let drained = |counts: usize| Window {
-            counts: vec![(key, CountValue { count: 1, first_ns: 0, comm: [0; 16] }); counts],
+            counts: vec![(key, CountValue { count: 1, ns: 0, first_ns: 0, comm: [0; 16] }); counts],
             ..Window::default()
         };
         let next = |window_ms: u64, counts| sizing.next_window_ns(window_ms * MS, &drained(counts)) / MS;

@@ -30,6 +30,8 @@ pub struct UnwindMaps {
     pub modules: Shared<Module>,
     modules_map: Map,
     processes: HashMap<MapData, u32, Process>,
+    /// The last [`Process::version`].
+    version: u64,
 }
 
 impl UnwindMaps {
@@ -51,11 +53,15 @@ impl UnwindMaps {
                 map: "PROCESSES",
                 source: Box::new(source),
             })?,
+            version: 0,
         })
     }
 
-    /// Tells the kernel side which mappings a process has. `false`: there is no room for another process.
+    /// Tells the kernel side which mappings a process has, under a new version. `false`: there is no room for another
+    /// process.
     pub fn set_process(&mut self, pid: u32, process: Process) -> bool {
+        self.version += 1;
+        let process = Process { version: self.version, ..process };
         self.processes.insert(pid, process, 0).is_ok()
     }
 

@@ -115,6 +115,10 @@ pub struct RecordArgs {
     #[arg(short, long, value_name = "EVENT", value_delimiter = ',', default_value = "cpu", help = event_help())]
     pub event: Vec<String>,
 
+    /// Count shorter times that a task is blocked (event `offcpu`) without their stacks: `1ms`, `200us`, seconds.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub min_block: Option<std::time::Duration>,
+
     /// Record only samples that hit kernel mode.
     #[arg(long, visible_alias = "kernel", conflicts_with = "user_only")]
     pub kernel_only: bool,
@@ -192,6 +196,24 @@ fn event_help() -> String {
     let events: Vec<String> =
         PROBES.iter().map(|probe| format!("{} ({})", probe.name, probe.summary)).collect();
     format!("What to record: {}", events.join(", "))
+}
+
+/// A number and a unit; without one, seconds.
+fn parse_time(text: &str) -> Result<std::time::Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let scale = match &text[digits.len()..] {
+        "ns" => 1e-9,
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" | "" => 1.0,
+        unit => return Err(format!("`{unit}` is none of ns, us, ms, s")),
+    };
+    let number: f64 = digits.parse().map_err(|_| format!("`{text}` is not a time"))?;
+    // An hour: a longer limit leaves nothing.
+    if !(0.0..=3600.0).contains(&(number * scale)) {
+        return Err("must be between 0 and 3600 seconds".to_owned());
+    }
+    Ok(std::time::Duration::from_secs_f64(number * scale))
 }
 
 /// A number of seconds, with a fraction.

@@ -14,54 +14,58 @@ use crate::{
 /// Samples per second and CPU if nothing else is said: no multiple of common timers' rates.
 const DEFAULT_FREQUENCY_HZ: u64 = 99;
 
-/// The event, and samples per second and CPU (0 if no timer makes them).
-pub fn resolve(args: &RecordArgs) -> Result<(Event, u64), Failure> {
-    let event = event(&args.event)?;
-    match event {
-        Event::Cpu => {
-            let hz = args.frequency.unwrap_or(DEFAULT_FREQUENCY_HZ);
-            check_frequency(hz)?;
-            Ok((event, hz))
-        }
-        Event::ContextSwitches => {
-            let other = [
+/// The events, each once, in the order that they were named, and samples per second and CPU (0 if no timer makes them).
+pub fn resolve(args: &RecordArgs) -> Result<(Vec<Event>, u64), Failure> {
+    let events = events(&args.event)?;
+    let timed = events.iter().any(|event| event.is_timed());
+    let untimed = events.iter().find(|event| !event.is_timed());
+    let refused = |option: &str, event: Event, why: &str| {
+        let message = format!("{option} does not go with -e {}: {why}", event.spec().name);
+        Err(Failure::new(Exit::Usage, message).mend(format!("leave {option} out, or record -e cpu")))
+    };
+    if let Some(&event) = untimed {
+        if !timed {
+            let options = [
                 ("-F", args.frequency.is_some()),
                 ("--sampler", args.sampler != Sampler::Auto),
                 ("--idle", args.idle),
-                ("--user-only", args.user_only),
             ];
-            match other.into_iter().find(|(_, given)| *given) {
-                None => Ok((event, 0)),
-                Some((option, _)) => {
-                    let message = format!(
-                        "{option} does not go with -e {}: each switch from a task, in the kernel, is counted",
-                        event.spec().name
-                    );
-                    Err(Failure::new(Exit::Usage, message)
-                        .mend(format!("leave {option} out, or record -e cpu")))
-                }
+            if let Some((option, _)) = options.into_iter().find(|(_, given)| *given) {
+                return refused(option, event, "no timer makes its samples");
             }
         }
+        if args.user_only {
+            return refused("--user-only", event, "a task leaves the CPU in the kernel");
+        }
     }
+    if args.min_block.is_some() && !events.contains(&Event::OffCpu) {
+        let message = "--min-block is about times that a task is blocked, which nobody records";
+        return Err(Failure::new(Exit::Usage, message).mend("record them: -e offcpu"));
+    }
+    if !timed {
+        return Ok((events, 0));
+    }
+    let hz = args.frequency.unwrap_or(DEFAULT_FREQUENCY_HZ);
+    check_frequency(hz)?;
+    Ok((events, hz))
 }
 
-fn event(names: &[String]) -> Result<Event, Failure> {
-    let events = || PROBES.iter().map(|probe| probe.name).collect::<Vec<_>>().join(", ");
-    let mut chosen: Option<Event> = None;
+fn events(names: &[String]) -> Result<Vec<Event>, Failure> {
+    let known = || PROBES.iter().map(|probe| probe.name).collect::<Vec<_>>().join(", ");
+    let mut chosen: Vec<Event> = Vec::new();
     for name in names {
         let Some(probe) = probe::find(name) else {
             let message = format!("-e {}: no such event", name::clean(name.as_bytes()));
-            return Err(Failure::new(Exit::Usage, message).mend(format!("events: {}", events())));
+            return Err(Failure::new(Exit::Usage, message).mend(format!("events: {}", known())));
         };
-        if chosen.is_some_and(|event| event != probe.event) {
-            let message = format!("-e {}: a recording has one event", names.join(","));
-            return Err(Failure::new(Exit::Usage, message)
-                .mend("record one of them, or run the profiler once for each at the same time"));
+        if !chosen.contains(&probe.event) {
+            chosen.push(probe.event);
         }
-        chosen = Some(probe.event);
     }
-    chosen
-        .ok_or_else(|| Failure::new(Exit::Usage, "-e: no event given").mend(format!("events: {}", events())))
+    if chosen.is_empty() {
+        return Err(Failure::new(Exit::Usage, "-e: no event given").mend(format!("events: {}", known())));
+    }
+    Ok(chosen)
 }
 
 fn check_frequency(hz: u64) -> Result<(), Failure> {
@@ -87,26 +91,28 @@ mod tests {
     use super::*;
     use crate::cli::args::{Cli, Command};
 
-    fn resolved(words: &[&str]) -> Result<(Event, u64), String> {
+    fn resolved(words: &[&str]) -> Result<(Vec<Event>, u64), String> {
         let cli = Cli::try_parse_from(["profiler", "record"].iter().chain(words)).unwrap();
         let Command::Record(args) = cli.command else { panic!("not record") };
         resolve(&args).map_err(|failure| failure.to_string())
     }
 
     #[test]
-    fn one_event_and_the_options_that_go_with_it() {
-        assert_eq!(resolved(&[]), Ok((Event::Cpu, 99)));
-        assert_eq!(resolved(&["-e", "cpu,cpu", "-F", "999"]), Ok((Event::Cpu, 999)));
-        assert_eq!(resolved(&["-e", "context-switches", "--kernel-only"]), Ok((Event::ContextSwitches, 0)));
+    fn events_and_the_options_that_go_with_them() {
+        let (cpu, switches) = (Event::Cpu, Event::ContextSwitches);
+        assert_eq!(resolved(&[]), Ok((vec![cpu], 99)));
+        assert_eq!(resolved(&["-e", "cpu,cpu", "-F", "999"]), Ok((vec![cpu], 999)));
+        assert_eq!(resolved(&["-e", "context-switches", "--kernel-only"]), Ok((vec![switches], 0)));
+        assert_eq!(resolved(&["-e", "context-switches,cpu", "--idle"]), Ok((vec![switches, cpu], 99)));
         for (words, part) in [
-            (&["-e", "cpu,context-switches"][..], "one event"),
-            (&["-e", "cpu", "-e", "context-switches"], "one event"),
-            (&["-e", "switches"], "no such event"),
+            (&["-e", "switches"][..], "no such event"),
             (&["-e", ""], "no such event"),
             (&["-e", "context-switches", "-F", "99"], "-F does not go with"),
             (&["-e", "context-switches", "--idle"], "--idle does not go with"),
             (&["-e", "context-switches", "--user-only"], "--user-only does not go with"),
+            (&["-e", "cpu,context-switches", "--user-only"], "--user-only does not go with"),
             (&["-F", "0"], "between 1 and"),
+            (&["-e", "runq", "--min-block", "1ms"], "--min-block is about"),
         ] {
             let error = resolved(words).unwrap_err();
             assert!(error.contains(part), "{words:?}: {error}");

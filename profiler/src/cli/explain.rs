@@ -20,7 +20,10 @@ pub fn session(error: &SessionError) -> Failure {
         SessionError::Probe(ProbeError::KernelTypes(_)) => {
             return Failure::new(Exit::Unsupported, error).mend("see `profiler doctor`, line `btf`");
         }
-        SessionError::Host { .. } | SessionError::Unwinding(_) | SessionError::Ring(_) => {
+        SessionError::Host { .. }
+        | SessionError::Unwinding(_)
+        | SessionError::Ring(_)
+        | SessionError::NoEvent => {
             return Failure::new(Exit::Failure, error);
         }
         SessionError::NoTables(_) => {

@@ -2,13 +2,14 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitStatus,
     time::Duration,
 };
 
 use profiler_common::{
     filter::{FilterConfig, MODE_KERNEL, MODE_USER},
+    sched::{offsets::SchedOffsets, wait::WaitConfig},
     task::TaskOffsets,
 };
 use tokio::{
@@ -26,7 +27,7 @@ use crate::{
         btf, cpus,
         features::{self, FEATURES, Feature},
     },
-    model::name,
+    model::{Unit, name},
     perf::sampler::Clock,
     probe::Event,
     render::{
@@ -49,12 +50,12 @@ const TERMINATE_GRACE: Duration = Duration::from_secs(2);
 
 /// Runs the command; gives the process's exit code. `begun_ns`: when the profiler was started (`CLOCK_MONOTONIC`).
 pub fn run(args: &RecordArgs, log_level: LogLevel, begun_ns: u64) -> Result<u8, Failure> {
-    let event = event::resolve(args)?;
+    let events = event::resolve(args)?;
     let force_fallback = forced_fallbacks(&args.force_fallback)?;
     // Outputs first: an hour's recording must not end in "permission denied".
     let outputs = open_outputs(args)?;
     let mut target = resolve_target(args)?;
-    let options = record_options(args, event, log_level, &target, force_fallback)?;
+    let options = record_options(args, events, log_level, &target, force_fallback)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -183,12 +184,12 @@ fn narrow(args: &RecordArgs, target: &mut Target) -> Result<(), Failure> {
 
 fn record_options(
     args: &RecordArgs,
-    (event, frequency_hz): (Event, u64),
+    (events, frequency_hz): (Vec<Event>, u64),
     log_level: LogLevel,
     target: &Target,
     force_fallback: Vec<Feature>,
 ) -> Result<RecordOptions, Failure> {
-    let path = args.btf.as_deref().unwrap_or(std::path::Path::new(btf::VMLINUX));
+    let path = args.btf.as_deref().unwrap_or(Path::new(btf::VMLINUX));
     let mut notes = Vec::new();
     let offsets = match btf::task_offsets(path) {
         Ok(offsets) => offsets,
@@ -203,8 +204,9 @@ fn record_options(
             TaskOffsets::UNKNOWN
         }
     };
+    let waits = waits(args, &events, path)?;
     Ok(RecordOptions {
-        event,
+        events,
         frequency_hz,
         duration: args.duration,
         filter: target.filter,
@@ -213,6 +215,7 @@ fn record_options(
         offsets,
         btf: path.to_owned(),
         force_fallback,
+        waits,
         idle: args.idle,
         sampler: match args.sampler {
             Sampler::Auto => None,
@@ -229,6 +232,26 @@ fn record_options(
         command_line: std::env::args_os().map(|arg| name::clean(arg.as_encoded_bytes())).collect(),
         notes,
     })
+}
+
+/// What is recorded of tasks off the CPU.
+fn waits(
+    args: &RecordArgs,
+    events: &[Event],
+    btf_path: &Path,
+) -> Result<Option<(WaitConfig, SchedOffsets)>, Failure> {
+    let Some(event) = events.iter().find(|event| event.is_wait()) else { return Ok(None) };
+    let offsets = btf::sched_offsets(btf_path).map_err(|error| {
+        let message = format!("-e {}: what tasks wait for is not known: {error}", event.spec().name);
+        Failure::new(Exit::Unsupported, message).mend("see `profiler doctor`, line `btf`")
+    })?;
+    let asked = |event| u32::from(events.contains(&event));
+    let config = WaitConfig {
+        min_block_ns: args.min_block.map_or(0, |time| time.as_nanos() as u64),
+        blocked: asked(Event::OffCpu),
+        queued: asked(Event::RunQueue),
+    };
+    Ok(Some((config, offsets)))
 }
 
 fn render_options(args: &RecordArgs) -> RenderOptions {
@@ -317,7 +340,8 @@ fn report_end(args: &RecordArgs, outcome: &Outcome, written: &Written) {
         _ = writeln!(stderr, "profiler: all target processes have ended");
     }
     for path in &written.files {
-        let (samples, lost) = (profile.total(0), profile.losses.lost_samples());
+        let counted = profile.sample_types.iter().position(|t| t.unit == Unit::Count);
+        let (samples, lost) = (counted.map_or(0, |i| profile.total(i)), profile.losses.lost_samples());
         _ = writeln!(stderr, "profiler: wrote {}: {samples} samples, {lost} lost", path.display());
     }
     for error in written.errors.iter().skip(1) {

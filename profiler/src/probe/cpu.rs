@@ -2,9 +2,9 @@
 
 use std::os::fd::OwnedFd;
 
-use profiler_common::probe::cpu::PROGRAMS;
+use profiler_common::{probe::cpu::PROGRAMS, sample::What};
 
-use super::{Event, ProbeError, ProbeSpec, SampleTypeSpec};
+use super::{Amount, Event, ProbeError, ProbeSpec, SampleTypeSpec};
 use crate::{
     bpf::{
         load::Kernel,
@@ -22,8 +22,20 @@ pub const SPEC: ProbeSpec = ProbeSpec {
     hooks: &["perf_event: cycles or cpu-clock (`--sampler`), each CPU"],
     hooked: None,
     sample_types: &[
-        SampleTypeSpec { name: "samples", unit: Unit::Count, summary: "timer samples" },
-        SampleTypeSpec { name: "cpu", unit: Unit::Nanoseconds, summary: "samples x sampling period" },
+        SampleTypeSpec {
+            name: "samples",
+            unit: Unit::Count,
+            what: What::Tick,
+            amount: Amount::Count,
+            summary: "timer samples",
+        },
+        SampleTypeSpec {
+            name: "cpu",
+            unit: Unit::Nanoseconds,
+            what: What::Tick,
+            amount: Amount::Periods,
+            summary: "samples x sampling period",
+        },
     ],
     programs: PROGRAMS,
     minimum_kernel: (5, 8),

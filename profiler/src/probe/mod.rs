@@ -5,12 +5,13 @@
 //! Those in [`PROBES`] count samples by stack ([`crate::bpf::samples`]) and are what `record` records; [`sched`] accounts.
 
 pub mod cpu;
+pub mod offcpu;
 pub mod sched;
 pub mod switches;
 
 use std::io;
 
-use profiler_common::sample::Programs;
+use profiler_common::sample::{Programs, What};
 
 use crate::{
     bpf::{
@@ -29,8 +30,23 @@ pub struct SampleTypeSpec {
     pub name: &'static str,
     /// Unit.
     pub unit: Unit,
+    /// Which of the kernel side's counts.
+    pub what: What,
+    /// What of them.
+    pub amount: Amount,
     /// One line: what is counted.
     pub summary: &'static str,
+}
+
+/// What the values of a sample type are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// Their number.
+    Count,
+    /// Their number times the sampling period.
+    Periods,
+    /// The sum of their durations.
+    Time,
 }
 
 /// What a probe is.
@@ -57,7 +73,7 @@ pub struct ProbeSpec {
 }
 
 /// All probes.
-pub const PROBES: &[ProbeSpec] = &[cpu::SPEC, switches::SPEC];
+pub const PROBES: &[ProbeSpec] = &[cpu::SPEC, switches::SPEC, offcpu::SPEC, offcpu::RUN_QUEUE];
 
 /// The probe of that name.
 pub fn find(name: &str) -> Option<&'static ProbeSpec> {
@@ -71,14 +87,30 @@ pub enum Event {
     Cpu,
     /// A task leaves the CPU.
     ContextSwitches,
+    /// A task is blocked.
+    OffCpu,
+    /// A task waits for a CPU.
+    RunQueue,
 }
 
 impl Event {
+    /// Whether a timer makes it.
+    pub const fn is_timed(self) -> bool {
+        matches!(self, Self::Cpu)
+    }
+
+    /// Whether it is of tasks that are off the CPU.
+    pub const fn is_wait(self) -> bool {
+        matches!(self, Self::OffCpu | Self::RunQueue)
+    }
+
     /// The probe's registry entry.
     pub const fn spec(self) -> &'static ProbeSpec {
         match self {
             Self::Cpu => &cpu::SPEC,
             Self::ContextSwitches => &switches::SPEC,
+            Self::OffCpu => &offcpu::SPEC,
+            Self::RunQueue => &offcpu::RUN_QUEUE,
         }
     }
 
@@ -87,6 +119,7 @@ impl Event {
         match self {
             Self::Cpu => cpu::sizing(frequency_hz, cpus),
             Self::ContextSwitches => switches::sizing(cpus),
+            Self::OffCpu | Self::RunQueue => offcpu::sizing(cpus),
         }
     }
 }
@@ -117,14 +150,34 @@ pub enum Probe {
     Cpu(cpu::CpuProbe),
     /// The `context-switches` probe.
     Switches(switches::SwitchesProbe),
+    /// The `offcpu` and `runq` probe.
+    Offcpu(offcpu::OffcpuProbe),
 }
 
 impl Probe {
-    /// Loads the event's program and prepares what hits it. No samples are taken yet.
-    pub fn open(event: Event, kernel: &mut Kernel, cpus: &[u32], timer: Timer) -> Result<Self, ProbeError> {
+    /// Loads the programs of all events and prepares what hits them. No samples are taken yet.
+    pub fn open_all(
+        events: &[Event],
+        kernel: &mut Kernel,
+        cpus: &[u32],
+        timer: Timer,
+    ) -> Result<Vec<Self>, ProbeError> {
+        let mut probes = Vec::new();
+        for (i, event) in events.iter().enumerate() {
+            // One probe may be for several events.
+            let program = event.spec().programs.sample;
+            if !events[..i].iter().any(|before| before.spec().programs.sample == program) {
+                probes.push(Self::open(*event, kernel, cpus, timer)?);
+            }
+        }
+        Ok(probes)
+    }
+
+    fn open(event: Event, kernel: &mut Kernel, cpus: &[u32], timer: Timer) -> Result<Self, ProbeError> {
         match event {
             Event::Cpu => Ok(Self::Cpu(cpu::CpuProbe::open(kernel, cpus, timer)?)),
-            Event::ContextSwitches => Ok(Self::Switches(switches::SwitchesProbe::open(kernel, cpus)?)),
+            Event::ContextSwitches => Ok(Self::Switches(switches::SwitchesProbe::open(kernel)?)),
+            Event::OffCpu | Event::RunQueue => Ok(Self::Offcpu(offcpu::OffcpuProbe::open(kernel)?)),
         }
     }
 
@@ -133,6 +186,7 @@ impl Probe {
         match self {
             Self::Cpu(probe) => probe.enable(),
             Self::Switches(probe) => Ok(probe.enable(kernel)?),
+            Self::Offcpu(probe) => Ok(probe.enable(kernel)?),
         }
     }
 
@@ -141,6 +195,7 @@ impl Probe {
         match self {
             Self::Cpu(probe) => probe.disable(),
             Self::Switches(probe) => Ok(probe.disable(samples)?),
+            Self::Offcpu(probe) => Ok(probe.disable(samples)?),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Probe `context-switches`, user side: a raw tracepoint that is hit each time a task leaves a CPU.
 
-use profiler_common::probe::switches::PROGRAMS;
+use profiler_common::{probe::switches::PROGRAMS, sample::What};
 
-use super::{Event, ProbeSpec, SampleTypeSpec};
+use super::{Amount, Event, ProbeSpec, SampleTypeSpec};
 use crate::{
     bpf::{
         BpfError,
@@ -26,6 +26,8 @@ pub const SPEC: ProbeSpec = ProbeSpec {
     sample_types: &[SampleTypeSpec {
         name: "context-switches",
         unit: Unit::Count,
+        what: What::Switch,
+        amount: Amount::Count,
         summary: "times that a task left a CPU, because it waits or because another one is to run",
     }],
     programs: PROGRAMS,
@@ -54,14 +56,13 @@ pub fn sizing(cpus: usize) -> Sizing {
 /// The attached probe.
 pub struct SwitchesProbe {
     attached: Option<Attached>,
-    cpus: usize,
 }
 
 impl SwitchesProbe {
     /// Loads the program; it is not attached yet.
-    pub fn open(kernel: &mut Kernel, cpus: &[u32]) -> Result<Self, BpfError> {
+    pub fn open(kernel: &mut Kernel) -> Result<Self, BpfError> {
         kernel.load_program(PROGRAMS.sample)?;
-        Ok(Self { attached: None, cpus: cpus.len() })
+        Ok(Self { attached: None })
     }
 
     /// Attaches the program.
@@ -74,11 +75,6 @@ impl SwitchesProbe {
     pub fn disable(&mut self, samples: &mut Samples) -> Result<(), BpfError> {
         drop(self.attached.take());
         samples.wait_for_programs()
-    }
-
-    /// CPUs whose switches are counted.
-    pub const fn cpus(&self) -> usize {
-        self.cpus
     }
 }
 

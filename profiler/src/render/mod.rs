@@ -22,7 +22,7 @@ use std::{
     path::Path,
 };
 
-use crate::model::{Profile, Unit};
+use crate::model::Profile;
 pub use text::sections::{SECTIONS, Section};
 
 /// Writes a profile in one format.
@@ -102,7 +102,7 @@ pub fn format_by_path(path: &Path) -> Option<&'static Format> {
 /// What is shown, and how. `Default` is what a renderer shows when nothing was asked for.
 #[derive(Clone, Debug)]
 pub struct RenderOptions {
-    /// Index of the sample type shown by formats that show one; `None`: the first that counts ([`Self::value_of`]).
+    /// Index of the sample type shown by formats that show one; `None`: the first ([`Self::value_of`]).
     pub value: Option<usize>,
     /// Stacks from the leaf (folded, svg).
     pub inverted: bool,
@@ -139,11 +139,10 @@ impl Default for RenderOptions {
 }
 
 impl RenderOptions {
-    /// The index of the sample type shown: the one asked for, or the first that counts, or the first.
+    /// The index of the sample type shown: the one asked for, or the first, which is what the first event is about.
     /// `None` if the profile has no sample types.
     pub fn value_of(&self, profile: &Profile) -> Option<usize> {
-        let count = || profile.sample_types.iter().position(|t| t.unit == Unit::Count);
-        let index = self.value.or_else(count).unwrap_or(0);
+        let index = self.value.unwrap_or(0);
         (index < profile.sample_types.len()).then_some(index)
     }
 }
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_shown_by_default() {
+    fn the_first_is_shown_by_default() {
         let profile = fixture::mixed();
         let value = |value| RenderOptions { value, ..RenderOptions::default() }.value_of(&profile);
         assert_eq!(value(None), Some(0));

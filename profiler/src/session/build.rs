@@ -2,30 +2,80 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use profiler_common::stack::WalkEnd;
+use profiler_common::{sample::What, stack::WalkEnd};
 
-use super::collect::{Collector, KeptStack, SampledThread};
+use super::{
+    RecordOptions,
+    collect::{Collector, KeptStack, SampleKey, SampledThread, Sum},
+    label::{self, Labels},
+};
 use crate::{
     model::{
         LocationId, Profile, Reason, Sample, SampleType, Stack, StackEnd, StackId, Thread, ThreadId, name,
     },
+    probe::{Amount, Event, SampleTypeSpec},
     symbolize::{FrameId, Names, Symbolizer, is_idle},
 };
 
 /// Name of the process that stands for idle CPUs.
 pub const IDLE: &str = "[idle]";
 
+/// A sample type, and how its values come about. Samples of anything else have 0 of it.
+#[derive(Clone, Debug)]
+pub struct Column {
+    /// The sample type.
+    pub sample_type: SampleType,
+    /// What it is of.
+    pub what: What,
+    /// Value of one sample.
+    pub per_count: i64,
+    /// Value of one nanosecond of its duration.
+    pub per_ns: i64,
+    /// The kernel function that is hooked (`ProbeSpec::hooked`).
+    pub hooked: Option<&'static str>,
+}
+
+impl Column {
+    fn value(&self, what: What, sum: Sum) -> i64 {
+        if self.what != what {
+            return 0;
+        }
+        let of = |per: i64, number: u64| per.saturating_mul(i64::try_from(number).unwrap_or(i64::MAX));
+        of(self.per_count, sum.count).saturating_add(of(self.per_ns, sum.ns))
+    }
+}
+
 /// What the caller decides about the profile.
 #[derive(Clone, Debug)]
 pub struct BuildOptions {
-    /// What a sample's values are: a count, and a multiple of it.
-    pub sample_types: Vec<SampleType>,
-    /// Value of one sample in each of them.
-    pub values: Vec<i64>,
+    /// What a sample's values are.
+    pub columns: Vec<Column>,
     /// Keep samples of idle CPUs.
     pub idle: bool,
-    /// The kernel function that is hooked (`ProbeSpec::hooked`).
-    pub hooked: Option<&'static str>,
+}
+
+impl BuildOptions {
+    /// Those of a recording.
+    pub fn of(options: &RecordOptions) -> Self {
+        let period_ns = 1_000_000_000i64.checked_div(options.frequency_hz as i64).unwrap_or(0);
+        let column = |event: Event, spec: &SampleTypeSpec| Column {
+            sample_type: SampleType::new(spec.name, spec.unit),
+            what: spec.what,
+            per_count: match spec.amount {
+                Amount::Count => 1,
+                Amount::Periods => period_ns,
+                Amount::Time => 0,
+            },
+            per_ns: i64::from(spec.amount == Amount::Time),
+            hooked: event.spec().hooked,
+        };
+        let columns =
+            |event: &Event| event.spec().sample_types.iter().map(|spec| column(*event, spec)).collect();
+        Self {
+            columns: options.events.iter().flat_map(|e| -> Vec<Column> { columns(e) }).collect(),
+            idle: options.idle,
+        }
+    }
 }
 
 /// The profile, and how many samples hit an idle CPU.
@@ -38,34 +88,46 @@ pub struct Built {
 
 /// Resolves all names and builds the profile.
 pub fn build(collector: &Collector, symbolizer: Symbolizer, options: &BuildOptions) -> Built {
-    let mut profile = Profile { sample_types: options.sample_types.clone(), ..Profile::default() };
+    let sample_types = options.columns.iter().map(|column| column.sample_type.clone()).collect();
+    let mut profile = Profile { sample_types, ..Profile::default() };
     let names = symbolizer.resolve(&mut profile);
     let mut builder = Builder {
         profile,
         kept: collector.stacks(),
         names: &names,
-        hooked: options.hooked,
+        columns: &options.columns,
+        labels: Labels::default(),
         stacks: HashMap::new(),
         threads: HashMap::new(),
         unresolved: BTreeMap::new(),
         idle_samples: 0,
     };
-    for (key, count) in collector.samples() {
+    for (key, sum) in collector.samples() {
         let thread = &collector.threads()[key.thread as usize];
         let window_start_ns = u64::from(key.window) * collector.window_ns();
-        builder.sample(thread, (key.kernel, key.user), window_start_ns, count, options);
+        builder.sample(thread, &key, window_start_ns, sum, options.idle);
     }
     let mut profile = builder.profile;
     profile.losses.unresolved = builder.unresolved;
     Built { profile, idle_samples: builder.idle_samples }
 }
 
+/// What makes a stack of the profile: its sides, and whose hook it is seen from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Place {
+    kernel: u32,
+    user: u32,
+    what: What,
+    detail: u32,
+}
+
 struct Builder<'a> {
     profile: Profile,
     kept: &'a [KeptStack],
     names: &'a Names,
-    hooked: Option<&'static str>,
-    stacks: HashMap<(u32, u32), StackId>,
+    columns: &'a [Column],
+    labels: Labels,
+    stacks: HashMap<Place, StackId>,
     threads: HashMap<Thread, ThreadId>,
     unresolved: BTreeMap<Reason, u64>,
     idle_samples: u64,
@@ -75,48 +137,61 @@ impl Builder<'_> {
     fn sample(
         &mut self,
         thread: &SampledThread,
-        sides: (u32, u32),
+        key: &SampleKey,
         window_start_ns: u64,
-        count: u64,
-        options: &BuildOptions,
+        sum: Sum,
+        keep_idle: bool,
     ) {
         let idle_task = thread.key.tid == 0;
-        let stack = self.stack(sides, idle_task);
+        let place = Place { kernel: key.kernel, user: key.user, what: key.what, detail: key.detail };
+        let stack = self.stack(place, idle_task);
         let idle = idle_task && is_idle(&self.profile, &self.profile.stacks[stack.index()].locations);
         if idle {
-            self.idle_samples += count;
-            if !options.idle {
+            self.idle_samples += sum.count;
+            if !keep_idle {
                 return;
             }
         }
         for frame in self.profile.frames(stack) {
             if let Some(reason) = frame.function.unresolved {
-                *self.unresolved.entry(reason).or_default() += count;
+                *self.unresolved.entry(reason).or_default() += sum.count;
             }
         }
         let thread = self.thread(thread, idle);
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        let values = options.values.iter().map(|value| value.saturating_mul(count)).collect();
+        let values = self.columns.iter().map(|column| column.value(key.what, sum)).collect();
         self.profile.samples.push(Sample { thread, stack, window_start_ns, values });
     }
 
-    fn stack(&mut self, sides: (u32, u32), idle_task: bool) -> StackId {
-        if let Some(&id) = self.stacks.get(&sides) {
+    fn stack(&mut self, place: Place, idle_task: bool) -> StackId {
+        if let Some(&id) = self.stacks.get(&place) {
             return id;
         }
-        let [kernel, user] = [sides.0, sides.1].map(|side| &self.kept[side as usize]);
-        let (locations, end) = self.joined(kernel, user, idle_task);
+        let [kernel, user] = [place.kernel, place.user].map(|side| &self.kept[side as usize]);
+        let hooked = self.columns.iter().find(|column| column.what == place.what).and_then(|c| c.hooked);
+        let (mut locations, mut end) = self.joined(kernel, user, hooked, idle_task);
+        if let Some(label) = label::of(place.what, place.detail) {
+            locations.insert(0, self.labels.location(label, &mut self.profile));
+            if label::is_whole(place.what, place.detail) {
+                end = StackEnd::Complete;
+            }
+        }
         let id = StackId(self.profile.stacks.len() as u32);
         self.profile.stacks.push(Stack { locations, end });
-        self.stacks.insert(sides, id);
+        self.stacks.insert(place, id);
         id
     }
 
     /// The kernel part before the user part that entered it, and how far the whole reaches.
-    fn joined(&self, kernel: &KeptStack, user: &KeptStack, idle_task: bool) -> (Vec<LocationId>, StackEnd) {
+    fn joined(
+        &self,
+        kernel: &KeptStack,
+        user: &KeptStack,
+        hooked: Option<&str>,
+        idle_task: bool,
+    ) -> (Vec<LocationId>, StackEnd) {
         let user_walk = user.end.unwrap_or(WalkEnd::Ended);
         let (real, user_end) = self.names.user_end(&user.frames, user_walk);
-        let frames = self.without_hook(&kernel.frames).iter().chain(&user.frames[..real]);
+        let frames = self.without_hook(&kernel.frames, hooked).iter().chain(&user.frames[..real]);
         let locations = frames.map(|&frame| self.names.location(frame)).collect();
         let end = match (kernel.end, user.end) {
             (None, _) | (_, None) => StackEnd::Lost,
@@ -131,8 +206,8 @@ impl Builder<'_> {
 
     /// The frames of a kernel stack from the hooked function on: inside of it are those of the hook, the profiler's own
     /// program among them.
-    fn without_hook<'f>(&self, frames: &'f [FrameId]) -> &'f [FrameId] {
-        let Some(hooked) = self.hooked else { return frames };
+    fn without_hook<'f>(&self, frames: &'f [FrameId], hooked: Option<&str>) -> &'f [FrameId] {
+        let Some(hooked) = hooked else { return frames };
         let is_hooked = |frame: &FrameId| {
             let location = &self.profile.locations[self.names.location(*frame).index()];
             location.lines.iter().any(|line| self.profile.functions[line.function.index()].name == hooked)

@@ -4,11 +4,11 @@
 //! (their process may be gone a moment later), kernel stacks are kept as addresses. Memory therefore grows with the
 //! number of *distinct* stacks, threads and windows, not with the number of samples.
 
-use std::{collections::HashMap, hash::Hash};
+use std::{collections::HashMap, hash::Hash, ops::AddAssign};
 
 use profiler_common::{
     Comm,
-    sample::{CountKey, CountValue},
+    sample::{CountKey, CountValue, What},
     stack::{EMPTY_STACK, WalkEnd},
 };
 
@@ -56,7 +56,7 @@ pub struct KeptStack {
     pub end: Option<WalkEnd>,
 }
 
-/// Who, where (kernel and user stack) and when, as indices.
+/// What, who, where (kernel and user stack) and when, as indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SampleKey {
     /// Index into [`Collector::threads`].
@@ -65,8 +65,28 @@ pub struct SampleKey {
     pub kernel: u32,
     /// Index into [`Collector::stacks`].
     pub user: u32,
+    /// Of what.
+    pub what: What,
+    /// Of which kind (`CountKey::detail`).
+    pub detail: u32,
     /// Number of the window: its start divided by [`Collector::window_ns`].
     pub window: u32,
+}
+
+/// How many samples, and how long they took together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Their number.
+    pub count: u64,
+    /// Their time, ns.
+    pub ns: u64,
+}
+
+impl AddAssign for Sum {
+    fn add_assign(&mut self, other: Self) {
+        self.count = self.count.saturating_add(other.count);
+        self.ns = self.ns.saturating_add(other.ns);
+    }
 }
 
 /// Numbers distinct values in the order of their first appearance.
@@ -106,7 +126,7 @@ pub struct Collector {
     /// `Symbolizer::replacements` that the cache is of.
     replacements: u64,
     kernel_cache: HashMap<u64, u32>,
-    samples: HashMap<SampleKey, u64>,
+    samples: HashMap<SampleKey, Sum>,
     window_ns: u64,
 }
 
@@ -138,8 +158,10 @@ impl Collector {
             let thread = self.thread(key, value, symbolizer);
             let kernel = self.kernel_stack(key, value, window, symbolizer);
             let user = self.user_stack(key, value, window, symbolizer);
-            *self.samples.entry(SampleKey { thread, kernel, user, window: number }).or_default() +=
-                value.count;
+            // A number that this version of the kernel side does not write.
+            let Some(what) = What::from_u32(key.what) else { continue };
+            let sample = SampleKey { thread, kernel, user, what, detail: key.detail, window: number };
+            *self.samples.entry(sample).or_default() += Sum { count: value.count, ns: value.ns };
         }
         // Kernel text can change too (modules, BPF programs); it is looked up anew in every window.
         self.kernel_cache.clear();
@@ -228,9 +250,9 @@ impl Collector {
 
     fn halve_resolution(&mut self) {
         self.window_ns *= 2;
-        for (key, count) in std::mem::take(&mut self.samples) {
+        for (key, sum) in std::mem::take(&mut self.samples) {
             let merged = SampleKey { window: key.window / 2, ..key };
-            *self.samples.entry(merged).or_default() += count;
+            *self.samples.entry(merged).or_default() += sum;
         }
     }
 
@@ -244,16 +266,18 @@ impl Collector {
         &self.stacks.values
     }
 
-    /// The samples with their counts, in a fixed order.
-    pub fn samples(&self) -> Vec<(SampleKey, u64)> {
-        let mut samples: Vec<_> = self.samples.iter().map(|(key, count)| (*key, *count)).collect();
-        samples.sort_unstable_by_key(|(key, _)| (key.window, key.thread, key.kernel, key.user));
+    /// The samples with their sums, in a fixed order.
+    pub fn samples(&self) -> Vec<(SampleKey, Sum)> {
+        let mut samples: Vec<_> = self.samples.iter().map(|(key, sum)| (*key, *sum)).collect();
+        samples.sort_unstable_by_key(|(key, _)| {
+            (key.window, key.thread, key.kernel, key.user, key.what, key.detail)
+        });
         samples
     }
 
     /// Samples so far.
     pub fn total(&self) -> u64 {
-        self.samples.values().sum()
+        self.samples.values().map(|sum| sum.count).sum()
     }
 
     /// The time resolution now.

@@ -21,10 +21,12 @@ pub fn unix_ns() -> u64 {
 pub struct Facts<'a> {
     /// What was asked for.
     pub options: &'a RecordOptions,
-    /// The probe, after it was disabled.
-    pub probe: &'a Probe,
-    /// Its maps.
+    /// The probes, after they were disabled.
+    pub probes: &'a [Probe],
+    /// Their maps.
     pub samples: &'a Samples,
+    /// Number of CPUs.
+    pub cpus: usize,
     /// Start of sampling, ns since the Unix epoch.
     pub start_unix_ns: u64,
     /// Length of the recording, ns.
@@ -45,12 +47,16 @@ struct Driver {
 
 impl Driver {
     fn of(facts: &Facts<'_>) -> Self {
-        match facts.probe {
-            Probe::Cpu(probe) => Self::timer(probe.sampler(), facts),
-            Probe::Switches(probe) => {
-                Self { name: switches::TRACEPOINT, reason: None, cpus: probe.cpus(), expected_ticks: 0 }
-            }
-        }
+        let timer = facts.probes.iter().find_map(|probe| match probe {
+            Probe::Cpu(probe) => Some(Self::timer(probe.sampler(), facts)),
+            Probe::Switches(_) | Probe::Offcpu(_) => None,
+        });
+        timer.unwrap_or(Self {
+            name: switches::TRACEPOINT,
+            reason: None,
+            cpus: facts.cpus,
+            expected_ticks: 0,
+        })
     }
 
     fn timer(sampler: &Sampler, facts: &Facts<'_>) -> Self {
@@ -83,7 +89,7 @@ pub fn meta(facts: Facts<'_>) -> Result<Meta, SessionError> {
         cpus: cpus as u32,
         start_unix_ns: facts.start_unix_ns,
         duration_ns: facts.duration_ns,
-        events: vec![facts.options.event.spec().name.to_owned()],
+        events: facts.options.events.iter().map(|event| event.spec().name.to_owned()).collect(),
         sampler: name.to_owned(),
         sampler_reason: reason,
         frequency_hz: facts.options.frequency_hz,

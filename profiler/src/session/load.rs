@@ -1,6 +1,9 @@
 //! The object loaded for a recording: with what this kernel has, to walk by tables if that can be done.
 
-use profiler_common::stack::MAX_FRAMES;
+use profiler_common::{
+    sample::{Programs, What},
+    stack::MAX_FRAMES,
+};
 
 use super::{RecordOptions, SessionError, UnwindMode, fallbacks::TaskAccess, unwinding::Unwinding};
 use crate::{
@@ -9,6 +12,7 @@ use crate::{
         samples::WalkPrograms,
     },
     host::limits::Limits,
+    probe::Event,
 };
 
 /// The loaded object, and what walks by tables.
@@ -16,9 +20,19 @@ pub struct Loaded {
     /// The object.
     pub kernel: Kernel,
     /// What supplies the walk, and its programs.
-    pub walk: Option<(Unwinding, WalkPrograms)>,
+    pub walk: Option<(Unwinding, Vec<WalkPrograms>)>,
     /// Why nothing does, although it was to.
     pub note: Option<String>,
+}
+
+/// The event whose hits are told: the timer's, if there is one.
+fn seen(events: &[Event]) -> What {
+    let of = |event: &Event| match event.spec().sample_types[0].what {
+        // What a switch begins with, in either case.
+        What::Queued => What::Blocked,
+        what => what,
+    };
+    events.iter().find(|event| event.is_timed()).or(events.first()).map_or(What::Tick, of)
 }
 
 /// Loads the object, to walk by tables if so asked and if it can be done.
@@ -30,6 +44,8 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
             helpers: access.helpers,
             stack_limit: stack_limit(),
             unwind,
+            waits: options.waits,
+            seen: seen(&options.events),
             sched: None,
             log: options.log,
         })
@@ -42,7 +58,7 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
         }
         let mut kernel = kernel(true)?;
         let unwinding = Unwinding::start(&mut kernel, options.unwind_memory)?;
-        let programs = WalkPrograms::load(&mut kernel, &options.event.spec().programs)?;
+        let programs = walk_programs(&options.events, &mut kernel)?;
         Ok(Loaded { kernel, walk: Some((unwinding, programs)), note: None })
     };
     match options.unwind {
@@ -53,6 +69,18 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
             Ok(Loaded { kernel: kernel(false)?, walk: None, note: Some(note) })
         }),
     }
+}
+
+/// Loads the programs that walk for these events. Events can share theirs.
+fn walk_programs(events: &[Event], kernel: &mut Kernel) -> Result<Vec<WalkPrograms>, SessionError> {
+    let mut programs: Vec<Programs> = Vec::new();
+    for event in events {
+        let wanted = event.spec().programs;
+        if !programs.iter().any(|known| known.calls == wanted.calls) {
+            programs.push(wanted);
+        }
+    }
+    Ok(programs.iter().map(|programs| WalkPrograms::load(kernel, programs)).collect::<Result<_, _>>()?)
 }
 
 /// Frames that the kernel's walker gives at most here.

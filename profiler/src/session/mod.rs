@@ -9,6 +9,7 @@ pub mod collect;
 mod cost;
 mod facts;
 mod fallbacks;
+mod label;
 mod load;
 mod pace;
 mod recording;
@@ -17,7 +18,11 @@ mod unwinding;
 
 use std::{path::PathBuf, time::Duration};
 
-use profiler_common::{filter::FilterConfig, task::TaskOffsets};
+use profiler_common::{
+    filter::FilterConfig,
+    sched::{offsets::SchedOffsets, wait::WaitConfig},
+    task::TaskOffsets,
+};
 
 pub use crate::perf::clock::monotonic_ns;
 pub use cost::peak_rss_bytes;
@@ -48,9 +53,9 @@ pub enum UnwindMode {
 /// What to record, resolved: no part of it can be wrong any more but for the host's permission.
 #[derive(Clone, Debug)]
 pub struct RecordOptions {
-    /// What makes a sample.
-    pub event: Event,
-    /// Samples per second and CPU; 0 for an event that no timer makes.
+    /// What makes samples, each once; not empty.
+    pub events: Vec<Event>,
+    /// Samples per second and CPU; 0 if no timer makes them.
     pub frequency_hz: u64,
     /// What makes the timer's samples; `None`: hardware cycles where there is a counter.
     pub sampler: Option<Clock>,
@@ -68,6 +73,9 @@ pub struct RecordOptions {
     pub btf: PathBuf,
     /// Kernel features that are not used even if they are there.
     pub force_fallback: Vec<Feature>,
+    /// What is counted of tasks off the CPU, and where the kernel keeps what tells of them; there if one of the events
+    /// is of them.
+    pub waits: Option<(WaitConfig, SchedOffsets)>,
     /// Keep samples of idle CPUs.
     pub idle: bool,
     /// How user stacks are walked.
@@ -91,6 +99,9 @@ pub enum SessionError {
     /// The probe.
     #[error(transparent)]
     Probe(#[from] ProbeError),
+    /// Nothing was asked for.
+    #[error("no event to record")]
+    NoEvent,
     /// The stream of process events.
     #[error("cannot open perf's stream of process events: {0}")]
     Sideband(#[source] std::io::Error),

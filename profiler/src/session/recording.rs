@@ -31,7 +31,7 @@ use crate::{
         targets::Targets,
     },
     host::{cpus, features::Feature},
-    model::{Cost, Losses, SampleType, Unit},
+    model::{Cost, Losses},
     perf::{clock::monotonic_ns, record::ProcessEvent, sampler::Timer, sideband::Sideband},
     probe::Probe,
     symbolize::{Symbolizer, Watch},
@@ -66,8 +66,8 @@ pub struct Recording<'a> {
     kernel: Kernel,
     targets: Targets,
     samples: Samples,
-    probe: Probe,
-    _walk: Option<WalkPrograms>,
+    probes: Vec<Probe>,
+    _walk: Option<Vec<WalkPrograms>>,
     sideband: AsyncFd<SidebandFd>,
     unwinding: Option<Unwinding>,
     symbolizer: Symbolizer,
@@ -110,14 +110,18 @@ impl<'a> Recording<'a> {
         if options.filter.follow_children != 0 {
             kernel.follow_children()?;
         }
-        let sizing = options.event.sizing(options.frequency_hz, cpus.len());
-        let samples = Samples::new(&mut kernel, &sizing)?;
+        let sizes = options.events.iter().map(|event| event.sizing(options.frequency_hz, cpus.len()));
+        let sizing = sizes.reduce(Sizing::and).ok_or(SessionError::NoEvent)?;
+        let waits = options.events.iter().any(|event| event.is_wait());
+        let samples = Samples::new(&mut kernel, &sizing, waits)?;
         let timer = Timer { frequency_hz: options.frequency_hz, clock: options.sampler };
-        let mut probe = Probe::open(options.event, &mut kernel, cpus, timer)?;
+        let mut probes = Probe::open_all(&options.events, &mut kernel, cpus, timer)?;
         for &pid in &options.targets {
             targets.add(pid)?;
         }
-        probe.enable(&mut kernel)?;
+        for probe in &mut probes {
+            probe.enable(&mut kernel)?;
+        }
         let start_ns = monotonic_ns();
         // A filter by process names who is looked at; the others can match any process, also one that starts later.
         let watch = if options.filter.by_process != 0 { Watch::Known } else { Watch::All };
@@ -127,7 +131,7 @@ impl<'a> Recording<'a> {
             kernel,
             targets,
             samples,
-            probe,
+            probes,
             _walk: walk,
             sideband: watch_events(sideband)?,
             unwinding,
@@ -277,9 +281,11 @@ impl<'a> Recording<'a> {
 
     /// Stops sampling, drains what is left and resolves all names.
     pub fn finish(mut self, stop: Stop) -> Result<Outcome, SessionError> {
-        self.probe.disable(&mut self.samples)?;
+        for probe in &mut self.probes {
+            probe.disable(&mut self.samples)?;
+        }
         let end_ns = monotonic_ns();
-        let window = self.samples.finish()?;
+        let window = self.samples.finish(end_ns)?;
         self.read_events();
         self.add(&window);
         self.kernel.flush_log();
@@ -288,14 +294,15 @@ impl<'a> Recording<'a> {
         self.note_new_cpus();
         let mut meta = meta(Facts {
             options: self.options,
-            probe: &self.probe,
+            probes: &self.probes,
             samples: &self.samples,
+            cpus: self.cpus.len(),
             start_unix_ns: self.start_unix_ns,
             duration_ns: end_ns.saturating_sub(self.start_ns),
             window_ns: self.collector.window_ns(),
             notes: std::mem::take(&mut self.notes),
         })?;
-        if matches!(self.probe, Probe::Cpu(_)) {
+        if self.options.events.iter().any(|event| event.is_timed()) {
             let missed = meta.expected_ticks.saturating_sub(meta.ticks);
             losses.counters.insert("ticks_not_delivered".to_owned(), missed);
         }
@@ -304,7 +311,7 @@ impl<'a> Recording<'a> {
         // The kernel side is done: its memory and descriptors are given back before names are read.
         let Self { collector, symbolizer, options, kernel, samples, targets, sideband, unwinding, .. } = self;
         drop((samples, targets, kernel, sideband, unwinding));
-        let built = build(&collector, symbolizer, &build_options(options));
+        let built = build(&collector, symbolizer, &BuildOptions::of(options));
         let mut profile = built.profile;
         meta.idle_samples = built.idle_samples;
         losses.unresolved = std::mem::take(&mut profile.losses.unresolved);
@@ -374,18 +381,6 @@ fn watch_events(sideband: Sideband) -> Result<AsyncFd<SidebandFd>, SessionError>
     // SAFETY: the side band owns the descriptor it gives, gives the same one each time, and keeps it open until dropped.
     unsafe { AsyncFd::register_with_interest(SidebandFd(sideband), Interest::READABLE) }
         .map_err(|error| SessionError::Sideband(error.into()))
-}
-
-fn build_options(options: &RecordOptions) -> BuildOptions {
-    let types = options.event.spec().sample_types;
-    let period_ns = 1_000_000_000i64.checked_div(options.frequency_hz as i64).unwrap_or(0);
-    let value = |unit| if unit == Unit::Nanoseconds { period_ns } else { 1 };
-    BuildOptions {
-        sample_types: types.iter().map(|spec| SampleType::new(spec.name, spec.unit)).collect(),
-        values: types.iter().map(|spec| value(spec.unit)).collect(),
-        idle: options.idle,
-        hooked: options.event.spec().hooked,
-    }
 }
 
 /// Completes then; never without a time.

@@ -245,7 +245,7 @@ impl Tables {
     ) -> Result<Option<Span>, BpfError> {
         let Some(span) = self.take(Part::Mappings, mappings.len() as u32, now)? else { return Ok(None) };
         self.maps.mappings.write(span.at, mappings);
-        let process = Process { incarnation, ask_after_ns: 0, first: span.at, count: span.len };
+        let process = Process { incarnation, ask_after_ns: 0, first: span.at, count: span.len, version: 0 };
         if self.maps.set_process(pid, process) {
             return Ok(Some(span));
         }
@@ -255,13 +255,13 @@ impl Tables {
 
     /// Tells the kernel side that nothing can be known of a process, not to be asked before a time.
     pub fn set_unknown(&mut self, pid: u32, incarnation: u64, ask_after_ns: u64) {
-        self.maps.set_process(pid, Process { incarnation, ask_after_ns, first: 0, count: 0 });
+        self.maps.set_process(pid, Process { incarnation, ask_after_ns, ..Process::default() });
     }
 
     /// Tells the kernel side not to ask for a process, whose mappings it knows, before a time.
     pub fn put_off(&mut self, pid: u32, incarnation: u64, mappings: Span, ask_after_ns: u64) {
         let Span { at: first, len: count } = mappings;
-        self.maps.set_process(pid, Process { incarnation, ask_after_ns, first, count });
+        self.maps.set_process(pid, Process { incarnation, ask_after_ns, first, count, version: 0 });
     }
 
     /// Makes the kernel side forget a process.

@@ -110,6 +110,7 @@ const RECIPES: &[Recipe] = &[
     c("storm", "storm.c", &[]),
     bare("sched", "sched.c", Language::C, &["-pthread"]),
     c("switches-fp", "switches.c", &[]),
+    bare("waits", "waits.c", Language::C, &["-pthread"]),
     bare("shapes", "shapes.c", Language::C, &["-pthread"]),
     bare("reload", "reload.c", Language::C, &["-ldl"]),
     variant("reload_a.so", &["-DNAME=a", "-DSHIFT=0", "-DFRAME=64", "-shared", "-fPIC"]),

@@ -1,4 +1,4 @@
-//! What accounting costs where nothing happens but switches: two processes of one CPU that pass a byte over pipes
+//! What accounting and recording of waits cost where nothing happens but switches: two processes of one CPU that pass a byte over pipes
 //! (`tests/workload/storm.c`), CPU time of both for each round (two switches, two wake-ups).
 //!
 //! Each run under a profiler is compared with the runs of nothing before and after it.
@@ -20,6 +20,12 @@ const START: Duration = Duration::from_millis(700);
 const VIEWS: &[(&str, &[&str])] = &[
     ("`profiler sched -a`, all threads", &["sched", "-a", "--json"]),
     ("`profiler sched -p` another process", &["sched", "-p", "self", "--json"]),
+    ("`profiler record -a -e offcpu`, whole stacks", &["record", "-a", "-e", "offcpu", "-o", "waits.pb.gz"]),
+    (
+        "`profiler record -a -e offcpu --min-block 1s`",
+        &["record", "-a", "-e", "offcpu", "--min-block", "1s", "-o", "waits.pb.gz"],
+    ),
+    ("`profiler record -a -e offcpu,runq`", &["record", "-a", "-e", "offcpu,runq", "-o", "waits.pb.gz"]),
 ];
 
 /// Values of all rounds, ns.

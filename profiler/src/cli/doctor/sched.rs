@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use profiler_common::{filter::FilterConfig, task::TASK_PT_REGS};
+use profiler_common::{filter::FilterConfig, sample::What, task::TASK_PT_REGS};
 
 use crate::{
     bpf::load::{Kernel, LoadOptions, SchedOptions},
@@ -31,6 +31,8 @@ pub fn attempt(btf_path: &Path) -> Result<Vec<String>, String> {
         helpers: if has_helper { TASK_PT_REGS } else { 0 },
         stack_limit: 1,
         unwind: false,
+        waits: None,
+        seen: What::Tick,
         sched: Some(SchedOptions { offsets: sched_offsets, threads: 1 }),
         log: false,
     };

@@ -3,7 +3,7 @@
 
 use std::{fs::File, path::Path, time::Instant};
 
-use profiler_common::{filter::FilterConfig, stack::MAX_FRAMES};
+use profiler_common::{filter::FilterConfig, sample::What, stack::MAX_FRAMES};
 
 use crate::{
     bpf::{
@@ -37,11 +37,17 @@ pub fn attempt(btf_path: &Path) -> Result<Walk, String> {
         helpers: 0,
         stack_limit: MAX_FRAMES as u32,
         unwind: true,
+        waits: None,
+        seen: What::Tick,
         sched: None,
         log: false,
     };
     let mut kernel = Kernel::load(&options).map_err(|error| error.to_string())?;
-    for probe in PROBES {
+    for (i, probe) in PROBES.iter().enumerate() {
+        // Events can share their programs.
+        if PROBES[..i].iter().any(|before| before.programs.calls == probe.programs.calls) {
+            continue;
+        }
         WalkPrograms::load(&mut kernel, &probe.programs).map_err(|error| error.to_string())?;
     }
     let begin = Instant::now();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use profiler_common::sched::offsets::SchedOffsets;
 
-use super::{BtfError, member_offsets, single_bit};
+use super::{BtfError, member_offsets, single_bit, size_and_offsets};
 
 /// The members that the programs of the scheduler read.
 ///
@@ -12,10 +12,19 @@ use super::{BtfError, member_offsets, single_bit};
 /// [`BtfError`]. There is no accounting then.
 pub fn sched_offsets(path: &Path) -> Result<SchedOffsets, BtfError> {
     // `state` became `__state` in Linux 5.14 (2f064a59a11f).
-    let [state, nvcsw, comm, exit_state, on_cpu, on_rq, files] = member_offsets(
+    let [state, nvcsw, nivcsw, comm, exit_state, on_cpu, on_rq, files] = member_offsets(
         path,
         "task_struct",
-        [&["__state", "state"], &["nvcsw"], &["comm"], &["exit_state"], &["on_cpu"], &["on_rq"], &["files"]],
+        [
+            &["__state", "state"],
+            &["nvcsw"],
+            &["nivcsw"],
+            &["comm"],
+            &["exit_state"],
+            &["on_cpu"],
+            &["on_rq"],
+            &["files"],
+        ],
     )?;
     let (in_iowait, in_iowait_mask) = single_bit(path, "task_struct", "in_iowait")?;
     let [fdt] = member_offsets(path, "files_struct", [&["fdt"]])?;
@@ -29,6 +38,8 @@ pub fn sched_offsets(path: &Path) -> Result<SchedOffsets, BtfError> {
         in_iowait,
         in_iowait_mask,
         nvcsw,
+        nivcsw,
+        run_delay: run_delay(path)?,
         comm,
         exit_state,
         on_cpu,
@@ -43,6 +54,17 @@ pub fn sched_offsets(path: &Path) -> Result<SchedOffsets, BtfError> {
         s_magic,
         thread_status: thread_status(path)?,
     })
+}
+
+/// `sched_info.run_delay` inside of the task; 0 without CONFIG_SCHED_INFO, which leaves the structure empty.
+fn run_delay(path: &Path) -> Result<u32, BtfError> {
+    let (_, [info]) = size_and_offsets(path, "task_struct", ["sched_info"])?;
+    let inside = member_offsets(path, "sched_info", [&["run_delay"]]);
+    match (info, inside) {
+        (Some(info), Ok([run_delay])) => Ok(info + run_delay),
+        (None, _) | (_, Err(BtfError::NoMember { .. } | BtfError::NoStructure { .. })) => Ok(0),
+        (_, Err(error)) => Err(error),
+    }
 }
 
 /// `thread_info.status` inside of the task, which tells a system call of a 32-bit program on x86-64. arm64 tells it

@@ -157,8 +157,11 @@ impl<W: Write> Encoder<'_, W> {
             self.out.message(field::PERIOD_TYPE, &kind)?;
             self.out.number(field::PERIOD, signed(period_ns))?;
         }
-        if let Some(last) = profile.sample_types.last() {
-            let name = self.strings.id(&*last.name);
+        // What the first event took: other readers show that at first.
+        let mut types = profile.sample_types.iter();
+        if let Some(shown) = types.clone().find(|t| t.unit == Unit::Nanoseconds).or_else(|| types.next_back())
+        {
+            let name = self.strings.id(&*shown.name);
             self.out.number(field::DEFAULT_SAMPLE_TYPE, name)?;
         }
         Ok(())

@@ -13,6 +13,7 @@ use std::{collections::HashMap, path::PathBuf, time::Duration};
 use profiler_common::{
     filter::FilterConfig,
     probe::sched::{Cpu, KEPT, Thread},
+    sample::What,
     sched::offsets::SchedOffsets,
     task::{TASK_PT_REGS, TaskOffsets},
 };
@@ -133,6 +134,8 @@ impl<'a> Accounting<'a> {
             helpers,
             stack_limit: 1,
             unwind: false,
+            waits: None,
+            seen: What::Tick,
             sched: Some(load::SchedOptions {
                 offsets: options.sched_offsets,
                 threads: own::threads(THREADS),

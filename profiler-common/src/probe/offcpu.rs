@@ -1,0 +1,10 @@
+//! The `offcpu` and `runq` probe: who is off the CPU, for how long, where and why.
+
+use crate::sample::Programs;
+
+/// Its programs, but for [`WOKEN`].
+pub const PROGRAMS: Programs =
+    Programs { sample: "offcpu_switch", calls: "OFFCPU_PROGRAMS", walk: "offcpu_walk", count: "offcpu_keep" };
+
+/// The program that is told of wake-ups.
+pub const WOKEN: &str = "offcpu_woken";

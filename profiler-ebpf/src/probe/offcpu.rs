@@ -1,0 +1,271 @@
+//! Probe `offcpu` and `runq`: who is off the CPU, for how long, where and why.
+//!
+//! Hooks, both with interrupts off and the run queue locked:
+//! - raw tracepoint `sched_switch` (preempt, prev, next), hit while the task that leaves is still the current one
+//!   (`__schedule`, kernel/sched/core.c): its stacks are captured and its state is kept ([`WAITS`]); the wait of the one
+//!   that comes is over and counted.
+//! - raw tracepoint `sched_wakeup` (task), hit when the task has been put into a run queue (`ttwu_do_wakeup`): it was
+//!   blocked until now. Not `sched_waking`, which can be hit before the task has left.
+//!
+//! Yields counts keyed as those of the `cpu` probe, with durations; under `What::Blocked` and `What::Queued`, by cause.
+//!
+//! A task's entry is written by one program at a time: by the CPU that it leaves, by the one that wakes it (which waits
+//! until the first is done with it), by the one that it gets; each holds the lock of the run queue that the task is in.
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_ANY,
+    btf_maps::{HashMap, PerCpuArray, ProgramArray},
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
+    macros::btf_map,
+    programs::RawTracePointContext,
+};
+use profiler_common::{
+    loss::Loss,
+    sample::{COUNT, CountKey, Seen, WALK, What},
+    sched::{
+        cause::{DEAD, is_uninterruptible},
+        wait::{Detail, MAX_WAITS, Queue, State, Wait, WaitConfig},
+    },
+    stack::{EMPTY_STACK, WalkEnd},
+};
+
+use crate::{
+    filter, loss, sample,
+    sched::blocked,
+    stack::{self, Side},
+    task,
+    unwind::{self, Slot, Walk},
+};
+
+/// What is asked for. Its parts are constants for the verifier.
+#[unsafe(no_mangle)]
+static WAIT_CONFIG: Global<WaitConfig> = Global::new(WaitConfig { min_block_ns: 0, blocked: 1, queued: 1 });
+
+/// Tasks that have left a CPU once, by thread id, until they end.
+#[btf_map]
+static WAITS: HashMap<u32, Wait, MAX_WAITS> = HashMap::new();
+
+/// What a new entry is made from: it is too large for a program's stack.
+#[btf_map]
+static NEW_WAIT: PerCpuArray<Wait, 1> = PerCpuArray::new();
+
+#[btf_map]
+static OFFCPU_PROGRAMS: ProgramArray<2> = ProgramArray::new();
+
+/// A task's entry.
+#[inline(always)]
+fn find(tid: u32) -> Option<&'static mut Wait> {
+    // SAFETY: a map value stays valid memory while the program runs, and has one writer at a time (see above).
+    WAITS.get_ptr_mut(tid).map(|wait| unsafe { &mut *wait })
+}
+
+/// A task's entry, made if there is none.
+#[inline(always)]
+fn find_or_insert(tid: u32) -> Option<&'static mut Wait> {
+    if let Some(wait) = find(tid) {
+        return Some(wait);
+    }
+    let new = NEW_WAIT.get_ptr(0)?;
+    // SAFETY: nobody writes it.
+    let new: &Wait = unsafe { &*new };
+    if WAITS.insert(tid, new, BPF_ANY as u64).is_err() {
+        loss::count(Loss::WaitsFull);
+        return None;
+    }
+    find(tid)
+}
+
+/// A task leaves the CPU for another one.
+#[inline(always)]
+pub fn switched(ctx: &RawTracePointContext) {
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    if let Some((_, tid)) = task::ids(ctx.arg(2))
+        && tid != 0
+    {
+        came(tid, now_ns);
+    }
+    let preempt: u64 = ctx.arg(0);
+    left(ctx, preempt & 1 != 0, now_ns);
+}
+
+/// A task was put into a run queue.
+#[inline(always)]
+pub fn woken(ctx: &RawTracePointContext) {
+    let Some((_, tid)) = task::ids(ctx.arg(0)) else { return };
+    let Some(wait) = find(tid) else { return };
+    // A task that had not left yet was not blocked.
+    if wait.state != State::Blocked as u32 {
+        return;
+    }
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    count(wait, tid, now_ns.saturating_sub(wait.since_ns));
+    wait.state = State::Queued as u32;
+    wait.detail = Detail::queued(Queue::Woken).0;
+    wait.since_ns = now_ns;
+}
+
+/// A task gets a CPU.
+#[inline(always)]
+fn came(tid: u32, now_ns: u64) {
+    let Some(wait) = find(tid) else { return };
+    count(wait, tid, now_ns.saturating_sub(wait.since_ns));
+    wait.state = State::Running as u32;
+}
+
+/// Programs do not run while some tasks are the current one (kernels that protect an agent): switches from such a task
+/// and to it are not seen. A wait whose end was missed took what the kernel itself has added to the task's waits since;
+/// anything else is lost, and counted as such. `switches`, `run_delay_ns`: the kernel's numbers now, as the task leaves a CPU.
+#[inline(always)]
+fn catch_up(wait: &Wait, tid: u32, switches: u64, run_delay_ns: u64) {
+    if wait.switches == 0 {
+        return;
+    }
+    let waited_ns = run_delay_ns.wrapping_sub(wait.run_delay_ns);
+    let is_known = wait.state == State::Queued as u32 && run_delay_ns != 0;
+    if is_known {
+        count(wait, tid, waited_ns);
+    }
+    let lost = u64::from(wait.state != State::Running as u32 && !is_known);
+    // All of them are seen only where waits for a CPU are asked for.
+    let unseen = if WAIT_CONFIG.load().queued != 0 { switches.wrapping_sub(wait.switches + 1) } else { 0 };
+    if lost + unseen != 0 {
+        loss::add(Loss::SwitchNotTraced, lost + unseen);
+    }
+}
+
+/// Counts what a task has done, if it was waiting and that is asked for.
+#[inline(always)]
+fn count(wait: &Wait, tid: u32, ns: u64) {
+    let config = WAIT_CONFIG.load();
+    let is_blocked = wait.state == State::Blocked as u32;
+    let is_queued = wait.state == State::Queued as u32;
+    if !(is_blocked && config.blocked != 0 || is_queued && config.queued != 0) {
+        return;
+    }
+    let what = if is_blocked { What::Blocked } else { What::Queued };
+    let mut key = CountKey {
+        pid: wait.pid,
+        tid,
+        incarnation: wait.incarnation,
+        kernel_stack: wait.kernel_stack,
+        user_stack: wait.user_stack,
+        what: what as u32,
+        detail: wait.detail,
+    };
+    if is_blocked && ns < config.min_block_ns {
+        (key.kernel_stack, key.user_stack) = (EMPTY_STACK, EMPTY_STACK);
+        key.detail = Detail(wait.detail).short().0;
+    }
+    sample::add(&key, ns, wait.left_ns, &wait.comm);
+}
+
+/// The current task leaves the CPU.
+#[inline(always)]
+fn left(ctx: &RawTracePointContext, preempt: bool, now_ns: u64) {
+    sample::seen(What::Blocked, Seen::Hits);
+    let id = bpf_get_current_pid_tgid();
+    let (pid, tid) = ((id >> 32) as u32, id as u32);
+    if tid == 0 {
+        sample::seen(What::Blocked, Seen::IdleTask);
+        return;
+    }
+    // What is left of the state: 0 if a signal came in time, or if the task only gives way.
+    let state = if preempt { 0 } else { task::with_current(blocked::state::<true>, blocked::state::<false>) };
+    if state & DEAD != 0 {
+        // It need not be there.
+        _ = WAITS.remove(tid);
+        return;
+    }
+    let config = WAIT_CONFIG.load();
+    if state == 0 && config.queued == 0 {
+        return;
+    }
+    let comm = bpf_get_current_comm().unwrap_or_default();
+    if !filter::wanted(&filter::config(), pid, &comm) {
+        sample::seen(What::Blocked, Seen::Filtered);
+        return;
+    }
+    let Some(walk) = unwind::current(Slot::Tracepoint) else {
+        loss::count(Loss::NoScratch);
+        return;
+    };
+    let Some(wait) = find_or_insert(tid) else { return };
+    let (doing, detail) = if state != 0 {
+        let cause = task::with_current(
+            |task| blocked::why::<true>(task, state),
+            |task| blocked::why::<false>(task, state),
+        );
+        (State::Blocked, Detail::blocked(cause, is_uninterruptible(state)))
+    } else {
+        (State::Queued, Detail::queued(Queue::Preempted))
+    };
+    let switches = task::with_current(blocked::switches::<true>, blocked::switches::<false>);
+    let run_delay_ns = task::with_current(blocked::run_delay_ns::<true>, blocked::run_delay_ns::<false>);
+    catch_up(wait, tid, switches, run_delay_ns);
+    (wait.switches, wait.run_delay_ns) = (switches, run_delay_ns);
+    wait.incarnation = task::incarnation();
+    (wait.since_ns, wait.left_ns) = (now_ns, now_ns);
+    (wait.pid, wait.comm) = (pid, comm);
+    (wait.state, wait.detail) = (doing as u32, detail.0);
+    wait.kernel_stack = stack::capture(ctx, Side::Kernel, WalkEnd::Ended, &mut walk.stack);
+    wait.user_stack = EMPTY_STACK;
+    walk_user(ctx, walk, wait);
+}
+
+/// Captures the user stack of the current task.
+#[inline(always)]
+fn walk_user(ctx: &RawTracePointContext, walk: &mut Walk, wait: &mut Wait) {
+    let end = match unwind::begin(walk, wait.pid, wait.incarnation, wait.left_ns) {
+        Ok(()) => {
+            if let Some(known) = walk.known(&wait.memo) {
+                wait.user_stack = known;
+                return;
+            }
+            // SAFETY: nothing is owned that would have to be dropped.
+            unsafe { OFFCPU_PROGRAMS.tail_call(ctx, WALK) };
+            WalkEnd::TailCallFailed
+        }
+        Err(end) => end,
+    };
+    wait.user_stack = stack::capture(ctx, Side::User, end, &mut walk.stack);
+}
+
+/// Walks that stack on.
+#[inline(always)]
+pub fn walk(ctx: &RawTracePointContext) {
+    let Some(walk) = unwind::current(Slot::Tracepoint) else { return };
+    let next = match unwind::go_on::<true>(walk) {
+        None => WALK,
+        Some(end) => {
+            walk.stack.end = end as u32;
+            COUNT
+        }
+    };
+    // SAFETY: nothing is owned that would have to be dropped.
+    unsafe { OFFCPU_PROGRAMS.tail_call(ctx, next) };
+    if next == WALK {
+        walk.stack.end = WalkEnd::TailCallFailed as u32;
+    }
+    walked();
+}
+
+/// Keeps that stack, which has been walked.
+#[inline(always)]
+pub fn walked() {
+    let Some(walk) = unwind::current(Slot::Tracepoint) else {
+        loss::count(Loss::NoScratch);
+        return;
+    };
+    if walk.stack.end == WalkEnd::Truncated as u32 {
+        loss::count(Loss::UserStackTruncated);
+    }
+    if let Some(wait) = find(bpf_get_current_pid_tgid() as u32) {
+        wait.user_stack = stack::keep(Side::User, &walk.stack);
+        if walk.stack.end == WalkEnd::Complete as u32 {
+            walk.keep(&mut wait.memo, wait.user_stack);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Drained stacks by name, as long as a count can name them.
+//!
+//! Counts are rotated before stacks, so the stack of a drained count is in the stacks drained with it or in those drained
+//! one window earlier. A task that waits is counted only at the end of its wait, any number of windows after its stacks
+//! were drained: where waits are recorded, stacks are held beyond. As long as there are few, all of them are; else those
+//! go that no wait and no count has named for [`UNUSED_WINDOWS`].
+
+use std::{
+    collections::{HashMap, HashSet},
+    rc::Rc,
+};
+
+use profiler_common::stack::{MAX_FRAMES, RawStack, WalkEnd};
+
+/// Stacks that are all held, if any are: some 10 MB.
+const HELD: usize = 32 * 1024;
+
+/// Windows that a held stack outlives its last use. A wait can be counted, and its task have another stack, while the
+/// waits are being looked through: such a count is drained with the next window.
+const UNUSED_WINDOWS: u32 = 2;
+
+/// A captured stack: absolute addresses, leaf first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapturedStack {
+    /// Addresses.
+    pub frames: Box<[u64]>,
+    /// Why the walk ended.
+    pub end: WalkEnd,
+}
+
+impl CapturedStack {
+    /// A stack as the kernel side writes it.
+    pub fn of(stack: &RawStack) -> Self {
+        let len = (stack.len as usize).min(MAX_FRAMES);
+        Self {
+            frames: stack.frames[..len].into(),
+            end: WalkEnd::from_u32(stack.end).unwrap_or(WalkEnd::Ended),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Kept {
+    stack: Rc<CapturedStack>,
+    /// Windows since it was drained, or used.
+    unused: u32,
+}
+
+/// Stacks by name.
+#[derive(Clone, Debug, Default)]
+pub struct KeptStacks {
+    stacks: HashMap<u64, Kept>,
+}
+
+impl KeptStacks {
+    /// The stack of that name.
+    pub fn get(&self, name: u64) -> Option<&CapturedStack> {
+        self.stacks.get(&name).map(|kept| &*kept.stack)
+    }
+
+    /// Those of the next window: `drained` with it, and of these what its counts can name. `named`: the stacks that it
+    /// counted with; `waiting`: if waits are recorded, gives the stacks that they may still be counted with.
+    pub fn next(
+        &self,
+        drained: HashMap<u64, CapturedStack>,
+        named: &HashSet<u64>,
+        waiting: Option<impl FnOnce() -> HashSet<u64>>,
+    ) -> Self {
+        let new = |(name, stack)| (name, Kept { stack: Rc::new(stack), unused: 0 });
+        let mut stacks: HashMap<u64, Kept> = drained.into_iter().map(new).collect();
+        let (held, waiting) = match waiting {
+            None => (0, HashSet::new()),
+            Some(_) if self.stacks.len() <= HELD => (u32::MAX, HashSet::new()),
+            Some(waiting) => (UNUSED_WINDOWS, waiting()),
+        };
+        for (name, kept) in &self.stacks {
+            let is_used = held == u32::MAX || named.contains(name) || waiting.contains(name);
+            let unused = if held != 0 && is_used { 0 } else { kept.unused + 1 };
+            if unused <= held.max(1) {
+                stacks.entry(*name).or_insert_with(|| Kept { stack: Rc::clone(&kept.stack), unused });
+            }
+        }
+        Self { stacks }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOBODY: Option<fn() -> HashSet<u64>> = None;
+
+    fn stacks(names: impl IntoIterator<Item = u64>) -> HashMap<u64, CapturedStack> {
+        let stack = |name| (name, CapturedStack { frames: [name].into(), end: WalkEnd::Ended });
+        names.into_iter().map(stack).collect()
+    }
+
+    fn named(names: impl IntoIterator<Item = u64>) -> HashSet<u64> {
+        names.into_iter().collect()
+    }
+
+    #[test]
+    fn without_waits_a_stack_outlives_one_window() {
+        let first = KeptStacks::default().next(stacks([1]), &named([]), NOBODY);
+        let second = first.next(stacks([2]), &named([1]), NOBODY);
+        assert!(second.get(1).is_some() && second.get(2).is_some());
+        let third = second.next(stacks([]), &named([]), NOBODY);
+        assert!(third.get(1).is_none() && third.get(2).is_some());
+    }
+
+    #[test]
+    fn few_stacks_are_all_held_for_waits() {
+        let mut kept = KeptStacks::default().next(stacks([1]), &named([]), Some(|| named([])));
+        for _ in 0..10 {
+            kept = kept.next(stacks([2]), &named([]), Some(|| named([])));
+        }
+        assert_eq!(kept.get(1).map(|stack| stack.frames[0]), Some(1));
+    }
+
+    #[test]
+    fn of_many_stacks_those_are_held_that_are_used() {
+        let many = HELD as u64 + 10;
+        let mut kept = KeptStacks::default().next(stacks(0..many), &named([]), Some(|| named([])));
+        for window in 0..5 {
+            // 1 is waited with all the time, 2 is counted once.
+            let counted = if window == 2 { named([2]) } else { named([]) };
+            kept = kept.next(stacks([]), &counted, Some(|| named([1])));
+            assert_eq!(kept.get(3).is_some(), window < 2, "{window}");
+            assert!(kept.get(1).is_some());
+        }
+        // Few are left, and nothing of them is lost any more.
+        assert!(kept.get(1).is_some());
+    }
+}
