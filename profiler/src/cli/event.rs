@@ -38,6 +38,13 @@ pub fn resolve(args: &RecordArgs) -> Result<(Vec<Event>, u64), Failure> {
             return refused("--user-only", event, "a task leaves the CPU in the kernel");
         }
     }
+    if args.sampler == Sampler::Cycles && events.len() > 1 {
+        let message =
+            "--sampler cycles does not go with several events: its interrupts hit the others' programs";
+        return Err(
+            Failure::new(Exit::Usage, message).mend("leave it out: a timer makes the samples of cpu then")
+        );
+    }
     if args.min_block.is_some() && !events.contains(&Event::OffCpu) {
         let message = "--min-block is about times that a task is blocked, which nobody records";
         return Err(Failure::new(Exit::Usage, message).mend("record them: -e offcpu"));

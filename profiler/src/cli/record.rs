@@ -205,6 +205,7 @@ fn record_options(
         }
     };
     let waits = waits(args, &events, path)?;
+    let is_combined = events.len() > 1;
     Ok(RecordOptions {
         events,
         frequency_hz,
@@ -218,6 +219,9 @@ fn record_options(
         waits,
         idle: args.idle,
         sampler: match args.sampler {
+            // Maps that programs of several events share must not be met by the interrupts of a counter, which nothing
+            // masks: kernels before 5.11 (20b6cc34ea74) may wait for themselves then.
+            Sampler::Auto if is_combined => Some(Clock::CpuClock),
             Sampler::Auto => None,
             Sampler::Cycles => Some(Clock::Cycles),
             Sampler::CpuClock => Some(Clock::CpuClock),

@@ -108,7 +108,7 @@ impl Sampler {
     fn choose(cpu: u32, timer: Timer) -> io::Result<(Clock, Option<String>, OwnedFd)> {
         let Timer { frequency_hz, clock: wanted } = timer;
         let reason = if wanted == Some(Clock::CpuClock) {
-            "asked for".to_owned()
+            "the timer was chosen".to_owned()
         } else {
             match open(&mut Clock::Cycles.attr(frequency_hz), cpu) {
                 Ok(event) => return Ok((Clock::Cycles, None, event)),

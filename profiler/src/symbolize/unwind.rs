@@ -90,7 +90,12 @@ impl<'a> UnwindTable<'a> {
         let table = header.table()?;
         let mut frames = EhFrame::from(EndianSlice::new(&data.frames, data.endian));
         frames.set_address_size(data.address_size);
-        let offset = table.pointer_to_offset(table.lookup(address, &bases).ok()?).ok()?;
+        let entry = table.lookup(address, &bases).ok()?;
+        // gimli subtracts one from the other, which a damaged file may have the wrong way round.
+        if entry.direct().ok()? < header.eh_frame_ptr().direct().ok()? {
+            return None;
+        }
+        let offset = table.pointer_to_offset(entry).ok()?;
         let entry = frames.fde_from_offset(&bases, offset, EhFrame::cie_from_offset).ok()?;
         // Where every entry starts behind the address, the look-up still gives the first.
         if entry.initial_address() > address {
