@@ -9,4 +9,5 @@ pub mod generate;
 pub mod record;
 pub mod report;
 pub mod sched;
+mod target;
 pub mod unwind_table;

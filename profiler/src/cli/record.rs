@@ -8,7 +8,7 @@ use std::{
 };
 
 use profiler_common::{
-    filter::{FilterConfig, MODE_KERNEL, MODE_USER},
+    filter::{MODE_KERNEL, MODE_USER},
     sched::{offsets::SchedOffsets, wait::WaitConfig},
     task::TaskOffsets,
 };
@@ -21,6 +21,7 @@ use super::{
     args::{LogLevel, RecordArgs, Sampler, Unwind},
     error::{Exit, Failure},
     event, explain,
+    target::Selection,
 };
 use crate::{
     host::{
@@ -37,7 +38,7 @@ use crate::{
     },
     session::{Outcome, Progress, RecordOptions, Recording, Stop, UnwindMode},
     target::{
-        Choice, Target,
+        Target,
         command::{RunningCommand, shell_exit_code},
     },
 };
@@ -134,22 +135,15 @@ fn open_outputs(args: &RecordArgs) -> Result<OutputSet, Failure> {
 }
 
 fn resolve_target(args: &RecordArgs) -> Result<Target, Failure> {
-    let children = !args.no_children;
-    let choice = if !args.pid.is_empty() {
-        Choice::Processes { pids: args.pid.clone(), children }
-    } else if !args.command.is_empty() {
-        Choice::Command { words: args.command.clone(), children }
-    } else {
-        Choice::All
+    let selection = Selection {
+        all: args.all,
+        pids: &args.pid,
+        children: !args.no_children,
+        cgroup: args.cgroup.as_deref(),
+        comm: args.comm.as_deref(),
+        command: &args.command,
     };
-    let mut target = Target::resolve(&choice).map_err(|error| explain::target(&error))?;
-    if args.all {
-        // The command only sets the duration.
-        target.filter = FilterConfig::ALL;
-        target.pids.clear();
-        target.words = format!("all processes, while {} runs", target.words);
-    }
-    narrow(args, &mut target)?;
+    let mut target = selection.resolve()?;
     target.filter.mode = if args.user_only {
         MODE_USER
     } else if args.kernel_only {
@@ -158,28 +152,6 @@ fn resolve_target(args: &RecordArgs) -> Result<Target, Failure> {
         0
     };
     Ok(target)
-}
-
-/// `--cgroup` and `--comm` narrow whatever else is chosen.
-fn narrow(args: &RecordArgs, target: &mut Target) -> Result<(), Failure> {
-    let everything = target.filter.by_process == 0 && target.command.is_none();
-    let mut parts = if everything { Vec::new() } else { vec![target.words.clone()] };
-    if let Some(path) = &args.cgroup {
-        let cgroup =
-            Target::resolve(&Choice::Cgroup(path.clone())).map_err(|error| explain::target(&error))?;
-        (target.filter.cgroup_id, target.filter.cgroup_level) =
-            (cgroup.filter.cgroup_id, cgroup.filter.cgroup_level);
-        parts.push(cgroup.words);
-    }
-    if let Some(comm) = &args.comm {
-        let comm = Target::resolve(&Choice::Comm(comm.into())).map_err(|error| explain::target(&error))?;
-        (target.filter.comm, target.filter.comm_len) = (comm.filter.comm, comm.filter.comm_len);
-        parts.push(comm.words);
-    }
-    if !parts.is_empty() {
-        target.words = parts.join(", ");
-    }
-    Ok(())
 }
 
 fn record_options(
@@ -205,7 +177,6 @@ fn record_options(
         }
     };
     let waits = waits(args, &events, path)?;
-    let is_combined = events.len() > 1;
     Ok(RecordOptions {
         events,
         frequency_hz,
@@ -219,9 +190,6 @@ fn record_options(
         waits,
         idle: args.idle,
         sampler: match args.sampler {
-            // Maps that programs of several events share must not be met by the interrupts of a counter, which nothing
-            // masks: kernels before 5.11 (20b6cc34ea74) may wait for themselves then.
-            Sampler::Auto if is_combined => Some(Clock::CpuClock),
             Sampler::Auto => None,
             Sampler::Cycles => Some(Clock::Cycles),
             Sampler::CpuClock => Some(Clock::CpuClock),

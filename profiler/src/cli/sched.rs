@@ -8,13 +8,13 @@ use std::{
 };
 
 use clap::Args;
-use profiler_common::filter::FilterConfig;
 
 use super::{
     args::{LogLevel, parse_seconds},
     error::{Exit, Failure},
     explain,
     record::{abort_on_second_signal, command_end, end_command, stop_signal},
+    target::Selection,
 };
 use crate::{
     host::btf,
@@ -110,7 +110,15 @@ pub struct SpanArgs {
 
 /// Runs `sched`; gives the process's exit code. `begun_ns`: when the profiler was started (`CLOCK_MONOTONIC`).
 pub fn run_sched(args: &SchedArgs, log_level: LogLevel, begun_ns: u64) -> Result<u8, Failure> {
-    let mut target = resolve_target(args)?;
+    let selection = Selection {
+        all: args.all,
+        pids: &args.pid,
+        children: !args.no_children,
+        cgroup: args.cgroup.as_deref(),
+        comm: None,
+        command: &args.command,
+    };
+    let mut target = selection.resolve()?;
     let options = account_options(&args.span, "sched", &target, log_level)?;
     let show = Show { view: View::Threads { rows: args.rows }, sort: Some(&args.sort), json: args.span.json };
     account(&options, &mut target, show, begun_ns)
@@ -223,33 +231,6 @@ async fn collect(
     abort_on_second_signal();
     let span = accounting.finish().map_err(|error| explain::session(&error))?;
     Ok((is_read.then_some(span), stop, command))
-}
-
-fn resolve_target(args: &SchedArgs) -> Result<Target, Failure> {
-    let children = !args.no_children;
-    let choice = if !args.pid.is_empty() {
-        Choice::Processes { pids: args.pid.clone(), children }
-    } else if !args.command.is_empty() {
-        Choice::Command { words: args.command.clone(), children }
-    } else {
-        Choice::All
-    };
-    let mut target = Target::resolve(&choice).map_err(|error| explain::target(&error))?;
-    if args.all {
-        // The command only sets the duration.
-        target.filter = FilterConfig::ALL;
-        target.pids.clear();
-        target.words = format!("all processes, while {} runs", target.words);
-    }
-    if let Some(path) = &args.cgroup {
-        let cgroup =
-            Target::resolve(&Choice::Cgroup(path.clone())).map_err(|error| explain::target(&error))?;
-        (target.filter.cgroup_id, target.filter.cgroup_level) =
-            (cgroup.filter.cgroup_id, cgroup.filter.cgroup_level);
-        let everything = target.filter.by_process == 0 && !args.all;
-        target.words = if everything { cgroup.words } else { format!("{}, {}", target.words, cgroup.words) };
-    }
-    Ok(target)
 }
 
 fn account_options(

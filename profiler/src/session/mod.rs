@@ -32,7 +32,7 @@ use crate::{
     bpf::BpfError,
     host::features::Feature,
     model::Profile,
-    perf::sampler::Clock,
+    perf::sampler::{Clock, Timer},
     probe::{Event, ProbeError},
 };
 
@@ -57,7 +57,7 @@ pub struct RecordOptions {
     pub events: Vec<Event>,
     /// Samples per second and CPU; 0 if no timer makes them.
     pub frequency_hz: u64,
-    /// What makes the timer's samples; `None`: hardware cycles where there is a counter.
+    /// What makes the timer's samples; `None`: hardware cycles where there is a counter, and no other event.
     pub sampler: Option<Clock>,
     /// Stop after this time.
     pub duration: Option<Duration>,
@@ -88,6 +88,15 @@ pub struct RecordOptions {
     pub command_line: Vec<String>,
     /// What was found out before that the reader of the recording should know.
     pub notes: Vec<String>,
+}
+
+impl RecordOptions {
+    /// What is wanted of the timer. Maps that programs of several events share must not be met by the interrupts of a
+    /// counter, which nothing masks: kernels before 5.11 (20b6cc34ea74) may wait for themselves then.
+    pub fn timer(&self) -> Timer {
+        let together = (self.events.len() > 1).then_some(Clock::CpuClock);
+        Timer { frequency_hz: self.frequency_hz, clock: self.sampler.or(together) }
+    }
 }
 
 /// A failure of a recording.

@@ -32,7 +32,7 @@ use crate::{
     },
     host::{cpus, features::Feature},
     model::{Cost, Losses},
-    perf::{clock::monotonic_ns, record::ProcessEvent, sampler::Timer, sideband::Sideband},
+    perf::{clock::monotonic_ns, record::ProcessEvent, sideband::Sideband},
     probe::Probe,
     symbolize::{Symbolizer, Watch},
     unwind::builder::Built,
@@ -114,8 +114,7 @@ impl<'a> Recording<'a> {
         let sizing = sizes.reduce(Sizing::and).ok_or(SessionError::NoEvent)?;
         let waits = options.events.iter().any(|event| event.is_wait());
         let samples = Samples::new(&mut kernel, &sizing, waits)?;
-        let timer = Timer { frequency_hz: options.frequency_hz, clock: options.sampler };
-        let mut probes = Probe::open_all(&options.events, &mut kernel, cpus, timer)?;
+        let mut probes = Probe::open_all(&options.events, &mut kernel, cpus, options.timer())?;
         for &pid in &options.targets {
             targets.add(pid)?;
         }
