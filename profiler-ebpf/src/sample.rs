@@ -20,7 +20,7 @@ use profiler_common::{
     Comm,
     filter::{MODE_KERNEL, MODE_USER},
     loss::Loss,
-    sample::{COUNT, CountKey, CountValue, Seen, WALK, What},
+    sample::{CountKey, CountValue, Seen, WALK, What},
     stack::{EMPTY_STACK, WalkEnd},
 };
 
@@ -149,18 +149,7 @@ pub fn take<P: Probe>(ctx: &P::Context) {
 #[inline(always)]
 pub fn walk<P: Probe>(ctx: &P::Context) {
     let Some(walk) = unwind::current(P::SLOT) else { return };
-    let next = match unwind::go_on::<false>(walk) {
-        None => WALK,
-        Some(end) => {
-            walk.stack.end = end as u32;
-            COUNT
-        }
-    };
-    // SAFETY: nothing is owned that would have to be dropped.
-    unsafe { P::programs().tail_call(ctx, next) };
-    if next == WALK {
-        walk.stack.end = WalkEnd::TailCallFailed as u32;
-    }
+    unwind::go_on::<false, _>(ctx, walk, P::programs());
     walked::<P>(ctx);
 }
 
@@ -171,9 +160,6 @@ pub fn walked<P: Probe>(ctx: &P::Context) {
         loss::count(Loss::NoScratch);
         return;
     };
-    if walk.stack.end == WalkEnd::Truncated as u32 {
-        loss::count(Loss::UserStackTruncated);
-    }
     // SAFETY: as in `take`, whose tail calls lead here.
     let pending = unsafe { &mut *pending };
     pending.key.user_stack = stack::keep(Side::User, &walk.stack);

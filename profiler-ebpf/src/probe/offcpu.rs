@@ -22,7 +22,7 @@ use aya_ebpf::{
 };
 use profiler_common::{
     loss::Loss,
-    sample::{COUNT, CountKey, Seen, WALK, What},
+    sample::{CountKey, Seen, WALK, What},
     sched::{
         cause::{DEAD, is_uninterruptible},
         wait::{Detail, MAX_WAITS, Queue, State, Wait, WaitConfig},
@@ -237,18 +237,7 @@ fn walk_user(ctx: &RawTracePointContext, walk: &mut Walk, wait: &mut Wait) {
 #[inline(always)]
 pub fn walk(ctx: &RawTracePointContext) {
     let Some(walk) = unwind::current(Slot::Tracepoint) else { return };
-    let next = match unwind::go_on::<true>(walk) {
-        None => WALK,
-        Some(end) => {
-            walk.stack.end = end as u32;
-            COUNT
-        }
-    };
-    // SAFETY: nothing is owned that would have to be dropped.
-    unsafe { OFFCPU_PROGRAMS.tail_call(ctx, next) };
-    if next == WALK {
-        walk.stack.end = WalkEnd::TailCallFailed as u32;
-    }
+    unwind::go_on::<true, _>(ctx, walk, &OFFCPU_PROGRAMS);
     walked();
 }
 
@@ -259,9 +248,6 @@ pub fn walked() {
         loss::count(Loss::NoScratch);
         return;
     };
-    if walk.stack.end == WalkEnd::Truncated as u32 {
-        loss::count(Loss::UserStackTruncated);
-    }
     if let Some(wait) = find(bpf_get_current_pid_tgid() as u32) {
         wait.user_stack = stack::keep(Side::User, &walk.stack);
         if walk.stack.end == WalkEnd::Complete as u32 {

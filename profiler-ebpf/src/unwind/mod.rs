@@ -16,13 +16,15 @@ const ARCH: Arch = Arch::Aarch64;
 const ARCH: Arch = Arch::X86_64;
 
 use aya_ebpf::{
-    Global,
-    btf_maps::{Array, PerCpuArray},
+    EbpfContext, Global,
+    btf_maps::{Array, PerCpuArray, ProgramArray},
     helpers::bpf_probe_read_user,
     macros::btf_map,
 };
 use profiler_common::{
+    loss::Loss,
     registers::Registers,
+    sample::{COUNT, WALK},
     stack::{MAX_FRAMES, RawStack, WalkEnd},
     unwind::{
         Arch,
@@ -34,7 +36,7 @@ use profiler_common::{
     },
 };
 
-use crate::{registers, task};
+use crate::{loss, registers, task};
 use processes::Found;
 
 /// Frames of one program. With [`MAX_CALLS`] tail calls it is more than a stack holds.
@@ -145,9 +147,30 @@ pub fn begin(walk: &mut Walk, pid: u32, incarnation: u64, now_ns: u64) -> Result
     Ok(())
 }
 
-/// Walks on, some frames far. `None`: there may be more of them. `LOG`: the walk may be kept ([`Walk::keep`]).
+/// Walks on, some frames far, and then in the probe's next program: comes back only if the kernel refuses to call it,
+/// and the walk ends here. `LOG`: the walk may be kept ([`Walk::keep`]).
 #[inline(always)]
-pub fn go_on<const LOG: bool>(walk: &mut Walk) -> Option<WalkEnd> {
+pub fn go_on<const LOG: bool, C: EbpfContext>(ctx: &C, walk: &mut Walk, programs: &ProgramArray<2>) {
+    let next = match frames::<LOG>(walk) {
+        None => WALK,
+        Some(end) => {
+            if end == WalkEnd::Truncated {
+                loss::count(Loss::UserStackTruncated);
+            }
+            walk.stack.end = end as u32;
+            COUNT
+        }
+    };
+    // SAFETY: nothing is owned that would have to be dropped.
+    unsafe { programs.tail_call(ctx, next) };
+    if next == WALK {
+        walk.stack.end = WalkEnd::TailCallFailed as u32;
+    }
+}
+
+/// Walks some frames far. `None`: there may be more of them.
+#[inline(always)]
+fn frames<const LOG: bool>(walk: &mut Walk) -> Option<WalkEnd> {
     for _ in 0..FRAMES_PER_CALL {
         match step::<LOG>(walk) {
             Ok(caller) => {
