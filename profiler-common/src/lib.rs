@@ -7,6 +7,7 @@
 #![no_std]
 
 pub mod filter;
+pub mod hist;
 pub mod loss;
 pub mod probe;
 pub mod registers;

@@ -40,11 +40,17 @@ pub enum Loss {
     /// A CPU left another task than the one that it was seen to come to: switches in between were not seen. The time
     /// since then counts as unknown where it is not clear whose it is.
     SwitchesMissed = 15,
+    /// System calls of a thread that has no account, because there was no room: counted in `[other]`, not timed.
+    CallersFull = 16,
+    /// System calls that have no account of their own, because there was no room: they are in `[other]`.
+    CallsFull = 17,
+    /// An error of a system call whose number is not known: the map of errors was full.
+    ErrorsFull = 18,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -61,13 +67,21 @@ impl Loss {
         Self::EndedThreads,
         Self::WakeupsMissed,
         Self::SwitchesMissed,
+        Self::CallersFull,
+        Self::CallsFull,
+        Self::ErrorsFull,
     ];
 
     /// Those of probes that count samples by stack.
     pub const SAMPLING: &[Self] = Self::ALL.split_at(Self::ThreadsFull as usize).0;
 
     /// Those of the accounting of threads.
-    pub const ACCOUNTING: &[Self] = Self::ALL.split_at(Self::ThreadsFull as usize).1;
+    pub const ACCOUNTING: &[Self] =
+        &[Self::ThreadsFull, Self::EndedThreads, Self::WakeupsMissed, Self::SwitchesMissed];
+
+    /// Those of the accounting of system calls.
+    pub const SYSCALLS: &[Self] =
+        &[Self::TargetsFull, Self::CallersFull, Self::CallsFull, Self::ErrorsFull, Self::SwitchesMissed];
 
     /// The key of this loss in reports (snake_case, stable).
     pub const fn name(self) -> &'static str {
@@ -88,6 +102,9 @@ impl Loss {
             Self::EndedThreads => "ended_threads_overwritten",
             Self::WakeupsMissed => "wakeups_missed",
             Self::SwitchesMissed => "switches_missed",
+            Self::CallersFull => "calls_of_unknown_threads",
+            Self::CallsFull => "calls_without_account",
+            Self::ErrorsFull => "errors_map_full",
         }
     }
 }

@@ -168,6 +168,55 @@ pub fn sched_rename(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// `sys_enter(registers, number)`: a call is counted.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn syscalls_count(ctx: RawTracePointContext) -> i32 {
+    probe::syscalls::enter::<false>(&ctx);
+    0
+}
+
+/// The same: it is timed too.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn syscalls_enter(ctx: RawTracePointContext) -> i32 {
+    probe::syscalls::enter::<true>(&ctx);
+    0
+}
+
+/// `sys_exit(registers, returned)`: a call is over.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn syscalls_exit(ctx: RawTracePointContext) -> i32 {
+    probe::syscalls::exit(&ctx);
+    0
+}
+
+/// `sched_switch(preempt, prev, next)`: time off the CPU inside of a call.
+#[raw_tracepoint(tracepoint = "sched_switch")]
+pub fn syscalls_switch(ctx: RawTracePointContext) -> i32 {
+    probe::syscalls::switched(&ctx);
+    0
+}
+
+/// `sched_process_exit(task)`: a thread makes no calls any more.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn syscalls_end(ctx: RawTracePointContext) -> i32 {
+    probe::syscalls::exited(&ctx);
+    0
+}
+
+/// `sched_process_exec(task, old_pid, bprm)`: a thread may have another id now.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn syscalls_exec(ctx: RawTracePointContext) -> i32 {
+    probe::syscalls::executed(&ctx);
+    0
+}
+
+/// `task_rename(task, comm)`.
+#[raw_tracepoint(tracepoint = "task_rename")]
+pub fn syscalls_rename(ctx: RawTracePointContext) -> i32 {
+    probe::syscalls::renamed(&ctx);
+    0
+}
+
 /// Task iterator: an account for each task that exists at the start.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]

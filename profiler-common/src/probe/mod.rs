@@ -4,3 +4,4 @@ pub mod cpu;
 pub mod offcpu;
 pub mod sched;
 pub mod switches;
+pub mod syscalls;

@@ -1,6 +1,6 @@
 //! The `sched` probe: exact accounting of where the time of threads and of CPUs goes.
 
-use crate::{Comm, sched::cause::Cause};
+use crate::{Comm, hist::log2, sched::cause::Cause};
 
 /// Number of buckets of a thread's histogram of run-queue waits.
 pub const WAIT_BUCKETS: usize = 112;
@@ -211,35 +211,6 @@ pub enum Gate {
 impl Gate {
     /// Number of switches.
     pub const COUNT: usize = 2;
-}
-
-/// Position of the highest bit that is set; 0 for 0.
-#[inline(always)]
-const fn log2(value: u64) -> u32 {
-    // By comparison: the eBPF machine has no instruction for it.
-    let mut rest = value;
-    let mut log = 0;
-    if rest > 0xffff_ffff {
-        rest >>= 32;
-        log += 32;
-    }
-    if rest > 0xffff {
-        rest >>= 16;
-        log += 16;
-    }
-    if rest > 0xff {
-        rest >>= 8;
-        log += 8;
-    }
-    if rest > 0xf {
-        rest >>= 4;
-        log += 4;
-    }
-    if rest > 0x3 {
-        rest >>= 2;
-        log += 2;
-    }
-    if rest > 1 { log + 1 } else { log }
 }
 
 /// The bucket of a run-queue wait: four for each power of two, so that a bucket's middle is within 12.5 % of what is in

@@ -43,7 +43,7 @@ pub struct SchedOffsets {
     pub i_sb: u32,
     /// `super_block.s_magic`.
     pub s_magic: u32,
-    /// x86-64: `task_struct.thread_info` + `thread_info.status`. Elsewhere 0.
+    /// `task_struct.thread_info` + `thread_info.status` (x86-64) or `thread_info.flags` (arm64).
     pub thread_status: u32,
 }
 

@@ -5,3 +5,4 @@ pub mod offcpu;
 pub mod process;
 pub mod sched;
 pub mod switches;
+pub mod syscalls;

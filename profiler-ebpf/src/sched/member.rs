@@ -5,7 +5,7 @@
 //! `bpf_probe_read_kernel`.
 
 use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
-use profiler_common::sched::offsets::SchedOffsets;
+use profiler_common::{Comm, sched::offsets::SchedOffsets};
 
 #[unsafe(no_mangle)]
 pub static SCHED_OFFSETS: Global<SchedOffsets> = Global::new(SchedOffsets::UNKNOWN);
@@ -51,4 +51,19 @@ pub fn pointer<const TYPED: bool>(base: *const u8, offset: u32) -> *const u8 {
 pub fn probe<T>(address: *const T) -> Option<T> {
     // SAFETY: bpf_probe_read_kernel checks the address itself and fails instead of faulting.
     unsafe { bpf_probe_read_kernel(address) }.ok()
+}
+
+/// A name that a thread is given. What stands behind the terminator is the caller's memory, not the name.
+#[inline(always)]
+pub fn given_name(comm: *const Comm) -> Option<Comm> {
+    let mut comm = probe(comm)?;
+    let mut ended = false;
+    for byte in &mut comm {
+        ended |= *byte == 0;
+        if ended {
+            *byte = 0;
+        }
+    }
+    comm[comm.len() - 1] = 0;
+    Some(comm)
 }

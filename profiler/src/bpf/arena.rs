@@ -51,6 +51,16 @@ impl<T: Pod> Shared<T> {
         Ok(Self { start, len, _values: PhantomData })
     }
 
+    /// How many values there are.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Writes one value.
     ///
     /// # Panics

@@ -16,6 +16,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use profiler_common::{
     filter::FilterConfig,
+    probe::syscalls::OTHERS,
     sample::What,
     sched::{
         offsets::SchedOffsets,
@@ -27,6 +28,7 @@ use profiler_common::{
 
 use super::{
     BpfError,
+    calls::Room,
     stats::map_memory,
     targets::{MAX_TARGETS, Targets},
 };
@@ -46,6 +48,9 @@ const LOG_RING: u32 = 128 * 1024;
 /// Size of the ring of ended threads' accounts (`profiler-ebpf/src/probe/sched.rs`).
 const ENDED_RING: u32 = 1024 * 1024;
 
+/// Pairs of call and error number that are counted (`profiler-ebpf/src/probe/syscalls`).
+const MAX_ERRORS: u32 = 16_384;
+
 /// What a run that accounts threads sets before load.
 #[derive(Clone, Copy)]
 pub struct SchedOptions {
@@ -53,6 +58,15 @@ pub struct SchedOptions {
     pub offsets: SchedOffsets,
     /// Threads that can be accounted at a time.
     pub threads: u32,
+}
+
+/// What a run that accounts system calls sets before load.
+#[derive(Clone, Copy)]
+pub struct CallOptions {
+    /// Offsets from the kernel's BTF.
+    pub offsets: SchedOffsets,
+    /// Accounts that there is room for.
+    pub room: Room,
 }
 
 /// What a run sets before load.
@@ -74,6 +88,8 @@ pub struct LoadOptions {
     pub seen: What,
     /// Account threads.
     pub sched: Option<SchedOptions>,
+    /// Account system calls.
+    pub calls: Option<CallOptions>,
     /// Compile the kernel side's diagnostics in (`--log-level debug`).
     pub log: bool,
 }
@@ -106,6 +122,9 @@ impl Kernel {
             Some(sched) => (sched.offsets, sched.threads, ENDED_RING),
             None => (wait_offsets, 1, SMALLEST_RING),
         };
+        let sched_offsets = options.calls.map_or(sched_offsets, |calls| calls.offsets);
+        let room = options.calls.map_or(Room { callers: 1, calls: 1, blocks: 1 }, |calls| calls.room);
+        let errors = if options.calls.is_some() { MAX_ERRORS } else { 1 };
         let mut ebpf = EbpfLoader::new()
             .override_global("FILTER", &options.filter, true)
             .override_global("TASK_OFFSETS", &options.offsets, true)
@@ -123,6 +142,16 @@ impl Kernel {
             .map_max_entries("REQUESTS", for_unwinding(REQUEST_RING, SMALLEST_RING))
             .map_max_entries("THREADS", threads)
             .map_max_entries("ENDED", ended)
+            .map_max_entries("CALLERS", room.callers)
+            .map_max_entries("CALLER_PLACES", room.callers)
+            .map_max_entries("FREE_CALLERS", room.callers)
+            .map_max_entries("ENDED_CALLERS", room.callers)
+            .map_max_entries("CALLS", room.calls)
+            .map_max_entries("FREE_CALLS", room.calls)
+            .map_max_entries("CALL_BLOCKS", room.blocks)
+            .map_max_entries("FREE_BLOCKS", room.blocks)
+            .map_max_entries("CALL_ERRORS", errors)
+            .map_max_entries("OTHER_CALLS", if options.calls.is_some() { OTHERS as u32 } else { 1 })
             .map_max_entries("AYA_LOGS", if options.log { LOG_RING } else { SMALLEST_RING })
             .load(OBJECT)
             .map_err(|source| BpfError::Object(Box::new(source)))?;
@@ -266,6 +295,7 @@ fn map_fd(map: &aya::maps::Map) -> Option<BorrowedFd<'_>> {
         | Map::ArrayOfMaps(data)
         | Map::HashMap(data)
         | Map::PerCpuArray(data)
+        | Map::Queue(data)
         | Map::RingBuf(data) => data,
         _ => return None,
     };

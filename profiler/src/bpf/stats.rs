@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use aya::{
@@ -68,13 +68,22 @@ impl RunTime {
     }
 }
 
+/// Runs of all loaded programs that the kernel left out because the same program was running on that CPU
+/// (`recursion_misses` of their fdinfo, Linux 5.12; older kernels leave none out).
+pub fn missed(ebpf: &Ebpf) -> u64 {
+    let of = |fd: BorrowedFd<'_>| fdinfo(fd, "recursion_misses:");
+    ebpf.programs().filter_map(|(_, program)| program.fd().ok()).map(|fd| of(fd.as_fd())).sum()
+}
+
 /// Kernel memory of one map in bytes (`memlock` of its fdinfo, bpf_map_show_fdinfo in kernel/bpf/syscall.c); 0 if the
 /// kernel does not say.
 pub fn map_memory(map: BorrowedFd<'_>) -> u64 {
-    let path = format!("/proc/self/fdinfo/{}", map.as_raw_fd());
-    let Ok(text) = fs::read_to_string(path) else { return 0 };
-    text.lines()
-        .find_map(|line| line.strip_prefix("memlock:"))
-        .and_then(|value| value.trim().parse().ok())
-        .unwrap_or(0)
+    fdinfo(map, "memlock:")
+}
+
+/// A number in what the kernel says of a descriptor; 0 if it does not.
+fn fdinfo(fd: BorrowedFd<'_>, key: &str) -> u64 {
+    let Ok(text) = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())) else { return 0 };
+    let value = text.lines().find_map(|line| line.strip_prefix(key));
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }

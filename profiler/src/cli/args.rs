@@ -8,6 +8,7 @@ use super::{
     doctor,
     report::ReportArgs,
     sched::{CpuArgs, SchedArgs},
+    syscalls::SyscallArgs,
     unwind_table::UnwindTableArgs,
 };
 use crate::probe::PROBES;
@@ -60,6 +61,8 @@ pub enum Command {
     Sched(SchedArgs),
     /// Show what each CPU does, how long threads wait for one, and how long they stay on it.
     Cpu(CpuArgs),
+    /// Account system calls: how often, how long, on the CPU or blocked, with what errors. Exact, not sampled.
+    Syscalls(SyscallArgs),
     /// Tell what works on this machine and, if something does not, why and what mends it.
     Doctor(doctor::Options),
     /// Make the unwind tables of files as a recording does, and tell what is in them and what it took.

@@ -9,5 +9,7 @@ pub mod generate;
 pub mod record;
 pub mod report;
 pub mod sched;
+pub mod spans;
+pub mod syscalls;
 mod target;
 pub mod unwind_table;

@@ -107,7 +107,7 @@ async fn record(
     Ok((outcome, command))
 }
 
-fn forced_fallbacks(names: &[String]) -> Result<Vec<Feature>, Failure> {
+pub(super) fn forced_fallbacks(names: &[String]) -> Result<Vec<Feature>, Failure> {
     let unknown = |name: &String| {
         let known: Vec<&str> = FEATURES.iter().map(|spec| spec.name).collect();
         let message = format!("--force-fallback {}: no such feature", name::clean(name.as_bytes()));

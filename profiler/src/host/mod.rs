@@ -22,3 +22,4 @@ pub mod namespaces;
 pub mod pmu;
 pub mod process;
 pub mod symbols;
+pub mod syscalls;

@@ -11,6 +11,7 @@ pub mod name;
 pub mod profile;
 pub mod reason;
 pub mod sched;
+pub mod syscalls;
 
 pub use cost::Cost;
 pub use event::{SampleType, Unit};

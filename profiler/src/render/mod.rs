@@ -12,6 +12,7 @@ pub mod json;
 pub mod output;
 pub mod pprof;
 pub mod sched;
+pub mod syscalls;
 pub mod svg;
 mod tally;
 pub mod text;

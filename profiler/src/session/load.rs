@@ -47,6 +47,7 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
             waits: options.waits,
             seen: seen(&options.events),
             sched: None,
+            calls: None,
             log: options.log,
         })
     };

@@ -14,6 +14,8 @@ mod load;
 mod pace;
 mod recording;
 pub mod sched;
+pub mod spans;
+pub mod syscalls;
 mod unwinding;
 
 use std::{path::PathBuf, time::Duration};

@@ -42,7 +42,7 @@ use crate::{
     loss,
     sched::{
         blocked,
-        member::{get, probe, sched_offset},
+        member::{get, given_name, sched_offset},
     },
     task::task_offset,
 };
@@ -253,17 +253,8 @@ pub fn exec(ctx: &BtfTracePointContext) {
 #[inline(always)]
 pub fn rename(ctx: &BtfTracePointContext) {
     if let Some(thread) = account(ctx.arg(0))
-        && let Some(mut comm) = probe(ctx.arg::<*const Comm>(1))
+        && let Some(comm) = given_name(ctx.arg::<*const Comm>(1))
     {
-        // What stands behind the terminator is the caller's memory, not the name.
-        let mut ended = false;
-        for byte in &mut comm {
-            ended |= *byte == 0;
-            if ended {
-                *byte = 0;
-            }
-        }
-        comm[comm.len() - 1] = 0;
         thread.comm = comm;
     }
 }

@@ -34,6 +34,7 @@ pub fn attempt(btf_path: &Path) -> Result<Vec<String>, String> {
         waits: None,
         seen: What::Tick,
         sched: Some(SchedOptions { offsets: sched_offsets, threads: 1 }),
+        calls: None,
         log: false,
     };
     let mut kernel = Kernel::load(&options).map_err(|error| error.to_string())?;

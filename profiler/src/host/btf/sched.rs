@@ -67,13 +67,11 @@ fn run_delay(path: &Path) -> Result<u32, BtfError> {
     }
 }
 
-/// `thread_info.status` inside of the task, which tells a system call of a 32-bit program on x86-64. arm64 tells it
-/// elsewhere.
+/// What tells a system call of a 32-bit program, inside of the task: `thread_info.status` on x86-64, `thread_info.flags`
+/// on arm64.
 fn thread_status(path: &Path) -> Result<u32, BtfError> {
-    if !cfg!(target_arch = "x86_64") {
-        return Ok(0);
-    }
+    let member = if cfg!(target_arch = "x86_64") { "status" } else { "flags" };
     let [thread_info] = member_offsets(path, "task_struct", [&["thread_info"]])?;
-    let [status] = member_offsets(path, "thread_info", [&["status"]])?;
+    let [status] = member_offsets(path, "thread_info", [&[member]])?;
     Ok(thread_info + status)
 }

@@ -13,7 +13,7 @@ use super::{
     json::Document,
     units::{bytes, count, seconds, utc},
 };
-use crate::model::sched::Span;
+use crate::model::{Cost, Losses, Meta, sched::Span};
 
 /// What is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,18 +63,17 @@ pub fn write_text(span: &Span, view: View, out: &mut dyn Write) -> Result<(), Re
         View::Cpus => cpus::write(span, out)?,
     }
     if span.number.is_none() {
-        trailer(span, out)?;
+        trailer(&span.meta, &span.losses, &span.cost, out)?;
     }
     Ok(writeln!(out)?)
 }
 
 /// What can be trusted, and what it took.
-fn trailer(span: &Span, out: &mut dyn Write) -> io::Result<()> {
-    let lost = span.losses.counters.iter().filter(|(_, n)| **n != 0);
+pub fn trailer(meta: &Meta, losses: &Losses, cost: &Cost, out: &mut dyn Write) -> io::Result<()> {
+    let lost = losses.counters.iter().filter(|(_, n)| **n != 0);
     let lost: Vec<_> = lost.map(|(cause, n)| format!("{cause} {}", count(*n))).collect();
     let lost = if lost.is_empty() { "nothing".to_owned() } else { lost.join(", ") };
     writeln!(out, "\nlost        {lost}")?;
-    let cost = &span.cost;
     if let Some(each) = cost.ebpf_run_ns.checked_div(cost.ebpf_runs).map(seconds) {
         writeln!(
             out,
@@ -92,7 +91,7 @@ fn trailer(span: &Span, out: &mut dyn Write) -> io::Result<()> {
         bytes(cost.peak_rss_bytes),
         bytes(cost.kernel_map_bytes)
     )?;
-    span.meta.notes.iter().try_for_each(|note| writeln!(out, "note        {note}"))
+    meta.notes.iter().try_for_each(|note| writeln!(out, "note        {note}"))
 }
 
 #[cfg(test)]

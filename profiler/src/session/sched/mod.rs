@@ -6,7 +6,7 @@
 mod account;
 mod cpus;
 mod ended;
-mod own;
+pub(in crate::session) mod own;
 
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{SessionError, Stop, facts::unix_ns};
+use super::{SessionError, Stop, facts::unix_ns, spans::Spans};
 use crate::{
     bpf::{
         accounts,
@@ -140,6 +140,7 @@ impl<'a> Accounting<'a> {
                 offsets: options.sched_offsets,
                 threads: own::threads(THREADS),
             }),
+            calls: None,
             log: options.log,
         })?;
         let mut targets = kernel.targets()?;
@@ -179,50 +180,6 @@ impl<'a> Accounting<'a> {
             cpu_at_start: super::cost::cpu_ns(),
             notes,
         })
-    }
-
-    /// Adds processes that became targets between choosing and attaching (children of the first ones).
-    pub fn add_targets(&mut self, pids: &[u32]) -> Result<(), SessionError> {
-        for &pid in pids {
-            self.targets.add(pid)?;
-        }
-        Ok(())
-    }
-
-    /// Accounts until something ends it. `each` is given every interval.
-    pub async fn run<E: From<SessionError>>(
-        &mut self,
-        ended: impl Future<Output = Stop>,
-        mut each: impl FnMut(Span) -> Result<(), E>,
-    ) -> Result<Stop, E> {
-        let deadline = self.options.duration.map(|duration| Instant::now() + duration);
-        let mut interval_end = self.options.interval.map(|interval| Instant::now() + interval);
-        let mut take = Instant::now() + TAKE_INTERVAL;
-        tokio::pin!(ended);
-        loop {
-            tokio::select! {
-                stop = &mut ended => return Ok(stop),
-                () = super::recording::at(deadline) => return Ok(Stop::Duration),
-                ready = self.ring.readable() => {
-                    ready.map_err(SessionError::Ring)?.clear_ready();
-                    self.take_ended();
-                }
-                () = sleep_until(take) => {
-                    take = Instant::now() + TAKE_INTERVAL;
-                    self.take_ended();
-                    self.kernel.flush_log();
-                    if self.options.filter.by_process != 0
-                        && !self.targets.any_left().map_err(SessionError::from)?
-                    {
-                        return Ok(Stop::TargetsGone);
-                    }
-                }
-                () = super::recording::at(interval_end) => {
-                    interval_end = interval_end.zip(self.options.interval).map(|(end, interval)| end + interval);
-                    each(self.interval()?)?;
-                }
-            }
-        }
     }
 
     fn take_ended(&mut self) {
@@ -304,34 +261,12 @@ impl<'a> Accounting<'a> {
     ) -> Result<Span, SessionError> {
         let meta = own::meta(
             self.options,
+            "sched_switch",
             self.start_unix_ns + (begin_ns - self.start_ns),
             end_ns - begin_ns,
             &self.notes,
         );
         Ok(Span { number, meta, losses: self.losses()?, cost: self.cost(), accounts })
-    }
-
-    /// Stops, and gives the whole run.
-    pub fn finish(mut self) -> Result<Span, SessionError> {
-        let end_ns = self.probe.disable()?;
-        let cost = self.cost();
-        let moment = self.moment(end_ns)?;
-        // Programs that were running have put in what they had.
-        self.take_ended();
-        let cpus = own::cpu_rows(&moment.cpus, &[], &moment.ticks, &self.ticks_at_start);
-        let mut all = moment.alive;
-        let merged = self.ended.drain_into(&mut all);
-        let (mut rows, missing) = rows(&all);
-        rows.extend(merged);
-        drop(all);
-        let mut span = self.span(None, self.start_ns, end_ns, Accounts { rows, cpus })?;
-        span.losses.counters.insert("waits_not_in_histograms".to_owned(), missing);
-        span.cost = Cost {
-            peak_rss_bytes: super::cost::peak_rss_bytes(),
-            naming_ns: monotonic_ns().saturating_sub(end_ns),
-            ..cost
-        };
-        Ok(span)
     }
 
     fn losses(&self) -> Result<Losses, SessionError> {
@@ -361,6 +296,74 @@ impl<'a> Accounting<'a> {
                 + self.targets.map_memory(),
             ..self.cost
         }
+    }
+}
+
+impl Spans for Accounting<'_> {
+    type Span = Span;
+
+    fn add_targets(&mut self, pids: &[u32]) -> Result<(), SessionError> {
+        for &pid in pids {
+            self.targets.add(pid)?;
+        }
+        Ok(())
+    }
+
+    async fn run<E: From<SessionError>>(
+        &mut self,
+        ended: impl Future<Output = Stop>,
+        mut each: impl FnMut(Span) -> Result<(), E>,
+    ) -> Result<Stop, E> {
+        let deadline = self.options.duration.map(|duration| Instant::now() + duration);
+        let mut interval_end = self.options.interval.map(|interval| Instant::now() + interval);
+        let mut take = Instant::now() + TAKE_INTERVAL;
+        tokio::pin!(ended);
+        loop {
+            tokio::select! {
+                stop = &mut ended => return Ok(stop),
+                () = super::recording::at(deadline) => return Ok(Stop::Duration),
+                ready = self.ring.readable() => {
+                    ready.map_err(SessionError::Ring)?.clear_ready();
+                    self.take_ended();
+                }
+                () = sleep_until(take) => {
+                    take = Instant::now() + TAKE_INTERVAL;
+                    self.take_ended();
+                    self.kernel.flush_log();
+                    if self.options.filter.by_process != 0
+                        && !self.targets.any_left().map_err(SessionError::from)?
+                    {
+                        return Ok(Stop::TargetsGone);
+                    }
+                }
+                () = super::recording::at(interval_end) => {
+                    interval_end = interval_end.zip(self.options.interval).map(|(end, interval)| end + interval);
+                    each(self.interval()?)?;
+                }
+            }
+        }
+    }
+
+    fn finish(mut self) -> Result<Span, SessionError> {
+        let end_ns = self.probe.disable()?;
+        let cost = self.cost();
+        let moment = self.moment(end_ns)?;
+        // Programs that were running have put in what they had.
+        self.take_ended();
+        let cpus = own::cpu_rows(&moment.cpus, &[], &moment.ticks, &self.ticks_at_start);
+        let mut all = moment.alive;
+        let merged = self.ended.drain_into(&mut all);
+        let (mut rows, missing) = rows(&all);
+        rows.extend(merged);
+        drop(all);
+        let mut span = self.span(None, self.start_ns, end_ns, Accounts { rows, cpus })?;
+        span.losses.counters.insert("waits_not_in_histograms".to_owned(), missing);
+        span.cost = Cost {
+            peak_rss_bytes: super::cost::peak_rss_bytes(),
+            naming_ns: monotonic_ns().saturating_sub(end_ns),
+            ..cost
+        };
+        Ok(span)
     }
 }
 

@@ -64,8 +64,14 @@ pub fn cpu_rows(
     rows
 }
 
-/// The header.
-pub fn meta(options: &AccountOptions, start_unix_ns: u64, duration_ns: u64, notes: &[String]) -> Meta {
+/// The header. `hook`: the tracepoint that is hit.
+pub fn meta(
+    options: &AccountOptions,
+    hook: &str,
+    start_unix_ns: u64,
+    duration_ns: u64,
+    notes: &[String],
+) -> Meta {
     let uname = rustix::system::uname();
     Meta {
         profiler_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -76,7 +82,7 @@ pub fn meta(options: &AccountOptions, start_unix_ns: u64, duration_ns: u64, note
         start_unix_ns,
         duration_ns,
         events: vec![options.event.to_owned()],
-        sampler: "sched_switch".to_owned(),
+        sampler: hook.to_owned(),
         target: options.target_words.clone(),
         command: options.command_line.clone(),
         notes: notes.to_vec(),

@@ -1,0 +1,272 @@
+//! The maps of the accounts of system calls (`profiler_common::probe::syscalls`): slabs that are read through `mmap`,
+//! queues of free places, threads that ended, errors, and sums of what has no account of its own.
+
+use std::{collections::HashMap as Sums, os::fd::AsFd as _};
+
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, HashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray, Queue},
+};
+use profiler_common::{
+    hist::BLOCKS,
+    loss::Loss,
+    probe::syscalls::{Block, Call, Caller, ErrorKey, Other, PerCpu, Range, Slab, other_of_key},
+};
+
+use super::{
+    BpfError,
+    arena::Shared,
+    batch,
+    stats::{Counters, map_memory},
+};
+
+const ERRORS: &str = "CALL_ERRORS";
+const OTHERS: &str = "OTHER_CALLS";
+const CPUS: &str = "CALL_CPUS";
+const ENDED: &str = "ENDED_CALLERS";
+
+/// Places that a CPU takes at a time: few, because what it does not use it keeps.
+const RANGE: u32 = 32;
+
+/// Room for accounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Threads.
+    pub callers: u32,
+    /// Pairs of thread and system call.
+    pub calls: u32,
+    /// Powers of two of latencies of such a pair.
+    pub blocks: u32,
+}
+
+/// A slab: its memory, and the queue of its free places.
+struct Store<T: Pod> {
+    shared: Shared<T>,
+    map: Array<MapData, T>,
+    name: &'static str,
+    free: Queue<MapData, Range>,
+    /// Places that were freed since the queue was filled.
+    freed: Vec<u32>,
+}
+
+impl<T: Pod> Store<T> {
+    /// Takes both out of the object, and fills the queue: place 0 is nobody's.
+    fn new(
+        ebpf: &mut Ebpf,
+        name: &'static str,
+        free_name: &'static str,
+        len: u32,
+    ) -> Result<Self, BpfError> {
+        let map: Array<MapData, T> = take(ebpf, name)?;
+        let shared = Shared::map(map.map().fd().as_fd(), name, len as usize)?;
+        let free = take(ebpf, free_name)?;
+        let mut store = Self { shared, map, name, free, freed: Vec::new() };
+        for first in (1..len).step_by(RANGE as usize) {
+            store.push(Range { first, len: RANGE.min(len - first) })?;
+        }
+        Ok(store)
+    }
+
+    fn push(&mut self, range: Range) -> Result<(), BpfError> {
+        self.free.push(range, 0).map_err(failed("give places back to", self.name))
+    }
+
+    /// Gives the freed places back, neighbours together.
+    fn give_back(&mut self) -> Result<(), BpfError> {
+        let mut freed = std::mem::take(&mut self.freed);
+        freed.sort_unstable();
+        for run in freed.chunk_by(|a, b| a + 1 == *b) {
+            for part in run.chunks(RANGE as usize) {
+                let (Some(&first), len) = (part.first(), part.len() as u32) else { continue };
+                self.push(Range { first, len })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn get(&self, place: u32) -> Option<T> {
+        (place != 0 && (place as usize) < self.shared.len()).then(|| self.shared.get(place as usize))
+    }
+
+    fn clear(&mut self, place: u32, zero: T) {
+        self.shared.set(place as usize, zero);
+        self.freed.push(place);
+    }
+
+    fn memory(&self) -> u64 {
+        map_memory(self.map.map().fd().as_fd())
+    }
+}
+
+/// What an account of a call says.
+pub struct CallAccount {
+    /// Sums.
+    pub call: Call,
+    /// Latencies: index of the bucket (`block * BUCKETS + bucket`), how many. Ascending, without the empty ones.
+    pub latencies: Vec<(u16, u32)>,
+    /// Number of errors by error number.
+    pub errors: Vec<(u32, u64)>,
+}
+
+/// The maps.
+pub struct Calls {
+    callers: Store<Caller>,
+    calls: Store<Call>,
+    blocks: Store<Block>,
+    cpus: PerCpuArray<MapData, PerCpu>,
+    ended: Queue<MapData, u32>,
+    errors: HashMap<MapData, ErrorKey, u64>,
+    others: PerCpuArray<MapData, Other>,
+    losses: Counters,
+}
+
+/// Errors by the place of the call.
+type Errors = Sums<u32, Vec<(u32, u64)>>;
+
+impl Calls {
+    /// Takes the maps out of the object, which was loaded with this room.
+    pub fn new(ebpf: &mut Ebpf, room: Room) -> Result<Self, BpfError> {
+        Ok(Self {
+            callers: Store::new(ebpf, "CALLERS", "FREE_CALLERS", room.callers)?,
+            calls: Store::new(ebpf, "CALLS", "FREE_CALLS", room.calls)?,
+            blocks: Store::new(ebpf, "CALL_BLOCKS", "FREE_BLOCKS", room.blocks)?,
+            cpus: take(ebpf, CPUS)?,
+            ended: take(ebpf, ENDED)?,
+            errors: take(ebpf, ERRORS)?,
+            others: take(ebpf, OTHERS)?,
+            losses: Counters::new(ebpf, "LOSSES")?,
+        })
+    }
+
+    /// Gives the accounts of each thread that ended since the last time, and makes room of them. How many there were.
+    pub fn take_ended(&mut self, mut each: impl FnMut(&Caller, Vec<CallAccount>)) -> Result<usize, BpfError> {
+        let mut ended = Vec::new();
+        loop {
+            match self.ended.pop(0) {
+                Ok(place) => ended.push(place),
+                Err(MapError::ElementNotFound) => break,
+                Err(error) => return Err(failed("read", ENDED)(error)),
+            }
+        }
+        if ended.is_empty() {
+            return Ok(0);
+        }
+        let errors = self.errors()?;
+        for &place in &ended {
+            let Some(caller) = self.callers.get(place) else { continue };
+            each(&caller, self.accounts(&caller, &errors));
+            self.free(place, &caller, &errors)?;
+        }
+        self.blocks.give_back()?;
+        self.calls.give_back()?;
+        self.callers.give_back()?;
+        Ok(ended.len())
+    }
+
+    /// Makes room of what a thread had.
+    fn free(&mut self, place: u32, caller: &Caller, errors: &Errors) -> Result<(), BpfError> {
+        for at in caller.calls.into_iter().filter(|&at| at != 0) {
+            let Some(call) = self.calls.get(at) else { continue };
+            for &(errno, _) in errors.get(&at).into_iter().flatten() {
+                self.errors.remove(&ErrorKey { call: at, errno }).map_err(failed("clear", ERRORS))?;
+            }
+            for block in call.blocks.into_iter().filter(|&block| block != 0) {
+                self.blocks.clear(block, [0; _]);
+            }
+            self.calls.clear(at, Call::EMPTY);
+        }
+        self.callers.clear(place, Caller::EMPTY);
+        Ok(())
+    }
+
+    /// Gives the accounts of each thread that has not been taken, as they are.
+    pub fn each(&self, mut each: impl FnMut(&Caller, Vec<CallAccount>)) -> Result<(), BpfError> {
+        let errors = self.errors()?;
+        let cpus = self.cpus.get(&0, 0).map_err(failed("read", CPUS))?;
+        let end = cpus.iter().map(|cpu| cpu.ends[Slab::Callers as usize]).max().unwrap_or(0);
+        for place in 1..end {
+            if let Some(caller) = self.callers.get(place)
+                && caller.tid != 0
+            {
+                each(&caller, self.accounts(&caller, &errors));
+            }
+        }
+        Ok(())
+    }
+
+    fn accounts(&self, caller: &Caller, errors: &Errors) -> Vec<CallAccount> {
+        let account = |place: u32| {
+            let call = self.calls.get(place)?;
+            let errors = errors.get(&place).cloned().unwrap_or_default();
+            Some(CallAccount { latencies: self.latencies(&call), call, errors })
+        };
+        caller.calls.into_iter().filter(|&place| place != 0).filter_map(account).collect()
+    }
+
+    fn latencies(&self, call: &Call) -> Vec<(u16, u32)> {
+        let mut latencies = Vec::new();
+        for (number, place) in (0..BLOCKS).zip(call.blocks) {
+            let Some(block) = self.blocks.get(place) else { continue };
+            let first = number * block.len();
+            let filled = (first..).zip(block).filter(|&(_, n)| n != 0);
+            latencies.extend(filled.map(|(index, n)| (index as u16, n)));
+        }
+        latencies
+    }
+
+    fn errors(&self) -> Result<Errors, BpfError> {
+        let mut errors = Errors::new();
+        batch::read(self.errors.map().fd().as_fd(), ERRORS, |key: &ErrorKey, &number: &u64| {
+            errors.entry(key.call).or_default().push((key.errno, number));
+        })?;
+        Ok(errors)
+    }
+
+    /// Sums of calls that have no account of their own, by place (`other_place`), without the empty ones; with their
+    /// errors.
+    pub fn others(&self) -> Result<Vec<(u32, Other, Vec<(u32, u64)>)>, BpfError> {
+        let mut errors = Errors::new();
+        for (key, of_cpu) in self.errors()? {
+            if let Some(place) = other_of_key(key) {
+                errors.entry(place).or_default().extend(of_cpu);
+            }
+        }
+        let mut others = Vec::new();
+        for place in 0..profiler_common::probe::syscalls::OTHERS as u32 {
+            let cpus = self.others.get(&place, 0).map_err(failed("read", OTHERS))?;
+            let sum = cpus.iter().fold(Other::default(), |sum, cpu| Other {
+                count: sum.count + cpu.count,
+                returned: sum.returned + cpu.returned,
+                errors: sum.errors + cpu.errors,
+                total_ns: sum.total_ns + cpu.total_ns,
+                max_ns: sum.max_ns.max(cpu.max_ns),
+                off_ns: sum.off_ns + cpu.off_ns,
+            });
+            if sum != Other::default() {
+                others.push((place, sum, errors.remove(&place).unwrap_or_default()));
+            }
+        }
+        Ok(others)
+    }
+
+    /// Counts of what was lost.
+    pub fn losses(&self) -> Result<Vec<(Loss, u64)>, BpfError> {
+        Loss::SYSCALLS.iter().map(|&loss| Ok((loss, self.losses.sum(loss as u32)?))).collect()
+    }
+
+    /// Kernel memory, bytes.
+    pub fn memory(&self) -> u64 {
+        let maps = [self.cpus.map(), self.errors.map(), self.others.map()];
+        let maps: u64 = maps.into_iter().map(|map| map_memory(map.fd().as_fd())).sum();
+        maps + self.callers.memory() + self.calls.memory() + self.blocks.memory()
+    }
+}
+
+fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, BpfError> {
+    let map = ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
+    map.try_into().map_err(failed("open", name))
+}
+
+fn failed(operation: &'static str, map: &'static str) -> impl Fn(MapError) -> BpfError {
+    move |source| BpfError::Map { operation, map, source: Box::new(source) }
+}

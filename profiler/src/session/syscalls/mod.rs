@@ -1,0 +1,294 @@
+//! Accounting of system calls from attach to rows, for the whole run and for each interval.
+//!
+//! Order of the start: targets, then the programs, the one of the entry last; only then a stopped command is released.
+//! At the end all are detached before anything is read.
+
+mod totals;
+
+use std::time::Duration;
+
+use profiler_common::{sample::What, task::TASK_BTF};
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    SessionError, Stop,
+    facts::unix_ns,
+    sched::{AccountOptions, own},
+    spans::Spans,
+};
+use crate::{
+    bpf::{
+        calls::Room,
+        load::{CallOptions, Kernel, LoadOptions},
+        stats::{self, RunTime},
+        targets::Targets,
+    },
+    host::features::{Fallback, Feature, Reason},
+    model::{
+        Cost, Losses,
+        syscalls::{By, Row, Span},
+    },
+    perf::clock::monotonic_ns,
+    probe::syscalls::SyscallsProbe,
+};
+use totals::{Totals, With};
+
+/// How often the accounts of threads that ended are taken out.
+const TAKE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Threads that there is room for: twice as many as there are, within these bounds.
+const CALLERS: std::ops::RangeInclusive<u64> = 8_192..=262_144;
+
+/// Pairs of thread and system call for each thread: few threads use more than a dozen, and most of those of a machine do
+/// not run.
+const CALLS_PER_CALLER: u32 = 4;
+
+/// Powers of two for each pair.
+const BLOCKS_PER_CALL: u32 = 2;
+
+/// What to account.
+#[derive(Clone, Debug)]
+pub struct SyscallOptions {
+    /// Of what, and when.
+    pub account: AccountOptions,
+    /// What rows are about.
+    pub by: By,
+    /// Time calls, not only count them.
+    pub timed: bool,
+    /// Give the histograms too.
+    pub histogram: bool,
+    /// Pairs of thread and system call that there is room for; `None`: as the number of threads says.
+    pub accounts: Option<u32>,
+    /// Kernel features that are not used even if they are there.
+    pub force_fallback: Vec<Feature>,
+}
+
+/// Accounting in progress.
+pub struct SyscallAccounting<'a> {
+    options: &'a SyscallOptions,
+    kernel: Kernel,
+    targets: Targets,
+    probe: SyscallsProbe,
+    /// Of threads that ended.
+    ended: Totals,
+    start_unix_ns: u64,
+    last: Last,
+    /// What was added when it was last read.
+    not_in_histograms: u64,
+    run_time: Option<RunTime>,
+    cost: Cost,
+    cpu_at_start: (u64, u64),
+    notes: Vec<String>,
+}
+
+/// The state at the end of the last interval.
+struct Last {
+    number: u64,
+    end_ns: u64,
+    totals: Totals,
+}
+
+impl<'a> SyscallAccounting<'a> {
+    /// Attaches everything and starts. `begun_ns` is when the profiler was started (`CLOCK_MONOTONIC`).
+    pub fn start(options: &'a SyscallOptions, begun_ns: u64) -> Result<Self, SessionError> {
+        let account = &options.account;
+        let mut notes = account.notes.clone();
+        let room = room(options.accounts);
+        let mut kernel = Kernel::load(&LoadOptions {
+            filter: account.filter,
+            offsets: account.offsets,
+            helpers: helpers(&options.force_fallback, &mut notes),
+            stack_limit: 1,
+            unwind: false,
+            waits: None,
+            seen: What::Tick,
+            sched: None,
+            calls: Some(CallOptions { offsets: account.sched_offsets, room }),
+            log: account.log,
+        })?;
+        let mut targets = kernel.targets()?;
+        if account.filter.follow_children != 0 {
+            kernel.follow_children()?;
+        }
+        for &pid in &account.targets {
+            targets.add(pid)?;
+        }
+        let (run_time, note) = if account.ebpf_cost {
+            let (run_time, note) = RunTime::enable();
+            (Some(run_time), note)
+        } else {
+            (None, None)
+        };
+        notes.extend(note);
+        let probe = SyscallsProbe::open(&mut kernel, room, options.timed)?;
+        let start_ns = probe.start_ns();
+        Ok(Self {
+            options,
+            kernel,
+            targets,
+            probe,
+            ended: Totals::new(options.by, true),
+            start_unix_ns: unix_ns(),
+            last: Last { number: 0, end_ns: start_ns, totals: Totals::new(options.by, false) },
+            not_in_histograms: 0,
+            run_time,
+            cost: Cost { start_ns: start_ns.saturating_sub(begun_ns), ..Cost::default() },
+            cpu_at_start: super::cost::cpu_ns(),
+            notes,
+        })
+    }
+
+    fn take_ended(&mut self) -> Result<(), SessionError> {
+        let ended = &mut self.ended;
+        self.probe.calls.take_ended(|caller, accounts| ended.add(caller, &accounts, 0))?;
+        Ok(())
+    }
+
+    /// Everything so far. Threads that end meanwhile are read where they are.
+    fn totals(&mut self, now_ns: u64) -> Result<Totals, SessionError> {
+        self.take_ended()?;
+        let mut totals = Totals::new(self.options.by, false);
+        self.probe.calls.each(|caller, accounts| totals.add(caller, &accounts, now_ns))?;
+        totals.add_all(&self.ended);
+        for (place, other, errors) in self.probe.calls.others()? {
+            totals.add_other(place, &other, &errors);
+        }
+        self.not_in_histograms = if self.options.timed { totals.not_in_histograms() } else { 0 };
+        Ok(totals)
+    }
+
+    const fn with(&self) -> With {
+        With { timed: self.options.timed, histogram: self.options.histogram }
+    }
+
+    /// What happened since the last interval.
+    fn interval(&mut self) -> Result<Span, SessionError> {
+        let end_ns = monotonic_ns();
+        let totals = self.totals(end_ns)?;
+        let rows = totals.rows_since(&self.last.totals, self.with());
+        let (begin_ns, number) = (self.last.end_ns, self.last.number + 1);
+        self.last = Last { number, end_ns, totals };
+        self.span(Some(number), begin_ns, end_ns, rows)
+    }
+
+    fn span(
+        &self,
+        number: Option<u64>,
+        begin_ns: u64,
+        end_ns: u64,
+        rows: Vec<Row>,
+    ) -> Result<Span, SessionError> {
+        let start_ns = self.start_unix_ns + (begin_ns - self.probe.start_ns());
+        let meta = own::meta(&self.options.account, "sys_enter", start_ns, end_ns - begin_ns, &self.notes);
+        let timed = self.options.timed;
+        Ok(Span { number, meta, losses: self.losses()?, cost: self.cost(), timed, rows })
+    }
+
+    fn losses(&self) -> Result<Losses, SessionError> {
+        let mut losses = Losses::default();
+        for (loss, count) in self.probe.calls.losses()? {
+            losses.counters.insert(loss.name().to_owned(), count);
+        }
+        let own = [
+            ("calls_not_in_histograms", self.not_in_histograms),
+            ("calls_of_ended_merged", self.ended.merged()),
+            ("programs_missed", stats::missed(&self.kernel.ebpf)),
+        ];
+        losses.counters.extend(own.map(|(name, count)| (name.to_owned(), count)));
+        Ok(losses)
+    }
+
+    fn cost(&self) -> Cost {
+        let (user, system) = super::cost::cpu_ns();
+        let (ebpf_run_ns, ebpf_runs) =
+            self.run_time.as_ref().map_or((0, 0), |run_time| run_time.read(&self.kernel.ebpf));
+        Cost {
+            ebpf_run_ns,
+            ebpf_runs,
+            user_cpu_ns: user - self.cpu_at_start.0,
+            system_cpu_ns: system - self.cpu_at_start.1,
+            setup_and_naming_cpu_ns: self.cpu_at_start.0 + self.cpu_at_start.1,
+            recording_peak_rss_bytes: super::cost::peak_rss_bytes(),
+            kernel_map_bytes: self.kernel.map_memory()
+                + self.probe.calls.memory()
+                + self.targets.map_memory(),
+            ..self.cost
+        }
+    }
+}
+
+impl Spans for SyscallAccounting<'_> {
+    type Span = Span;
+
+    fn add_targets(&mut self, pids: &[u32]) -> Result<(), SessionError> {
+        for &pid in pids {
+            self.targets.add(pid)?;
+        }
+        Ok(())
+    }
+
+    async fn run<E: From<SessionError>>(
+        &mut self,
+        ended: impl Future<Output = Stop>,
+        mut each: impl FnMut(Span) -> Result<(), E>,
+    ) -> Result<Stop, E> {
+        let account = &self.options.account;
+        let deadline = account.duration.map(|duration| Instant::now() + duration);
+        let mut interval_end = account.interval.map(|interval| Instant::now() + interval);
+        let mut take = Instant::now() + TAKE_INTERVAL;
+        tokio::pin!(ended);
+        loop {
+            tokio::select! {
+                stop = &mut ended => return Ok(stop),
+                () = super::recording::at(deadline) => return Ok(Stop::Duration),
+                () = sleep_until(take) => {
+                    take = Instant::now() + TAKE_INTERVAL;
+                    self.take_ended()?;
+                    self.kernel.flush_log();
+                    if account.filter.by_process != 0 && !self.targets.any_left().map_err(SessionError::from)? {
+                        return Ok(Stop::TargetsGone);
+                    }
+                }
+                () = super::recording::at(interval_end) => {
+                    interval_end = interval_end.zip(account.interval).map(|(end, interval)| end + interval);
+                    each(self.interval()?)?;
+                }
+            }
+        }
+    }
+
+    fn finish(mut self) -> Result<Span, SessionError> {
+        let end_ns = self.probe.disable();
+        let cost = self.cost();
+        let totals = self.totals(end_ns)?;
+        let rows = totals.rows(self.with());
+        drop(totals);
+        let mut span = self.span(None, self.probe.start_ns(), end_ns, rows)?;
+        span.cost = Cost {
+            peak_rss_bytes: super::cost::peak_rss_bytes(),
+            naming_ns: monotonic_ns().saturating_sub(end_ns),
+            ..cost
+        };
+        Ok(span)
+    }
+}
+
+/// Room for accounts.
+fn room(accounts: Option<u32>) -> Room {
+    let callers = own::threads(CALLERS);
+    let calls = accounts.unwrap_or(callers * CALLS_PER_CALLER);
+    // A thread has one account at least.
+    Room { callers: callers.min(calls), calls, blocks: calls.saturating_mul(BLOCKS_PER_CALL) }
+}
+
+/// The helpers that the programs may call.
+fn helpers(forced: &[Feature], notes: &mut Vec<String>) -> u32 {
+    let reason = match Feature::TaskBtf.detect(0) {
+        _ if forced.contains(&Feature::TaskBtf) => Reason::Forced,
+        Ok(()) => return TASK_BTF,
+        Err(errno) => Reason::Missing(errno),
+    };
+    let used = Fallback { feature: Feature::TaskBtf, reason };
+    notes.push(format!("fallbacks for newer kernel features: {used}"));
+    0
+}

@@ -1,0 +1,322 @@
+//! Accounts of calls summed up to what rows are about, subtracted from each other, and made rows.
+
+use std::collections::{BTreeMap, HashMap};
+
+use profiler_common::{
+    Comm,
+    hist::{BUCKETS, bounds},
+    probe::syscalls::{COMPAT, Caller, Other, other_number, other_place},
+};
+
+use crate::{
+    bpf::calls::CallAccount,
+    host::syscalls::{self, Abi},
+    model::{
+        name::{clean, clean_c},
+        syscalls::{By, Row},
+    },
+};
+
+/// Sums that are kept apart, some 300 bytes each; calls of threads that ended beyond it are summed up by number.
+const MAX_KEPT: usize = 65_536;
+
+/// What a sum is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    /// A call, of a process or thread (id, thread id, when it was made) or of all.
+    Call {
+        /// Whose.
+        of: Option<(u32, Option<u32>, u64)>,
+        /// The number.
+        number: u32,
+    },
+    /// A call of processes that ended and are not kept apart.
+    Ended {
+        /// The number.
+        number: u32,
+    },
+    /// Calls without account of their own.
+    Other {
+        /// What [`other_number`] takes.
+        place: u32,
+    },
+}
+
+/// What a sum says. Times are ns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    comm: Comm,
+    count: u64,
+    returned: u64,
+    errors: u64,
+    total_ns: u64,
+    max_ns: u64,
+    off_ns: u64,
+    in_progress: u64,
+    in_progress_ns: u64,
+    /// By bucket, ascending.
+    latencies: Vec<(u16, u64)>,
+    /// By error number, ascending.
+    errno: Vec<(u32, u64)>,
+}
+
+/// Adds numbers to a list by key, both ascending.
+fn merge<K: Copy + Ord>(into: &mut Vec<(K, u64)>, from: impl IntoIterator<Item = (K, u64)>) {
+    for (key, number) in from {
+        match into.binary_search_by_key(&key, |&(key, _)| key) {
+            Ok(at) => into[at].1 += number,
+            Err(at) => into.insert(at, (key, number)),
+        }
+    }
+}
+
+/// What is in one list more than in an earlier one.
+fn more<K: Copy + Ord>(now: &[(K, u64)], before: &[(K, u64)]) -> Vec<(K, u64)> {
+    let earlier = |key| before.binary_search_by_key(&key, |&(key, _)| key).map_or(0, |at| before[at].1);
+    let added = now.iter().map(|&(key, number)| (key, number.saturating_sub(earlier(key))));
+    added.filter(|&(_, number)| number != 0).collect()
+}
+
+impl Sum {
+    fn add_account(&mut self, account: &CallAccount) {
+        let call = &account.call;
+        self.count += call.count;
+        self.returned += call.returned;
+        self.errors += call.errors;
+        self.total_ns += call.total_ns;
+        self.max_ns = self.max_ns.max(call.max_ns);
+        self.off_ns += call.off_ns;
+        merge(&mut self.latencies, account.latencies.iter().map(|&(bucket, n)| (bucket, n.into())));
+        merge(&mut self.errno, account.errors.iter().copied());
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        self.returned += other.returned;
+        self.errors += other.errors;
+        self.total_ns += other.total_ns;
+        self.max_ns = self.max_ns.max(other.max_ns);
+        self.off_ns += other.off_ns;
+        self.in_progress += other.in_progress;
+        self.in_progress_ns += other.in_progress_ns;
+        merge(&mut self.latencies, other.latencies.iter().copied());
+        merge(&mut self.errno, other.errno.iter().copied());
+    }
+
+    /// What was added since an earlier sum of the same. The longest call since then is known if it is the longest of all,
+    /// else only its bucket.
+    fn since(&self, earlier: &Self) -> Self {
+        let latencies = more(&self.latencies, &earlier.latencies);
+        let last = latencies.last().map_or(0, |&(bucket, _)| range(bucket).1);
+        Self {
+            comm: self.comm,
+            count: self.count.saturating_sub(earlier.count),
+            returned: self.returned.saturating_sub(earlier.returned),
+            errors: self.errors.saturating_sub(earlier.errors),
+            total_ns: self.total_ns.saturating_sub(earlier.total_ns),
+            max_ns: if self.max_ns > earlier.max_ns { self.max_ns } else { last.min(self.max_ns) },
+            off_ns: self.off_ns.saturating_sub(earlier.off_ns),
+            in_progress: self.in_progress,
+            in_progress_ns: self.in_progress_ns,
+            latencies,
+            errno: more(&self.errno, &earlier.errno),
+        }
+    }
+
+    /// The middle of the bucket that the `percent`-th percentile is in; a bucket's middle can lie above the longest call.
+    fn percentile(&self, percent: u64) -> u64 {
+        let total: u64 = self.latencies.iter().map(|&(_, n)| n).sum();
+        let rank = (total * percent).div_ceil(100);
+        let mut seen = 0;
+        for &(bucket, n) in &self.latencies {
+            seen += n;
+            if seen >= rank {
+                let (lower, upper) = range(bucket);
+                return (lower + (upper - lower) / 2).min(self.max_ns);
+            }
+        }
+        0
+    }
+
+    fn row(&self, key: Key, with: With) -> Row {
+        let (number, abi, pid, tid, comm) = match key {
+            Key::Call { of, number } => {
+                let comm = if of.is_some() { clean_c(&self.comm) } else { clean(b"[all]") };
+                let (abi, number) = Abi::of(number);
+                (Some(number), abi, of.map(|of| of.0), of.and_then(|of| of.1), comm)
+            }
+            Key::Ended { number } => {
+                let (abi, number) = Abi::of(number);
+                (Some(number), abi, None, None, clean(b"[ended]"))
+            }
+            Key::Other { place } => {
+                let (number, compat) = other_number(place);
+                let (abi, _) = Abi::of(if compat { COMPAT } else { 0 });
+                (number, abi, None, None, clean(b"[other]"))
+            }
+        };
+        let timed = |value: u64| with.timed.then_some(value);
+        let percentile = |percent| {
+            (with.timed && !self.latencies.is_empty()).then(|| self.percentile(percent))
+        };
+        let name = |&(errno, n): &(u32, u64)| (syscalls::error(errno), n);
+        let bucket = |&(bucket, n): &(u16, u64)| (range(bucket).0, range(bucket).1, n);
+        Row {
+            pid,
+            tid,
+            comm,
+            syscall: number.map_or("[unknown]".to_owned(), |number| abi.call(number)),
+            number,
+            abi: abi.name(),
+            count: self.count,
+            returned: timed(self.returned),
+            errors: timed(self.errors),
+            errno: self.errno.iter().map(name).collect::<BTreeMap<_, _>>(),
+            total_ns: timed(self.total_ns),
+            cpu_ns: timed(self.total_ns.saturating_sub(self.off_ns)),
+            blocked_ns: timed(self.off_ns),
+            avg_ns: self.total_ns.checked_div(self.returned).filter(|_| with.timed),
+            p50_ns: percentile(50),
+            p90_ns: percentile(90),
+            p99_ns: percentile(99),
+            max_ns: timed(self.max_ns),
+            in_progress: timed(self.in_progress),
+            in_progress_ns: timed(self.in_progress_ns),
+            histogram: with.histogram.then(|| self.latencies.iter().map(bucket).collect()),
+        }
+    }
+}
+
+/// What rows have.
+#[derive(Clone, Copy, Debug)]
+pub struct With {
+    /// Times.
+    pub timed: bool,
+    /// Histograms.
+    pub histogram: bool,
+}
+
+fn range(bucket: u16) -> (u64, u64) {
+    bounds(usize::from(bucket) / BUCKETS, usize::from(bucket) % BUCKETS)
+}
+
+/// Sums by what they are of.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    by: By,
+    sums: HashMap<Key, Sum>,
+    /// Most sums that are kept apart; `None`: all.
+    limit: Option<usize>,
+    merged: u64,
+}
+
+impl Totals {
+    /// None yet. `bounded`: of threads that end, of which there can be any number.
+    pub fn new(by: By, bounded: bool) -> Self {
+        Self { by, sums: HashMap::new(), limit: bounded.then_some(MAX_KEPT), merged: 0 }
+    }
+
+    fn key(&self, caller: &Caller, number: u32) -> Key {
+        let of = match self.by {
+            By::Process => Some((caller.tgid, None, caller.process_start_ns)),
+            By::Thread => Some((caller.tgid, Some(caller.tid), caller.start_ns)),
+            By::Syscall => None,
+        };
+        Key::Call { of, number }
+    }
+
+    /// The sum of that key, or the one that stands for all that there is no room for.
+    fn sum(&mut self, key: Key) -> &mut Sum {
+        let is_full = self.limit.is_some_and(|limit| self.sums.len() >= limit);
+        let key = match key {
+            Key::Call { of: Some(_), number } if is_full && !self.sums.contains_key(&key) => {
+                self.merged += 1;
+                Key::Ended { number }
+            }
+            key => key,
+        };
+        self.sums.entry(key).or_default()
+    }
+
+    /// Adds the accounts of a thread. `now_ns`: the call that it is in goes on until then.
+    pub fn add(&mut self, caller: &Caller, accounts: &[CallAccount], now_ns: u64) {
+        let names = self.by == By::Thread || caller.tid == caller.tgid;
+        for account in accounts {
+            let key = self.key(caller, account.call.number);
+            let sum = self.sum(key);
+            sum.add_account(account);
+            // A process has its first thread's name.
+            if names || sum.comm == [0; _] {
+                sum.comm = caller.comm;
+            }
+        }
+        if caller.task != 0 && caller.since_ns != 0 {
+            let key = match caller.call {
+                0 => Key::Other { place: other_place(caller.number) },
+                _ => self.key(caller, caller.number),
+            };
+            let sum = self.sum(key);
+            sum.in_progress += 1;
+            sum.in_progress_ns += now_ns.saturating_sub(caller.since_ns);
+        }
+    }
+
+    /// Adds calls that have no account of their own.
+    pub fn add_other(&mut self, place: u32, other: &Other, errors: &[(u32, u64)]) {
+        let sum = self.sum(Key::Other { place });
+        sum.count += other.count;
+        sum.returned += other.returned;
+        sum.errors += other.errors;
+        sum.total_ns += other.total_ns;
+        sum.max_ns = sum.max_ns.max(other.max_ns);
+        sum.off_ns += other.off_ns;
+        merge(&mut sum.errno, errors.iter().copied());
+    }
+
+    /// Adds other sums.
+    pub fn add_all(&mut self, others: &Self) {
+        for (&key, sum) in &others.sums {
+            let into = self.sums.entry(key).or_default();
+            into.add(sum);
+            if into.comm == [0; _] {
+                into.comm = sum.comm;
+            }
+        }
+    }
+
+    /// Rows of what is there.
+    pub fn rows(&self, with: With) -> Vec<Row> {
+        self.sums.iter().map(|(&key, sum)| sum.row(key, with)).collect()
+    }
+
+    /// Rows of what was added since earlier sums.
+    pub fn rows_since(&self, earlier: &Self, with: With) -> Vec<Row> {
+        let none = Sum::default();
+        let added = self.sums.iter().map(|(key, sum)| {
+            (*key, sum.since(earlier.sums.get(key).unwrap_or(&none)))
+        });
+        let added = added.filter(|(_, sum)| sum.count + sum.returned + sum.in_progress != 0);
+        added.map(|(key, sum)| sum.row(key, with)).collect()
+    }
+
+    /// Sums of calls of threads that ended that are not kept apart.
+    pub const fn merged(&self) -> u64 {
+        self.merged
+    }
+
+    /// Calls that returned and are in no histogram: there was no room for it.
+    pub fn not_in_histograms(&self) -> u64 {
+        let own = self.sums.iter().filter(|(key, _)| !matches!(key, Key::Other { .. }));
+        own.map(|(_, sum)| {
+            let in_histograms: u64 = sum.latencies.iter().map(|&(_, n)| n).sum();
+            sum.returned.saturating_sub(in_histograms)
+        })
+        .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod tests;
