@@ -30,6 +30,8 @@ const OTHER: u32 = 1 << 31;
 pub struct Caller {
     /// Address of its `task_struct`; 0: it has ended.
     pub task: u64,
+    /// Address of its user registers, on its kernel stack; 0: it has ended, or is not known to have made a call yet.
+    pub registers: u64,
     /// When the call in progress began (`CLOCK_MONOTONIC`, ns); 0: none whose end is of interest.
     pub since_ns: u64,
     /// Time off the CPU since then, ns.
@@ -54,12 +56,13 @@ pub struct Caller {
     pub calls: [u32; CALLS],
 }
 
-const _: () = assert!(size_of::<Caller>() == 6 * 8 + 4 * 4 + crate::COMM_LEN + 4 * CALLS);
+const _: () = assert!(size_of::<Caller>() == 7 * 8 + 4 * 4 + crate::COMM_LEN + 4 * CALLS);
 
 impl Caller {
     /// A free place.
     pub const EMPTY: Self = Self {
         task: 0,
+        registers: 0,
         since_ns: 0,
         off_ns: 0,
         left_ns: 0,

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     model::syscalls::{By, Row, Span},
     render::syscalls::{Show, write_json, write_text},
+    probe::syscalls::Depth,
     session::syscalls::{SyscallAccounting, SyscallOptions},
 };
 
@@ -67,6 +68,10 @@ pub struct SyscallArgs {
     #[arg(long)]
     pub count_only: bool,
 
+    /// Do nothing with calls, but run a program at each: the cost that counting cannot go below. For `cargo xtask bench`.
+    #[arg(long, hide = true, conflicts_with = "count_only")]
+    pub floor: bool,
+
     #[command(flatten)]
     pub span: SpanArgs,
 
@@ -82,6 +87,16 @@ pub struct SyscallArgs {
     /// Start this command, stopped until everything is attached, and account its calls until it ends.
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "pid")]
     pub command: Vec<OsString>,
+}
+
+impl SyscallArgs {
+    const fn depth(&self) -> Depth {
+        match (self.floor, self.count_only) {
+            (true, _) => Depth::Nothing,
+            (false, true) => Depth::Counted,
+            (false, false) => Depth::Timed,
+        }
+    }
 }
 
 /// What a row is about.
@@ -120,7 +135,7 @@ pub fn run(args: &SyscallArgs, log_level: LogLevel, begun_ns: u64) -> Result<u8,
     let options = SyscallOptions {
         account: args.span.options("syscalls", &target, log_level)?,
         by: args.by.into(),
-        timed: !args.count_only,
+        depth: args.depth(),
         histogram: args.histogram,
         accounts: args.accounts,
         force_fallback,

@@ -1,6 +1,8 @@
 //! Probe `syscalls`, user side: tracepoints of system calls. It counts no samples: what it yields are accounts of calls
 //! by thread and number ([`crate::bpf::calls`]).
 
+use aya::{Btf, BtfError};
+
 use super::ProbeError;
 use crate::{
     bpf::{
@@ -18,12 +20,41 @@ const ALWAYS: &[(&str, &str)] = &[
     ("syscalls_rename", "task_rename"),
 ];
 
-/// The same if calls are only counted.
-const COUNTED: &[(&str, &str)] = &[("syscalls_count", "sys_enter")];
+/// The same if calls are timed.
+const TIMED: &[(&str, &str)] = &[("syscalls_switch", "sched_switch"), ("syscalls_exit", "sys_exit")];
 
-/// The same if they are timed. The entry comes last: what follows it must be seen.
-const TIMED: &[(&str, &str)] =
-    &[("syscalls_switch", "sched_switch"), ("syscalls_exit", "sys_exit"), ("syscalls_enter", "sys_enter")];
+/// The same if nothing is to be done with calls, which is what the rest is measured against.
+const NOTHING: &[(&str, &str)] = &[("syscalls_nothing", "sys_enter")];
+
+/// What is wanted of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Nothing: a program runs at each, and that is all.
+    Nothing,
+    /// That it was made.
+    Counted,
+    /// How long it took, where the time went, and what it returned.
+    Timed,
+}
+
+impl Depth {
+    const fn programs(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Nothing => NOTHING,
+            Self::Counted => &[],
+            Self::Timed => TIMED,
+        }
+    }
+
+    /// The program of the BTF tracepoint `sys_enter`. It is attached last: what follows an entry must be seen.
+    const fn entry(self) -> Option<&'static str> {
+        match self {
+            Self::Nothing => None,
+            Self::Counted => Some("syscalls_count"),
+            Self::Timed => Some("syscalls_enter"),
+        }
+    }
+}
 
 /// Oldest kernel it works on, (major, minor).
 pub const MINIMUM_KERNEL: (u32, u32) = (5, 8);
@@ -32,8 +63,8 @@ pub const MINIMUM_KERNEL: (u32, u32) = (5, 8);
 pub const REQUIRES: &[&str] = &["bpf", "btf"];
 
 /// Kernel hooks, for documents.
-pub const HOOKS: &str = "raw tracepoints: sys_enter, sys_exit, sched_switch, sched_process_exit, sched_process_exec, \
-task_rename";
+pub const HOOKS: &str = "BTF tracepoint: sys_enter; raw tracepoints: sys_exit, sched_switch, sched_process_exit, \
+sched_process_exec, task_rename";
 
 /// The attached probe.
 pub struct SyscallsProbe {
@@ -44,16 +75,21 @@ pub struct SyscallsProbe {
 }
 
 impl SyscallsProbe {
-    /// Loads and attaches the programs; calls are accounted from then on. `timed`: not only counted.
-    pub fn open(kernel: &mut Kernel, room: Room, timed: bool) -> Result<Self, ProbeError> {
+    /// Loads and attaches the programs; calls are accounted from then on.
+    pub fn open(kernel: &mut Kernel, room: Room, depth: Depth) -> Result<Self, ProbeError> {
         let calls = Calls::new(&mut kernel.ebpf, room)?;
-        let programs: Vec<_> = ALWAYS.iter().chain(if timed { TIMED } else { COUNTED }).collect();
+        let programs: Vec<_> = ALWAYS.iter().chain(depth.programs()).collect();
         for &&(program, _) in &programs {
             kernel.load_program(program)?;
         }
         let mut attached = Vec::new();
         for &&(program, tracepoint) in &programs {
             attached.push(kernel.attach(program, tracepoint)?);
+        }
+        if let Some(entry) = depth.entry() {
+            let btf = Btf::from_sys_fs().map_err(|error: BtfError| ProbeError::KernelTypes(error.to_string()))?;
+            kernel.load_typed(entry, "sys_enter", &btf)?;
+            attached.push(kernel.attach_typed(entry)?);
         }
         Ok(Self { attached, calls, start_ns: monotonic_ns() })
     }
@@ -79,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_documents_name_every_hook() {
-        for &(_, tracepoint) in ALWAYS.iter().chain(COUNTED).chain(TIMED) {
+        for &(_, tracepoint) in ALWAYS.iter().chain(TIMED) {
             assert!(HOOKS.contains(tracepoint), "{tracepoint}");
         }
     }

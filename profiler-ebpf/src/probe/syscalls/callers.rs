@@ -58,11 +58,6 @@ pub fn find(cpu: &mut PerCpu, task: u64) -> Option<&'static mut Caller> {
 /// The account of the task that runs, a new one if there is none.
 #[inline(always)]
 pub fn find_or_make<const TYPED: bool>(cpu: &mut PerCpu, task: *const u8) -> Found {
-    if let Some(caller) = slabs::caller(cpu.caller)
-        && caller.task == task as u64
-    {
-        return Found::Caller(caller);
-    }
     let ids = bpf_get_current_pid_tgid();
     if filter_member!(by_process) != 0 && !filter::is_target((ids >> 32) as u32) {
         return Found::Unwanted;
@@ -136,6 +131,7 @@ pub fn exited(ctx: &RawTracePointContext) {
     let place = unsafe { *place };
     if let Some(caller) = slabs::caller(place) {
         caller.task = 0;
+        caller.registers = 0;
     }
     _ = CALLER_PLACES.remove(task as u64);
     _ = ENDED_CALLERS.push(place, 0);

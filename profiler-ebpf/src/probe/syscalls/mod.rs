@@ -17,9 +17,9 @@ mod slabs;
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     btf_maps::{HashMap, PerCpuArray},
-    helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    helpers::generated::{bpf_get_current_task, bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::btf_map,
-    programs::RawTracePointContext,
+    programs::{BtfTracePointContext, RawTracePointContext},
 };
 use profiler_common::{
     hist,
@@ -67,32 +67,81 @@ fn is_compat<const TYPED: bool>(task: *const u8) -> bool {
     return get::<TYPED, u64>(task, sched_offset!(thread_status)) & (1 << 22) != 0;
 }
 
-/// `sys_enter(registers, number)`. `TIMED`: the call's end is of interest.
+/// Whether the call in progress is surely one of a 64-bit program: if not, it may be one all the same. `registers`: those
+/// of user mode, whose type the verifier knows. On x86-64, the instruction `syscall` leaves the address and the flags to
+/// return with in two registers; on arm64, the state of user mode tells.
 #[inline(always)]
-pub fn enter<const TIMED: bool>(ctx: &RawTracePointContext) {
-    let number = ctx.arg::<u64>(1) as u32;
+fn is_native(registers: *const u8) -> bool {
+    #[cfg(bpf_target_arch = "x86_64")]
+    {
+        /// `__USER_CS`, and places in `struct pt_regs` (arch/x86/include/asm/ptrace.h).
+        const USER_CS: u16 = 0x33;
+        let [r11, cx, ip, cs, flags] = [6 * 8, 11 * 8, 16 * 8, 17 * 8, 18 * 8];
+        let word = |at| get::<true, u64>(registers, at);
+        get::<true, u16>(registers, cs) == USER_CS && word(cx) == word(ip) && word(r11) == word(flags)
+    }
+    #[cfg(bpf_target_arch = "aarch64")]
+    {
+        /// `PSR_MODE32_BIT`, and the place in `struct user_pt_regs` (arch/arm64/include/uapi/asm/ptrace.h).
+        const COMPAT: u64 = 0x10;
+        const PSTATE: u32 = 33 * 8;
+        get::<true, u64>(registers, PSTATE) & COMPAT == 0
+    }
+}
+
+/// The thread that makes a call, and the call's number, with `COMPAT`. `None`: it is not wanted, or there is no room for
+/// the thread, which is counted.
+///
+/// Where functions of the kernel return by a detour (`srso`, `retbleed`), every helper costs as much as all the rest.
+/// None is called if the thread is the one that the CPU saw last, which the place of its registers tells: they are on its
+/// kernel stack.
+#[inline(always)]
+fn identify(registers: *const u8, number: u32) -> Option<(&'static mut Caller, u32)> {
+    if filter_member!(cgroup_id) == 0
+        && let Some(caller) = slabs::caller(slabs::cpu()?.caller)
+        && caller.registers == registers as u64
+        && is_native(registers)
+    {
+        return Some((caller, number));
+    }
+    let registers = registers as u64;
     task::with_current(
-        |task| entered::<TIMED, true>(task, number),
-        |task| entered::<TIMED, false>(task, number),
-    );
+        |task| identify_by_task::<true>(task, registers, number),
+        |task| identify_by_task::<false>(task, registers, number),
+    )
 }
 
 #[inline(always)]
-fn entered<const TIMED: bool, const TYPED: bool>(task: *const u8, number: u32) {
+fn identify_by_task<const TYPED: bool>(
+    task: *const u8,
+    registers: u64,
+    number: u32,
+) -> Option<(&'static mut Caller, u32)> {
     let cgroup = filter_member!(cgroup_id);
     if cgroup != 0 && !filter::in_cgroup(cgroup, filter_member!(cgroup_level)) {
-        return;
+        return None;
     }
-    let Some(cpu) = slabs::cpu() else { return };
-    let number = number & !COMPAT | if is_compat::<TYPED>(task) { COMPAT } else { 0 };
-    let caller = match find_or_make::<TYPED>(cpu, task) {
-        Found::Unwanted => return,
+    let number = number | if is_compat::<TYPED>(task) { COMPAT } else { 0 };
+    match find_or_make::<TYPED>(slabs::cpu()?, task) {
+        Found::Unwanted => None,
         Found::Unknown => {
             loss::count(Loss::CallersFull);
-            return count_other(number);
+            count_other(number);
+            None
         }
-        Found::Caller(caller) => caller,
-    };
+        Found::Caller(caller) => {
+            caller.registers = registers;
+            Some((caller, number))
+        }
+    }
+}
+
+/// `sys_enter(registers, number)`. `TIMED`: the call's end is of interest.
+#[inline(always)]
+pub fn enter<const TIMED: bool>(ctx: &BtfTracePointContext) {
+    let number = ctx.arg::<u64>(1) as u32 & !COMPAT;
+    let Some((caller, number)) = identify(ctx.arg(0), number) else { return };
+    let Some(cpu) = slabs::cpu() else { return };
     let (place, call) = callers::call(cpu, caller, number);
     match call {
         Some(call) => call.count += 1,
@@ -127,14 +176,21 @@ fn count_other(number: u32) {
 /// were in one at the start.
 #[inline(always)]
 pub fn exit(ctx: &RawTracePointContext) {
-    let returned = ctx.arg::<u64>(1) as i64;
-    task::with_current(|task| exited_call(task as u64, returned), |task| exited_call(task as u64, returned));
+    let (registers, returned): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    let Some(cpu) = slabs::cpu() else { return };
+    if let Some(caller) = slabs::caller(cpu.caller)
+        && caller.registers == registers
+    {
+        return ended_call(cpu, caller, returned as i64);
+    }
+    // SAFETY: the helper has no precondition.
+    if let Some(caller) = find(cpu, unsafe { bpf_get_current_task() }) {
+        ended_call(cpu, caller, returned as i64);
+    }
 }
 
 #[inline(always)]
-fn exited_call(task: u64, returned: i64) {
-    let Some(cpu) = slabs::cpu() else { return };
-    let Some(caller) = find(cpu, task) else { return };
+fn ended_call(cpu: &mut PerCpu, caller: &mut Caller, returned: i64) {
     let since = caller.since_ns;
     if since == 0 {
         return;

@@ -29,7 +29,7 @@ use crate::{
         syscalls::{By, Row, Span},
     },
     perf::clock::monotonic_ns,
-    probe::syscalls::SyscallsProbe,
+    probe::syscalls::{Depth, SyscallsProbe},
 };
 use totals::{Totals, With};
 
@@ -53,8 +53,8 @@ pub struct SyscallOptions {
     pub account: AccountOptions,
     /// What rows are about.
     pub by: By,
-    /// Time calls, not only count them.
-    pub timed: bool,
+    /// What is wanted of a call.
+    pub depth: Depth,
     /// Give the histograms too.
     pub histogram: bool,
     /// Pairs of thread and system call that there is room for; `None`: as the number of threads says.
@@ -120,7 +120,7 @@ impl<'a> SyscallAccounting<'a> {
             (None, None)
         };
         notes.extend(note);
-        let probe = SyscallsProbe::open(&mut kernel, room, options.timed)?;
+        let probe = SyscallsProbe::open(&mut kernel, room, options.depth)?;
         let start_ns = probe.start_ns();
         Ok(Self {
             options,
@@ -153,12 +153,16 @@ impl<'a> SyscallAccounting<'a> {
         for (place, other, errors) in self.probe.calls.others()? {
             totals.add_other(place, &other, &errors);
         }
-        self.not_in_histograms = if self.options.timed { totals.not_in_histograms() } else { 0 };
+        self.not_in_histograms = if self.timed() { totals.not_in_histograms() } else { 0 };
         Ok(totals)
     }
 
-    const fn with(&self) -> With {
-        With { timed: self.options.timed, histogram: self.options.histogram }
+    fn timed(&self) -> bool {
+        self.options.depth == Depth::Timed
+    }
+
+    fn with(&self) -> With {
+        With { timed: self.timed(), histogram: self.options.histogram }
     }
 
     /// What happened since the last interval.
@@ -180,7 +184,7 @@ impl<'a> SyscallAccounting<'a> {
     ) -> Result<Span, SessionError> {
         let start_ns = self.start_unix_ns + (begin_ns - self.probe.start_ns());
         let meta = own::meta(&self.options.account, "sys_enter", start_ns, end_ns - begin_ns, &self.notes);
-        let timed = self.options.timed;
+        let timed = self.timed();
         Ok(Span { number, meta, losses: self.losses()?, cost: self.cost(), timed, rows })
     }
 
