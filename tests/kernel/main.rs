@@ -21,5 +21,6 @@ mod processes;
 mod sched;
 mod selection;
 mod switches;
+mod syscalls;
 mod unwind;
 mod unwind_scale;

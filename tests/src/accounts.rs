@@ -1,4 +1,4 @@
-//! Running `profiler sched` or `profiler cpu` beside a workload, and reading the rows of the whole run.
+//! Running `profiler sched`, `cpu` or `syscalls` beside a workload, and reading the rows of the whole run.
 
 use std::{
     ffi::OsStr,
@@ -69,7 +69,12 @@ pub struct Accounts(pub Value);
 impl Accounts {
     /// Runs `profiler sched --json ARGUMENTS` to its end.
     pub fn of(arguments: &[impl AsRef<OsStr>]) -> Self {
-        let output = Command::new(binary::profiler()).args(["sched", "--json"]).args(arguments).output();
+        Self::of_view("sched", arguments)
+    }
+
+    /// Runs `profiler VIEW --json ARGUMENTS` to its end.
+    pub fn of_view(view: &str, arguments: &[impl AsRef<OsStr>]) -> Self {
+        let output = Command::new(binary::profiler()).args([view, "--json"]).args(arguments).output();
         let output = output.expect("the profiler can be started");
         let text = String::from_utf8(output.stdout).expect("it writes text");
         assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));

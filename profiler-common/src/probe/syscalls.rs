@@ -301,7 +301,10 @@ mod tests {
 
     #[test]
     fn errors_are_small_negative_numbers() {
-        assert_eq!((errno(-9), errno(-4095), errno(-4096), errno(0), errno(7)), (Some(9), Some(4095), None, None, None));
+        assert_eq!(
+            (errno(-9), errno(-4095), errno(-4096), errno(0), errno(7)),
+            (Some(9), Some(4095), None, None, None)
+        );
         assert_eq!(errno(i64::MIN), None);
     }
 }

@@ -51,12 +51,7 @@ struct Store<T: Pod> {
 
 impl<T: Pod> Store<T> {
     /// Takes both out of the object, and fills the queue: place 0 is nobody's.
-    fn new(
-        ebpf: &mut Ebpf,
-        name: &'static str,
-        free_name: &'static str,
-        len: u32,
-    ) -> Result<Self, BpfError> {
+    fn new(ebpf: &mut Ebpf, name: &'static str, free_name: &'static str, len: u32) -> Result<Self, BpfError> {
         let map: Array<MapData, T> = take(ebpf, name)?;
         let shared = Shared::map(map.map().fd().as_fd(), name, len as usize)?;
         let free = take(ebpf, free_name)?;

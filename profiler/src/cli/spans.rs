@@ -84,9 +84,7 @@ impl SpanArgs {
 }
 
 /// Writes a span to stdout. `false`: nobody reads it any more.
-pub fn write(
-    written: impl FnOnce(&mut dyn io::Write) -> Result<(), RenderError>,
-) -> Result<bool, Failure> {
+pub fn write(written: impl FnOnce(&mut dyn io::Write) -> Result<(), RenderError>) -> Result<bool, Failure> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     match written(&mut out).and_then(|()| Ok(out.flush()?)) {
         Ok(()) => Ok(true),

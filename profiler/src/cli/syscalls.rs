@@ -13,20 +13,18 @@ use super::{
 };
 use crate::{
     model::syscalls::{By, Row, Span},
-    render::syscalls::{Show, write_json, write_text},
     probe::syscalls::Depth,
+    render::syscalls::{Show, write_json, write_text},
     session::syscalls::{SyscallAccounting, SyscallOptions},
 };
 
 /// Arguments of `syscalls`.
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Without a target, the calls of all threads are accounted. What each column means: \
+#[command(after_help = "Without a target, the calls of all threads are accounted. What each column means: \
     docs/syscalls.md.\n\nExamples:\n  profiler syscalls -d 10                 all processes for 10 s\n  profiler \
     syscalls -p 4711 -i 1          a process and its children, every second\n  profiler syscalls --by syscall --errors \
     -- make    the calls of a command, with their errors\n  profiler syscalls --count-only          only how many, at a third of \
-    the cost"
-)]
+    the cost")]
 pub struct SyscallArgs {
     /// Account the calls of all threads, also where a command is given (which then only sets the duration).
     #[arg(short, long, conflicts_with = "pid")]
@@ -145,9 +143,7 @@ pub fn run(args: &SyscallArgs, log_level: LogLevel, begun_ns: u64) -> Result<u8,
     let show = Show { rows: args.rows, errors: args.errors, histogram: args.histogram };
     let write = |mut span: Span| {
         span.sort(column);
-        spans::write(|out| {
-            if args.span.json { write_json(&span, out) } else { write_text(&span, show, out) }
-        })
+        spans::write(|out| if args.span.json { write_json(&span, out) } else { write_text(&span, show, out) })
     };
     spans::run(&mut target, || SyscallAccounting::start(&options, begun_ns), write)
 }

@@ -127,7 +127,10 @@ mod tests {
         ] {
             assert_eq!(error(errno as u32), name);
         }
-        assert_eq!((error(512), error(516), error(4000)), ("ERESTARTSYS".to_owned(), "ERESTART_RESTARTBLOCK".to_owned(), "errno_4000".to_owned()));
+        assert_eq!(
+            (error(512), error(516), error(4000)),
+            ("ERESTARTSYS".to_owned(), "ERESTART_RESTARTBLOCK".to_owned(), "errno_4000".to_owned())
+        );
     }
 
     #[test]

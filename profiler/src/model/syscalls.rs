@@ -131,7 +131,9 @@ impl Span {
         // Calls that have not returned yet are told apart by their number.
         let key = |row: &Row| std::cmp::Reverse((row.column(column), row.count));
         self.rows.sort_by(|a, b| {
-            key(a).cmp(&key(b)).then_with(|| (a.pid, a.tid, a.abi, a.number).cmp(&(b.pid, b.tid, b.abi, b.number)))
+            key(a)
+                .cmp(&key(b))
+                .then_with(|| (a.pid, a.tid, a.abi, a.number).cmp(&(b.pid, b.tid, b.abi, b.number)))
         });
         true
     }

@@ -87,7 +87,8 @@ impl SyscallsProbe {
             attached.push(kernel.attach(program, tracepoint)?);
         }
         if let Some(entry) = depth.entry() {
-            let btf = Btf::from_sys_fs().map_err(|error: BtfError| ProbeError::KernelTypes(error.to_string()))?;
+            let btf =
+                Btf::from_sys_fs().map_err(|error: BtfError| ProbeError::KernelTypes(error.to_string()))?;
             kernel.load_typed(entry, "sys_enter", &btf)?;
             attached.push(kernel.attach_typed(entry)?);
         }

@@ -25,12 +25,13 @@ use profiler_common::{
     hist,
     loss::Loss,
     probe::syscalls::{
-        COMPAT, Call, Caller, ErrorKey, OTHERS, Other, PerCpu, Slab, errno, is_sigreturn, other_key, other_place,
+        COMPAT, Call, Caller, ErrorKey, OTHERS, Other, PerCpu, Slab, errno, is_sigreturn, other_key,
+        other_place,
     },
 };
 
-pub use self::callers::{executed, exited, renamed};
 use self::callers::{Found, find, find_or_make};
+pub use self::callers::{executed, exited, renamed};
 use crate::{
     filter::{self, filter_member},
     loss,
@@ -46,10 +47,10 @@ static OTHER_CALLS: PerCpuArray<Other, OTHERS> = PerCpuArray::new();
 #[btf_map]
 static CALL_ERRORS: HashMap<ErrorKey, u64, 16384> = HashMap::new();
 
-#[cfg(bpf_target_arch = "x86_64")]
-use profiler_common::probe::syscalls::SIGRETURN_X86_64 as SIGRETURN;
 #[cfg(bpf_target_arch = "aarch64")]
 use profiler_common::probe::syscalls::SIGRETURN_AARCH64 as SIGRETURN;
+#[cfg(bpf_target_arch = "x86_64")]
+use profiler_common::probe::syscalls::SIGRETURN_X86_64 as SIGRETURN;
 
 #[inline(always)]
 fn now() -> u64 {

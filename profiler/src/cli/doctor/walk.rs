@@ -40,7 +40,7 @@ pub fn attempt(btf_path: &Path) -> Result<Walk, String> {
         waits: None,
         seen: What::Tick,
         sched: None,
-            calls: None,
+        calls: None,
         log: false,
     };
     let mut kernel = Kernel::load(&options).map_err(|error| error.to_string())?;

@@ -109,7 +109,13 @@ mod tests {
             histogram: Some(vec![(896, 928, 600), (7_936, 8_192, 400)]),
             ..Row::default()
         };
-        let open = Row { syscall: "open".to_owned(), abi: "i386", tid: Some(9), errno: BTreeMap::new(), ..read.clone() };
+        let open = Row {
+            syscall: "open".to_owned(),
+            abi: "i386",
+            tid: Some(9),
+            errno: BTreeMap::new(),
+            ..read.clone()
+        };
         let mut span = Span { timed: true, rows: vec![read, open], ..Span::default() };
         (span.meta.duration_ns, span.meta.cpus) = (1_000_000_000, 2);
         span.losses.counters.insert("calls_without_account".to_owned(), 0);
@@ -142,7 +148,13 @@ mod tests {
 
     #[test]
     fn counts_alone_are_a_narrow_table() {
-        let rows = vec![Row { count: 5, syscall: "read".to_owned(), comm: "x".to_owned(), abi: "x86-64", ..Row::default() }];
+        let rows = vec![Row {
+            count: 5,
+            syscall: "read".to_owned(),
+            comm: "x".to_owned(),
+            abi: "x86-64",
+            ..Row::default()
+        }];
         let text = text(&Span { rows, ..Span::default() }, SHOW);
         assert!(!text.contains("P99") && text.contains("COUNT"), "{text}");
     }

@@ -13,7 +13,11 @@ const BAR: u64 = 40;
 
 /// Writes the rows, at most those that are to be shown.
 pub fn write(span: &Span, show: Show, out: &mut dyn Write) -> io::Result<()> {
-    write!(out, "{:>7} {:>7} {:<15} {:<22} {:>12} {:>7}", "PID", "TID", "COMM", "SYSCALL", "COUNT", "COUNT%")?;
+    write!(
+        out,
+        "{:>7} {:>7} {:<15} {:<22} {:>12} {:>7}",
+        "PID", "TID", "COMM", "SYSCALL", "COUNT", "COUNT%"
+    )?;
     if span.timed {
         write!(
             out,
@@ -39,7 +43,12 @@ pub fn write(span: &Span, show: Show, out: &mut dyn Write) -> io::Result<()> {
     let hidden = span.rows.get(show.rows..).unwrap_or_default();
     if !hidden.is_empty() {
         let calls: u64 = hidden.iter().map(|row| row.count).sum();
-        writeln!(out, "... and {} more rows with {} calls (--rows, --json)", count(hidden.len() as u64), count(calls))?;
+        writeln!(
+            out,
+            "... and {} more rows with {} calls (--rows, --json)",
+            count(hidden.len() as u64),
+            count(calls)
+        )?;
     }
     Ok(())
 }

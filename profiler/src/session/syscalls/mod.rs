@@ -277,12 +277,13 @@ impl Spans for SyscallAccounting<'_> {
     }
 }
 
-/// Room for accounts.
+/// Room for accounts: of threads, and of so many pairs of thread and call if that is given.
 fn room(accounts: Option<u32>) -> Room {
-    let callers = own::threads(CALLERS);
-    let calls = accounts.unwrap_or(callers * CALLS_PER_CALLER);
+    let threads = own::threads(CALLERS);
+    let calls = accounts.unwrap_or(threads * CALLS_PER_CALLER);
     // A thread has one account at least.
-    Room { callers: callers.min(calls), calls, blocks: calls.saturating_mul(BLOCKS_PER_CALL) }
+    let callers = threads.max(calls / CALLS_PER_CALLER).min(calls);
+    Room { callers, calls, blocks: calls.saturating_mul(BLOCKS_PER_CALL) }
 }
 
 /// The helpers that the programs may call.
@@ -295,4 +296,19 @@ fn helpers(forced: &[Feature], notes: &mut Vec<String>) -> u32 {
     let used = Fallback { feature: Feature::TaskBtf, reason };
     notes.push(format!("fallbacks for newer kernel features: {used}"));
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_what_is_asked_for() {
+        let usual = room(None);
+        assert!(
+            usual.callers >= 8_192 && usual.calls == 4 * usual.callers && usual.blocks == 2 * usual.calls
+        );
+        assert_eq!(room(Some(64)), Room { callers: 64, calls: 64, blocks: 128 });
+        assert!(room(Some(4_194_304)).callers >= 1_048_576);
+    }
 }

@@ -156,9 +156,8 @@ impl Sum {
             }
         };
         let timed = |value: u64| with.timed.then_some(value);
-        let percentile = |percent| {
-            (with.timed && !self.latencies.is_empty()).then(|| self.percentile(percent))
-        };
+        let percentile =
+            |percent| (with.timed && !self.latencies.is_empty()).then(|| self.percentile(percent));
         let name = |&(errno, n): &(u32, u64)| (syscalls::error(errno), n);
         let bucket = |&(bucket, n): &(u16, u64)| (range(bucket).0, range(bucket).1, n);
         Row {
@@ -292,9 +291,8 @@ impl Totals {
     /// Rows of what was added since earlier sums.
     pub fn rows_since(&self, earlier: &Self, with: With) -> Vec<Row> {
         let none = Sum::default();
-        let added = self.sums.iter().map(|(key, sum)| {
-            (*key, sum.since(earlier.sums.get(key).unwrap_or(&none)))
-        });
+        let added =
+            self.sums.iter().map(|(key, sum)| (*key, sum.since(earlier.sums.get(key).unwrap_or(&none))));
         let added = added.filter(|(_, sum)| sum.count + sum.returned + sum.in_progress != 0);
         added.map(|(key, sum)| sum.row(key, with)).collect()
     }

@@ -7,7 +7,14 @@ use super::*;
 const WITH: With = With { timed: true, histogram: true };
 
 fn caller(tgid: u32, tid: u32) -> Caller {
-    Caller { task: 1, tgid, tid, start_ns: u64::from(tid), comm: *b"name\0\0\0\0\0\0\0\0\0\0\0\0", ..Caller::EMPTY }
+    Caller {
+        task: 1,
+        tgid,
+        tid,
+        start_ns: u64::from(tid),
+        comm: *b"name\0\0\0\0\0\0\0\0\0\0\0\0",
+        ..Caller::EMPTY
+    }
 }
 
 fn account(number: u32, times: &[u64], errors: &[(u32, u64)]) -> CallAccount {
@@ -34,7 +41,11 @@ fn account(number: u32, times: &[u64], errors: &[(u32, u64)]) -> CallAccount {
 fn threads_of_a_process_are_one_row() {
     let mut totals = Totals::new(By::Process, false);
     totals.add(&caller(7, 8), &[account(1, &[100, 200], &[(9, 1)])], 0);
-    totals.add(&Caller { comm: *b"leader\0\0\0\0\0\0\0\0\0\0", ..caller(7, 7) }, &[account(1, &[300], &[(11, 1)])], 0);
+    totals.add(
+        &Caller { comm: *b"leader\0\0\0\0\0\0\0\0\0\0", ..caller(7, 7) },
+        &[account(1, &[300], &[(11, 1)])],
+        0,
+    );
     let rows = totals.rows(WITH);
     let [row] = &rows[..] else { panic!("{rows:?}") };
     assert_eq!((row.pid, row.tid, row.comm.as_str(), row.count), (Some(7), None, "leader", 3));
@@ -90,7 +101,11 @@ fn calls_in_progress_are_told_with_their_time() {
 fn memory_is_bounded_and_nothing_vanishes() {
     let mut totals = Totals::new(By::Process, true);
     for pid in 0..MAX_KEPT as u32 + 10 {
-        totals.add(&Caller { process_start_ns: pid.into(), ..caller(pid, pid) }, &[account(1, &[50], &[])], 0);
+        totals.add(
+            &Caller { process_start_ns: pid.into(), ..caller(pid, pid) },
+            &[account(1, &[50], &[])],
+            0,
+        );
     }
     assert_eq!(totals.merged(), 10);
     let rows = totals.rows(WITH);
