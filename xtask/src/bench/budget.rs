@@ -1,6 +1,6 @@
 //! What the profiler may cost, and whether it keeps to it.
 
-use super::{Samples, loading::Loading, page, stats, storm::Storm};
+use super::{Samples, calls::Calls, loading::Loading, page, stats, storm::Storm};
 use crate::process::Failure;
 
 /// What a long recording used.
@@ -40,6 +40,8 @@ pub struct Measurements<'a> {
     pub loading: &'a Loading,
     /// Accounting of switches.
     pub storm: &'a Storm,
+    /// Accounting of system calls.
+    pub calls: &'a Calls,
 }
 
 /// The budgets with what was measured.
@@ -58,6 +60,7 @@ pub fn of(measured: &Measurements<'_>) -> Vec<Budget> {
     budgets.extend(of_cpu(measured));
     budgets.extend(of_tables(measured.loading));
     budgets.extend(of_accounting(measured.storm));
+    budgets.extend(of_calls(measured.calls));
     budgets
 }
 
@@ -96,6 +99,15 @@ fn of_accounting(storm: &Storm) -> [Budget; 3] {
         budget("accounting, added to a round trip of switches", "ns", 1831.0, storm.added_ns()),
         budget("accounting, RSS", "MiB", 30.0, storm.rss_mib()),
         budget("accounting, Ctrl-C to end", "s", 0.3, storm.exit_s()),
+    ]
+}
+
+fn of_calls(calls: &Calls) -> [Budget; 4] {
+    [
+        budget("system calls counted, added to each", "ns", 115.0, calls.counted_ns()),
+        budget("the same, above a program that does nothing", "ns", 20.0, calls.above_floor_ns()),
+        budget("system calls timed, added to each", "ns", 320.0, calls.timed_ns()),
+        budget("accounting of system calls, RSS", "MiB", 30.0, calls.rss_mib()),
     ]
 }
 

@@ -6,9 +6,10 @@
 //! tables go to docs/performance.md.
 //!
 //! The walk of user stacks ([`walk`]), the making of unwind tables ([`loading`]) and the accounting of switches
-//! ([`storm`]) are measured apart.
+//! ([`storm`]) and of system calls ([`calls`]) are measured apart.
 
 mod budget;
+mod calls;
 mod child;
 mod load;
 mod loading;
@@ -135,6 +136,7 @@ impl<'a> Bench<'a> {
         let walk = walk::measure(self.directory, self.cpus, self.extent.rounds, self.extent.walk)?;
         let loading = loading::measure(self.extent.rounds)?;
         let storm = storm::measure(self.directory, self.extent.rounds)?;
+        let calls = calls::measure(self.directory, self.extent.rounds)?;
         let budgets = budget::of(&budget::Measurements {
             counting: &samples[0],
             warm: &long.warm[0],
@@ -142,6 +144,7 @@ impl<'a> Bench<'a> {
             browser: long.browser.as_ref(),
             loading: &loading,
             storm: &storm,
+            calls: &calls,
         });
         text.push('\n');
         text.push_str(&budget::table(&budgets));
@@ -150,6 +153,7 @@ impl<'a> Bench<'a> {
         text.push_str(&walk.table());
         text.push_str(&loading.table());
         text.push_str(&storm.table());
+        text.push_str(&calls.table());
         for name in missing {
             text.push_str(&format!("\nNot measured: {name}, which was not installed or did not run.\n"));
         }

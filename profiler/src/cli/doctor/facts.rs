@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::{
-    sched,
+    sched, syscalls,
     walk::{self, Walk},
 };
 use crate::host::{
@@ -113,6 +113,8 @@ pub struct Tried {
     pub walk: Result<Walk, String>,
     /// The accounting of threads; what is missing of it, or the reason in words if it cannot be done.
     pub sched: Result<Vec<String>, String>,
+    /// The accounting of system calls; the reason in words if it cannot be done.
+    pub syscalls: Result<(), String>,
 }
 
 impl Tried {
@@ -151,6 +153,7 @@ impl Tried {
             other_features: OTHERS.iter().map(|other| (other.name, (other.detect)())).collect(),
             walk: walk::attempt(btf_path),
             sched: sched::attempt(btf_path),
+            syscalls: syscalls::attempt(btf_path),
         }
     }
 

@@ -1,8 +1,9 @@
 //! One function per line of the report: pure judgement of [`Facts`].
 //!
-//! Here: what recording itself needs. [`names`] judges what naming and what the surroundings need, [`features`] what
-//! newer kernels have.
+//! Here: what recording itself needs. [`accounting`] judges what accounts need, [`names`] what naming and what the
+//! surroundings need, [`features`] what newer kernels have.
 
+mod accounting;
 mod features;
 mod names;
 
@@ -31,7 +32,8 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
         process_events,
         btf,
         unwind_tables,
-        scheduler,
+        accounting::scheduler,
+        accounting::syscalls,
         children,
         perf_paranoid,
         sample_rate,
@@ -237,22 +239,6 @@ fn unwind_tables(facts: &Facts) -> Check {
             "needs the kernel's type information, see line `btf`: stacks are walked by frame pointers",
         ),
         Err(reason) => check.not(Degraded, format!("{reason}: user stacks are walked by frame pointers")),
-    }
-}
-
-fn scheduler(facts: &Facts) -> Check {
-    let check = works(
-        "scheduler",
-        "`profiler sched` and `profiler cpu`",
-        "threads are accounted at each switch and wake-up, CPUs at each interrupt",
-    );
-    match &facts.tried.sched {
-        Ok(missing) if missing.is_empty() => check,
-        Ok(missing) => check.not(Degraded, missing.join("; ")),
-        Err(_) if facts.tried.task_offsets.is_err() => {
-            check.not(Unavailable, "needs the kernel's type information: see line `btf`")
-        }
-        Err(reason) => check.not(Unavailable, reason.clone()),
     }
 }
 

@@ -76,6 +76,7 @@ fn good() -> Facts {
             other_features: vec![("bpf-loop", Ok(())), ("sock_send_length", Err(Errno::NOENT))],
             walk: Ok(Walk { rows: 40_000, table_us: 9_300 }),
             sched: Ok(Vec::new()),
+            syscalls: Ok(()),
         },
         tracefs: Some(("/sys/kernel/tracing".into(), true)),
         bpffs: Some("/sys/fs/bpf".into()),

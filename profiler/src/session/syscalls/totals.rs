@@ -315,6 +315,3 @@ impl Totals {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod tests;
