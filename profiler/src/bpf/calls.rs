@@ -10,7 +10,7 @@ use aya::{
 use profiler_common::{
     hist::BLOCKS,
     loss::Loss,
-    probe::syscalls::{Block, Call, Caller, ErrorKey, Other, PerCpu, Range, Slab, other_of_key},
+    probe::syscalls::{Block, Call, Caller, ErrorKey, OTHERS, Other, PerCpu, Range, Slab, other_of_key},
 };
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
 };
 
 const ERRORS: &str = "CALL_ERRORS";
-const OTHERS: &str = "OTHER_CALLS";
+const OTHER_CALLS: &str = "OTHER_CALLS";
 const CPUS: &str = "CALL_CPUS";
 const ENDED: &str = "ENDED_CALLERS";
 
@@ -103,6 +103,16 @@ pub struct CallAccount {
     pub errors: Vec<(u32, u64)>,
 }
 
+/// Calls of one number that have no account of their own.
+pub struct OtherAccount {
+    /// Which number (`other_number`).
+    pub place: u32,
+    /// Sums.
+    pub sum: Other,
+    /// Number of errors by error number; a number can be there several times.
+    pub errors: Vec<(u32, u64)>,
+}
+
 /// The maps.
 pub struct Calls {
     callers: Store<Caller>,
@@ -128,7 +138,7 @@ impl Calls {
             cpus: take(ebpf, CPUS)?,
             ended: take(ebpf, ENDED)?,
             errors: take(ebpf, ERRORS)?,
-            others: take(ebpf, OTHERS)?,
+            others: take(ebpf, OTHER_CALLS)?,
             losses: Counters::new(ebpf, "LOSSES")?,
         })
     }
@@ -217,18 +227,21 @@ impl Calls {
         Ok(errors)
     }
 
-    /// Sums of calls that have no account of their own, by place (`other_place`), without the empty ones; with their
-    /// errors.
-    pub fn others(&self) -> Result<Vec<(u32, Other, Vec<(u32, u64)>)>, BpfError> {
+    /// Calls that have no account of their own, by number, without those that were not made.
+    pub fn others(&self) -> Result<Vec<OtherAccount>, BpfError> {
+        let mut others = Vec::new();
+        // Each of them is counted as a loss too.
+        if self.losses.sum(Loss::CallersFull as u32)? + self.losses.sum(Loss::CallsFull as u32)? == 0 {
+            return Ok(others);
+        }
         let mut errors = Errors::new();
         for (key, of_cpu) in self.errors()? {
             if let Some(place) = other_of_key(key) {
                 errors.entry(place).or_default().extend(of_cpu);
             }
         }
-        let mut others = Vec::new();
-        for place in 0..profiler_common::probe::syscalls::OTHERS as u32 {
-            let cpus = self.others.get(&place, 0).map_err(failed("read", OTHERS))?;
+        for place in 0..OTHERS as u32 {
+            let cpus = self.others.get(&place, 0).map_err(failed("read", OTHER_CALLS))?;
             let sum = cpus.iter().fold(Other::default(), |sum, cpu| Other {
                 count: sum.count + cpu.count,
                 returned: sum.returned + cpu.returned,
@@ -238,7 +251,7 @@ impl Calls {
                 off_ns: sum.off_ns + cpu.off_ns,
             });
             if sum != Other::default() {
-                others.push((place, sum, errors.remove(&place).unwrap_or_default()));
+                others.push(OtherAccount { place, sum, errors: errors.remove(&place).unwrap_or_default() });
             }
         }
         Ok(others)

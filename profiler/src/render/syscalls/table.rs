@@ -83,7 +83,7 @@ fn line(row: &Row, sums: Sums, timed: bool, out: &mut dyn Write) -> io::Result<(
         write!(
             out,
             " {:>9} {:>9} {:>6.1} {:>5.1} {:>9} {:>9} {:>9} {:>9} {:>9}",
-            row.errors.map_or("-".to_owned(), |n| count(n)),
+            row.errors.map_or("-".to_owned(), count),
             time(row.total_ns),
             share(total_ns, sums.total_ns),
             share(row.cpu_ns.unwrap_or(0), total_ns),

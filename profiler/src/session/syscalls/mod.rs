@@ -150,8 +150,8 @@ impl<'a> SyscallAccounting<'a> {
         let mut totals = Totals::new(self.options.by, false);
         self.probe.calls.each(|caller, accounts| totals.add(caller, &accounts, now_ns))?;
         totals.add_all(&self.ended);
-        for (place, other, errors) in self.probe.calls.others()? {
-            totals.add_other(place, &other, &errors);
+        for other in self.probe.calls.others()? {
+            totals.add_other(other.place, &other.sum, &other.errors);
         }
         self.not_in_histograms = if self.timed() { totals.not_in_histograms() } else { 0 };
         Ok(totals)
