@@ -20,9 +20,22 @@ fn calls() -> u64 {
     if expect::is_emulated() { 200_000 } else { 2_000_000 }
 }
 
-/// The workload in a mode, ready.
+/// The workload in a mode, ready: it waits in a read, whose beginning nobody sees any more.
 fn ready(mode: &str, count: u64) -> Target {
-    Target::ready(&workload::path("calls"), &[mode, &count.to_string()])
+    let target = Target::ready(&workload::path("calls"), &[mode, &count.to_string()]);
+    wait_until_asleep(target.pid());
+    target
+}
+
+/// Waits until a process's first thread sleeps: its state in /proc/PID/stat.
+fn wait_until_asleep(pid: u32) {
+    let state = || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.chars().next()
+    };
+    while state() != Some('S') {
+        std::thread::yield_now();
+    }
 }
 
 /// Checks what must hold whatever was called: nothing was lost but what a kernel does not show; a row's parts add up.
@@ -176,7 +189,6 @@ fn times_are_those_that_the_program_measures() {
     // A switch that was not seen is one of a task that programs do not run for: what it took is somebody's.
     let missed = accounts.lost("switches_missed") * 10 * MS;
     for (syscall, shortest_ns) in [("nanosleep", 20 * MS), ("pselect6", 10 * MS), ("read", 0)] {
-        // Other reads are short: of the line that it waits for, and of its files.
         let row = rows(&accounts, syscall).next().unwrap();
         let [wall, longest, cpu, delay] = [0, 1, 2, 3].map(|at| measured[syscall][at].as_u64().unwrap());
         let total =
@@ -187,22 +199,26 @@ fn times_are_those_that_the_program_measures() {
         }
         assert_eq!((number(row, "count"), number(row, "errors")), (rounds, 0), "{row}");
         assert!((rounds * shortest_ns..=wall).contains(&total), "{syscall}: {total} of {wall} ns: {row}");
-        // The thread can be made to leave its CPU between the clock and the call too.
-        assert!(wall - total <= wall / 100 + delay, "{syscall}: {total} of {wall} ns: {row}");
+        // The thread can be made to leave its CPU between the clock and the call too. Emulated, the way from one to the
+        // other takes a hundred times as long.
+        let apart = if expect::is_emulated() { rounds * MS } else { wall / 100 };
+        assert!(wall - total <= apart + delay, "{syscall}: {total} of {wall} ns: {row}");
         assert!((shortest_ns..=longest).contains(&number(row, "max_ns")), "{longest}: {row}");
-        // The median is within a bucket's half width of some call's time.
-        assert!(number(row, "p50_ns") >= shortest_ns / 100 * 95, "{row}");
+        // A percentile is within a bucket's half width of some call's time.
+        assert!(number(row, "p50_ns") >= shortest_ns / 100 * 96, "{row}");
+        assert!(number(row, "p99_ns") <= longest, "{longest}: {row}");
         // Asleep, but for the way there and back, and what the kernel's own clocks say of it.
         let blocked = number(row, "blocked_ns");
-        assert!(blocked + cpu + missed + wall / 100 >= total, "{blocked} blocked, {cpu} CPU: {row}");
-        assert!(blocked <= total && blocked >= rounds * shortest_ns / 100 * 90, "{row}");
+        assert!(blocked + cpu + missed + apart >= total, "{blocked} blocked, {cpu} CPU: {row}");
+        let least = if expect::is_emulated() { 80 } else { 98 };
+        assert!(blocked <= total && blocked >= rounds * shortest_ns / 100 * least, "{row}");
     }
 }
 
 /// Long reads that never wait: blocked only for a CPU, which the kernel counts too.
 fn read_from_zero(row: &Value, wall: u64, cpu: u64, delay: u64) {
     let (total, blocked) = (number(row, "total_ns"), number(row, "blocked_ns"));
-    // The one read that waits is that of the line which ends it; it is in progress.
+    // The only read that waits is the last one; it is in progress.
     assert!(total <= wall + wall / 100 + MS, "{wall}: {row}");
     assert!(total + delay + wall / 50 >= wall, "{wall}: {row}");
     assert!(blocked <= delay + wall / 100 + MS, "{delay} ns of delay: {row}");
@@ -217,20 +233,17 @@ fn calls_in_progress_are_shown() {
     let accounting = Accounting::start(&["syscalls", "-p", &pid.to_string()]);
     target.go();
     target.wait_until("done");
-    // It reads its input, which does not come: two looks, and what is in progress has become longer.
-    let (intervals, accounts) = accounting.stop();
+    // It reads its input, which does not come.
+    wait_until_asleep(pid);
+    let (_, accounts) = accounting.stop();
     check(&accounts);
     let row = rows(&accounts, "read").next().unwrap();
     assert_eq!((number(row, "in_progress"), row["pid"].as_u64()), (1, Some(pid.into())), "{row}");
     assert_eq!(number(row, "returned") + 1, number(row, "count"), "{row}");
-    let then: Vec<u64> = intervals
-        .iter()
-        .flat_map(|interval| interval["rows"].as_array().unwrap())
-        .filter(|row| row["syscall"] == "read")
-        .map(|row| number(row, "in_progress_ns"))
-        .collect();
-    let last = then.last().copied().unwrap_or(0);
-    assert!(number(row, "in_progress_ns") >= last, "{last}: {row}");
+    let so_far = number(row, "in_progress_ns");
+    assert!(0 < so_far && so_far < number(&accounts.0["meta"], "duration_ns"), "{row}");
+    let others: u64 = accounts.rows().map(|row| number(row, "in_progress")).sum();
+    assert_eq!(others, 1, "{}", accounts.0);
 }
 
 #[test]
