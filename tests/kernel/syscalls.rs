@@ -274,7 +274,7 @@ fn calls_that_do_not_come_back_as_others_do() {
     assert_eq!((number(row, "count"), errno(row, "ERESTART_RESTARTBLOCK")), (1, 1), "{row}");
     assert_eq!(one("restart_syscall"), (1, 1, 0));
     // A child comes out of the call that its parent entered: that is no call of its own.
-    let forks = ["clone", "fork", "vfork", "clone3"].map(|syscall| one(syscall));
+    let forks = ["clone", "fork", "vfork", "clone3"].map(&one);
     assert_eq!(forks.iter().map(|fork| fork.0).sum::<u64>(), 10 + 5 + 3 + 1, "{forks:?}");
     assert_eq!(forks.iter().map(|fork| fork.1).sum::<u64>(), 10 + 5 + 3 + 1, "{forks:?}");
     assert_eq!(one("wait4").0, 10 + 5 + 2);
