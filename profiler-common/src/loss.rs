@@ -40,11 +40,13 @@ pub enum Loss {
     /// A CPU left another task than the one that it was seen to come to: switches in between were not seen. The time
     /// since then counts as unknown where it is not clear whose it is.
     SwitchesMissed = 15,
+    /// A performance counter could not be read at a switch: what it counted for one thread is missing.
+    CountersNotRead = 16,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -61,6 +63,7 @@ impl Loss {
         Self::EndedThreads,
         Self::WakeupsMissed,
         Self::SwitchesMissed,
+        Self::CountersNotRead,
     ];
 
     /// Those of probes that count samples by stack.
@@ -88,6 +91,7 @@ impl Loss {
             Self::EndedThreads => "ended_threads_overwritten",
             Self::WakeupsMissed => "wakeups_missed",
             Self::SwitchesMissed => "switches_missed",
+            Self::CountersNotRead => "counters_not_read",
         }
     }
 }

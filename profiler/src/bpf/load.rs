@@ -53,6 +53,8 @@ pub struct SchedOptions {
     pub offsets: SchedOffsets,
     /// Threads that can be accounted at a time.
     pub threads: u32,
+    /// Performance counters that are read at each switch.
+    pub counters: u32,
 }
 
 /// What a run sets before load.
@@ -106,6 +108,7 @@ impl Kernel {
             Some(sched) => (sched.offsets, sched.threads, ENDED_RING),
             None => (wait_offsets, 1, SMALLEST_RING),
         };
+        let counters = options.sched.map_or(0, |sched| sched.counters);
         let mut ebpf = EbpfLoader::new()
             .override_global("FILTER", &options.filter, true)
             .override_global("TASK_OFFSETS", &options.offsets, true)
@@ -116,6 +119,7 @@ impl Kernel {
             .override_global("SEEN_WHAT", &(options.seen as u32), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .override_global("WAIT_CONFIG", &wait_config, true)
+            .override_global("SCHED_COUNTERS", &counters, true)
             .map_max_entries("TARGETS", targets)
             .map_max_entries("WAITS", waits)
             .map_max_entries("MODULES", for_unwinding(MAX_MODULES as u32, 1))

@@ -5,6 +5,7 @@
 pub mod accounts;
 pub mod arena;
 pub mod batch;
+pub mod counters;
 pub mod generation;
 pub mod inner;
 pub mod kept;

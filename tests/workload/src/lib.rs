@@ -110,6 +110,7 @@ const RECIPES: &[Recipe] = &[
     c("storm", "storm.c", &[]),
     bare("sched", "sched.c", Language::C, &["-pthread"]),
     c("switches-fp", "switches.c", &[]),
+    c("faults", "faults.c", &["-pthread"]),
     bare("waits", "waits.c", Language::C, &["-pthread"]),
     bare("shapes", "shapes.c", Language::C, &["-pthread"]),
     bare("reload", "reload.c", Language::C, &["-ldl"]),
