@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod command;
+mod disk;
 mod fallbacks;
 mod ground_truth;
 mod hostile;
