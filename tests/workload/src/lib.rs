@@ -111,6 +111,7 @@ const RECIPES: &[Recipe] = &[
     bare("sched", "sched.c", Language::C, &["-pthread"]),
     c("switches-fp", "switches.c", &[]),
     c("faults", "faults.c", &["-pthread"]),
+    c("columns", "columns.c", &["-pthread"]),
     bare("disk", "disk.c", Language::C, &[]),
     bare("waits", "waits.c", Language::C, &["-pthread"]),
     bare("shapes", "shapes.c", Language::C, &["-pthread"]),
