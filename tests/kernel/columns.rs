@@ -14,6 +14,9 @@ const MS: u64 = 1_000_000;
 /// Moves, waits for a CPU and wake-ups that are made.
 const MADE: [&str; 3] = ["1000", "30", "2000"];
 
+/// Wake-ups of others that a thread may do.
+const OTHERS: u64 = 10;
+
 struct Columns {
     accounts: Accounts,
     said: Value,
@@ -59,12 +62,12 @@ fn columns_say_what_was_made() {
     }
     let (waker, wakes) = columns.of("waker");
     let given = number(waker, "wakeups_given");
-    // The main thread, in the end.
-    assert!((wakes..=wakes + 1).contains(&given), "{wakes} wake-ups: {waker}");
+    // The main thread, in the end, and threads of the kernel that work for it.
+    assert!((wakes..=wakes + OTHERS).contains(&given), "{wakes} wake-ups: {waker}");
     let (woken, _) = columns.of("woken");
     let got = number(woken, "wakeups_got");
     assert!(got <= wakes + 1 && wakes <= got + columns.missed() + 1, "{wakes} wake-ups: {woken}");
-    assert!(number(woken, "wakeups_given") <= 1, "{woken}");
+    assert!(number(woken, "wakeups_given") <= OTHERS, "{woken}");
     let (vforker, waited) = columns.of("vforker");
     let uninterruptible = number(vforker, "uninterruptible_ns");
     let slack = waited / 50 + columns.slack_ns + number(vforker, "run_queue_ns");
