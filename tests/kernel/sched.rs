@@ -385,7 +385,7 @@ fn cycles_are_counted_or_it_is_said_why_not() {
 fn accounts_of_a_cgroup() {
     let Some(group) = Cgroup::new() else { return skip("accounts_of_a_cgroup", "no writable cgroup v2") };
     let (inside, below) = (group.burner(None), group.burner(Some("below")));
-    let outside = Target::start(&workload::path("burner"), &["0", "forever"]);
+    let outside = Target::start(&workload::path("burner"), &["0", "forever"]).giving_way();
     let accounting = Accounting::start(&["sched", "--cgroup", group.0.to_str().unwrap()]);
     // What is looked for has left a CPU: more threads work than there are CPUs, or its own visit to each CPU made it.
     let (_, accounts) = accounting.stop();
