@@ -85,9 +85,11 @@ fn waits_for_a_cpu_have_their_distribution() {
     assert!(count >= 30 && total / count == avg, "{row}");
     assert!(p50 <= p99 && p99 <= max && max <= total, "{row}");
     assert!(max.abs_diff(longest) <= longest / 50 + columns.slack_ns, "{longest} ns: {row}");
-    if columns.missed() == 0 {
-        assert!(total >= 30 * 20 * MS * 98 / 100, "each was 20 ms at least: {row}");
-        // Within 12.5 %, of which most are 20 ms and some us.
+    // Of each that was not seen to begin or to end, the time is elsewhere.
+    let seen = 30u64.saturating_sub(columns.missed());
+    assert!(total >= seen * 20 * MS * 98 / 100, "each was 20 ms at least: {row}");
+    if seen > 20 {
+        // Within 12.5 %; most of them were 20 ms and some us.
         assert!(p50 >= 17 * MS, "{row}");
     }
     let (holder, _) = columns.of("holder");
