@@ -40,17 +40,19 @@ pub enum Loss {
     /// A CPU left another task than the one that it was seen to come to: switches in between were not seen. The time
     /// since then counts as unknown where it is not clear whose it is.
     SwitchesMissed = 15,
+    /// A performance counter could not be read at a switch: what it counted for one thread is missing.
+    CountersNotRead = 16,
     /// System calls of a thread that has no account, because there was no room: counted in `[other]`, not timed.
-    CallersFull = 16,
+    CallersFull = 17,
     /// System calls that have no account of their own, because there was no room: they are in `[other]`.
-    CallsFull = 17,
+    CallsFull = 18,
     /// An error of a system call whose number is not known: the map of errors was full.
-    ErrorsFull = 18,
+    ErrorsFull = 19,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -67,6 +69,7 @@ impl Loss {
         Self::EndedThreads,
         Self::WakeupsMissed,
         Self::SwitchesMissed,
+        Self::CountersNotRead,
         Self::CallersFull,
         Self::CallsFull,
         Self::ErrorsFull,
@@ -76,8 +79,13 @@ impl Loss {
     pub const SAMPLING: &[Self] = Self::ALL.split_at(Self::ThreadsFull as usize).0;
 
     /// Those of the accounting of threads.
-    pub const ACCOUNTING: &[Self] =
-        &[Self::ThreadsFull, Self::EndedThreads, Self::WakeupsMissed, Self::SwitchesMissed];
+    pub const ACCOUNTING: &[Self] = &[
+        Self::ThreadsFull,
+        Self::EndedThreads,
+        Self::WakeupsMissed,
+        Self::SwitchesMissed,
+        Self::CountersNotRead,
+    ];
 
     /// Those of the accounting of system calls.
     pub const SYSCALLS: &[Self] =
@@ -102,6 +110,7 @@ impl Loss {
             Self::EndedThreads => "ended_threads_overwritten",
             Self::WakeupsMissed => "wakeups_missed",
             Self::SwitchesMissed => "switches_missed",
+            Self::CountersNotRead => "counters_not_read",
             Self::CallersFull => "calls_of_unknown_threads",
             Self::CallsFull => "calls_without_account",
             Self::ErrorsFull => "errors_map_full",

@@ -30,7 +30,7 @@ fn a_process_that_never_was() {
 
 #[test]
 fn a_process_that_has_ended() {
-    let mut target = Target::start(&workload::path("burner"), &["0", "forever"]);
+    let mut target = Target::start(&workload::path("burner"), &["0", "forever"]).giving_way();
     let pid = target.pid().to_string();
     target.kill();
     fails("dead", &Record::new().args(["-p", &pid]).run(), NO_TARGET, &pid);
@@ -51,7 +51,7 @@ fn a_process_that_has_ended_but_was_not_waited_for() {
 
 #[test]
 fn a_process_that_vanishes_while_recorded() {
-    let mut target = Target::start(&workload::path("burner"), &["0", "forever"]);
+    let mut target = Target::start(&workload::path("burner"), &["0", "forever"]).giving_way();
     let mut recording = Record::at_999().args(["-p", &target.pid().to_string()]).start();
     recording.wait_until_sampling();
     target.kill();

@@ -85,7 +85,7 @@ fn the_command_gets_its_standard_streams_and_working_directory() {
 
 #[test]
 fn ctrl_c_writes_everything() {
-    let target = Target::start(&workload::path("burner"), &["0", "forever"]);
+    let target = Target::start(&workload::path("burner"), &["0", "forever"]).giving_way();
     let record = Record::at_999().args(["-p", &target.pid().to_string()]);
     let mut recording =
         record.output("out.folded").output("out.svg").output("out.json").output("out.txt").start();
@@ -142,7 +142,7 @@ fn ctrl_c_while_a_command_runs_writes_everything() {
 
 #[test]
 fn a_duration_ends_the_recording() {
-    let target = Target::start(&workload::path("burner"), &["0", "forever"]);
+    let target = Target::start(&workload::path("burner"), &["0", "forever"]).giving_way();
     let recorded = Record::at_999().args(["-d", "0.5", "-p", &target.pid().to_string()]).run();
     let profile = recorded.succeeded();
     let duration = profile.meta.duration_ns;

@@ -6,7 +6,9 @@
 #![expect(clippy::unwrap_used, reason = "these are tests, their helper functions too")]
 
 mod bad_input;
+mod columns;
 mod command;
+mod disk;
 mod fallbacks;
 mod ground_truth;
 mod hostile;

@@ -13,8 +13,11 @@ use profiler_tests::{
 
 /// Two burners, of which one is to be seen.
 fn burners() -> (Target, Target) {
-    let burner = workload::path("burner");
-    (Target::start(&burner, &["0", "forever"]), Target::start(&burner, &["0", "forever"]))
+    (burner(), burner())
+}
+
+fn burner() -> Target {
+    Target::start(&workload::path("burner"), &["0", "forever"]).giving_way()
 }
 
 fn of(target: &Target) -> u64 {
@@ -36,7 +39,7 @@ fn only_the_process_asked_for() {
 #[test]
 fn several_processes() {
     let (one, two) = burners();
-    let three = Target::start(&workload::path("burner"), &["0", "forever"]);
+    let three = burner();
     let pids = format!("{},{}", one.pid(), two.pid());
     let profile = Record::at_999().args(["-d", "0.5", "-p", &pids]).run().succeeded();
     let view = View::of(&profile);
@@ -134,7 +137,7 @@ impl Cgroup {
             &[&step, "--", burner.to_str().unwrap(), "0", "forever", "wait"],
         );
         target.go();
-        target
+        target.giving_way()
     }
 }
 
@@ -152,7 +155,7 @@ fn only_a_cgroup_and_those_below() {
     };
     let inside = group.burner(None);
     let below = group.burner(Some("below"));
-    let outside = Target::start(&workload::path("burner"), &["0", "forever"]);
+    let outside = burner();
     let path = group.0.to_str().unwrap();
     let profile = Record::at_999().args(["-d", "0.5", "--cgroup", path]).run().succeeded();
     let view = View::of(&profile);

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     io::{BufRead as _, BufReader},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdout, Command, Output, Stdio},
 };
 
 use rustix::process::Signal;
@@ -76,10 +76,25 @@ impl Accounts {
     pub fn of_view(view: &str, arguments: &[impl AsRef<OsStr>]) -> Self {
         let output = Command::new(binary::profiler()).args([view, "--json"]).args(arguments).output();
         let output = output.expect("the profiler can be started");
-        let text = String::from_utf8(output.stdout).expect("it writes text");
+        Self::of_output(&output).0
+    }
+
+    /// The same of a command, with what the command says: an object on one line.
+    pub fn and_said(arguments: &[impl AsRef<OsStr>]) -> (Self, Value) {
+        let output = Command::new(binary::profiler()).args(["sched", "--json"]).args(arguments).output();
+        let (accounts, others) = Self::of_output(&output.expect("the profiler can be started"));
+        let said = others.iter().find(|line| line.starts_with('{')).expect("the command says something");
+        (accounts, serde_json::from_str(said).expect("it says JSON"))
+    }
+
+    /// The rows, and the other lines.
+    fn of_output(output: &Output) -> (Self, Vec<String>) {
+        let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
-        let line = text.lines().find(|line| line.starts_with("{\"schema\"")).expect("it writes its rows");
-        Self(serde_json::from_str(line).expect("it writes JSON"))
+        let (rows, others): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with("{\"schema\""));
+        let line = rows.first().expect("it writes its rows");
+        let accounts = Self(serde_json::from_str(line).expect("it writes JSON"));
+        (accounts, others.into_iter().map(str::to_owned).collect())
     }
 
     /// All rows.

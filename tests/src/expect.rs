@@ -26,6 +26,25 @@ pub fn is_emulated() -> bool {
     std::env::var_os(workload::DIRECTORY_VARIABLE).is_some()
 }
 
+/// Time that the hypervisor has taken from all CPUs so far, ticks of 10 ms: `steal` in /proc/stat. The kernel's CPU time of a
+/// thread can be without it (`CONFIG_PARAVIRT_TIME_ACCOUNTING`).
+///
+/// # Panics
+/// If /proc/stat cannot be read.
+pub fn steal_ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/stat").expect("/proc is there");
+    let steal = stat.lines().next().and_then(|all| all.split_ascii_whitespace().nth(8));
+    steal.map_or(0, |ticks| ticks.parse().expect("it is a number"))
+}
+
+/// What that is at most since it was `before`, ns; 0 on a machine that it was never taken from.
+pub fn steal_since_ns(before: u64) -> u64 {
+    match steal_ticks() {
+        0 => 0,
+        ticks => 10_000_000 * (ticks - before + 1),
+    }
+}
+
 /// What is no loss of the profiler's: ticks that the machine did not deliver (see [`samples`]), and walks that went in
 /// circles because code without frame pointers (the dynamic linker's) uses the register for something else; and switches
 /// that the machine's kernel makes without hitting the tracepoint, which some do between an idle CPU and a task.

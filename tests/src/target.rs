@@ -7,8 +7,10 @@ use std::{
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 use serde_json::Value;
+
+use crate::expect::is_emulated;
 
 /// A running workload. Dropped, it is killed.
 pub struct Target {
@@ -31,6 +33,15 @@ impl Target {
         let mut target = Self::start(program, arguments);
         target.wait_until("ready");
         target
+    }
+
+    /// Has it give way to all others if the machine is emulated: what works without end would take most of it from the
+    /// profiler.
+    pub fn giving_way(self) -> Self {
+        if is_emulated() {
+            setpriority_process(Some(Pid::from_child(&self.child)), 10).expect("a test may lower priorities");
+        }
+        self
     }
 
     /// Its process id.

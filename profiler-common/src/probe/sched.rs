@@ -8,6 +8,10 @@ pub const WAIT_BUCKETS: usize = 112;
 const WAIT_SHIFT: u32 = 6;
 /// Number of buckets of a CPU's histograms, one for each power of two ns.
 pub const LOG2_BUCKETS: usize = 40;
+/// Performance counters that can be read at each switch.
+pub const COUNTERS: usize = 4;
+/// [`Cpu::counters_at`]: the counter could not be read.
+pub const NOT_READ: u64 = u64::MAX;
 
 /// What a thread is doing.
 #[repr(u8)]
@@ -71,6 +75,8 @@ pub struct Thread {
     pub wakeups_got: u64,
     /// Times that it woke another thread, not counting what interrupts did meanwhile.
     pub wakeups_given: u64,
+    /// What the performance counters counted while it was on a CPU, interrupts that hit it included. In their own units.
+    pub counters: [u64; COUNTERS],
     /// `task_struct.start_boottime` (ns since boot): tells threads apart that had the same id.
     pub start_ns: u64,
     /// Process id in the initial pid namespace.
@@ -92,7 +98,8 @@ pub struct Thread {
 }
 
 const _: () = assert!(
-    size_of::<Thread>() == 8 * (16 + Cause::COUNT) + 4 + 4 + 3 + 5 + crate::COMM_LEN + 4 * WAIT_BUCKETS
+    size_of::<Thread>()
+        == 8 * (16 + COUNTERS + Cause::COUNT) + 4 + 4 + 3 + 5 + crate::COMM_LEN + 4 * WAIT_BUCKETS
 );
 
 impl Thread {
@@ -114,6 +121,7 @@ impl Thread {
         migrations: 0,
         wakeups_got: 0,
         wakeups_given: 0,
+        counters: [0; COUNTERS],
         start_ns: 0,
         tgid: 0,
         tid: 0,
@@ -168,13 +176,15 @@ pub struct Cpu {
     pub idle: u64,
     /// The address of the `task_struct` that runs.
     pub current: u64,
+    /// The performance counters at the last switch; [`NOT_READ`].
+    pub counters_at: [u64; COUNTERS],
     /// Times that a task other than the idle one was on the CPU, by [`log2_bucket`] of ns.
     pub slices: [u64; LOG2_BUCKETS],
     /// Run-queue waits that ended on this CPU, by [`log2_bucket`] of ns.
     pub waits: [u64; LOG2_BUCKETS],
 }
 
-const _: () = assert!(size_of::<Cpu>() == 8 * (15 + 2 * LOG2_BUCKETS));
+const _: () = assert!(size_of::<Cpu>() == 8 * (15 + COUNTERS + 2 * LOG2_BUCKETS));
 
 /// No account of a CPU yet.
 pub const CPU_EMPTY: Cpu = Cpu {
@@ -193,6 +203,7 @@ pub const CPU_EMPTY: Cpu = Cpu {
     softirqs: 0,
     idle: 0,
     current: 0,
+    counters_at: [0; COUNTERS],
     slices: [0; LOG2_BUCKETS],
     waits: [0; LOG2_BUCKETS],
 };

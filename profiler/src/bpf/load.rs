@@ -58,6 +58,8 @@ pub struct SchedOptions {
     pub offsets: SchedOffsets,
     /// Threads that can be accounted at a time.
     pub threads: u32,
+    /// Performance counters that are read at each switch.
+    pub counters: u32,
 }
 
 /// What a run that accounts system calls sets before load.
@@ -125,6 +127,7 @@ impl Kernel {
         let sched_offsets = options.calls.map_or(sched_offsets, |calls| calls.offsets);
         let room = options.calls.map_or(Room { callers: 1, calls: 1, blocks: 1 }, |calls| calls.room);
         let errors = if options.calls.is_some() { MAX_ERRORS } else { 1 };
+        let counters = options.sched.map_or(0, |sched| sched.counters);
         let mut ebpf = EbpfLoader::new()
             .override_global("FILTER", &options.filter, true)
             .override_global("TASK_OFFSETS", &options.offsets, true)
@@ -135,6 +138,7 @@ impl Kernel {
             .override_global("SEEN_WHAT", &(options.seen as u32), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .override_global("WAIT_CONFIG", &wait_config, true)
+            .override_global("SCHED_COUNTERS", &counters, true)
             .map_max_entries("TARGETS", targets)
             .map_max_entries("WAITS", waits)
             .map_max_entries("MODULES", for_unwinding(MAX_MODULES as u32, 1))

@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod arena;
 pub mod batch;
 pub mod calls;
+pub mod counters;
 pub mod generation;
 pub mod inner;
 pub mod kept;

@@ -7,7 +7,8 @@ use super::{
     report::ReportError,
 };
 use crate::{
-    bpf::BpfError, host::cgroup::CgroupError, probe::ProbeError, session::SessionError, target::TargetError,
+    bpf::BpfError, host::cgroup::CgroupError, perf::counters::CounterError, probe::ProbeError,
+    session::SessionError, target::TargetError,
 };
 
 /// A recording that could not start or go on.
@@ -25,6 +26,14 @@ pub fn session(error: &SessionError) -> Failure {
         | SessionError::Ring(_)
         | SessionError::NoEvent => {
             return Failure::new(Exit::Failure, error);
+        }
+        SessionError::Counter(CounterError::Absent(_)) => {
+            return Failure::new(Exit::Unsupported, error).mend(
+                "`profiler doctor`, line `pmu`, says why; software events (page-faults, cpu-clock) are counted anywhere",
+            );
+        }
+        SessionError::Counter(CounterError::Refused { source, .. }) => {
+            (Op::PerfEventOpenHardware, source.raw_os_error())
         }
         SessionError::NoTables(_) => {
             return Failure::new(Exit::Unsupported, error).mend("walk by frame pointers: --unwind fp");

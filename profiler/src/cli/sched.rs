@@ -2,17 +2,19 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, builder::PossibleValuesParser};
+use profiler_common::probe::sched::COUNTERS;
 
 use super::{
     args::LogLevel,
-    error::Failure,
+    error::{Exit, Failure},
     explain,
     spans::{self, SpanArgs},
     target::Selection,
 };
 use crate::{
     model::sched::{Row, Span},
+    perf::counters,
     render::sched::{View, write_json, write_text},
     session::sched::{AccountOptions, Accounting},
     target::{Choice, Target},
@@ -44,8 +46,13 @@ pub struct SchedArgs {
     pub cgroup: Option<PathBuf>,
 
     /// Show processes, and in each its threads, with the most of this first.
-    #[arg(long, value_name = "COLUMN", default_value = "cpu_ns", value_parser = Row::COLUMNS)]
+    #[arg(long, value_name = "COLUMN", default_value = "cpu_ns", value_parser = columns())]
     pub sort: String,
+
+    /// Read these performance counters at each switch, four at most; `none` for none (default: cycles and instructions
+    /// where the machine counts them).
+    #[arg(long, value_name = "EVENTS", value_delimiter = ',', value_parser = counter)]
+    pub counters: Vec<&'static str>,
 
     /// Threads to show as text.
     #[arg(long, value_name = "N", default_value_t = 40)]
@@ -57,6 +64,37 @@ pub struct SchedArgs {
     /// Start this command, stopped until everything is attached, and account it until it ends.
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "pid")]
     pub command: Vec<OsString>,
+}
+
+/// What rows can be sorted by: columns, and counters as far as they are read.
+fn columns() -> PossibleValuesParser {
+    Row::COLUMNS
+        .into_iter()
+        .chain(counters::ALL.iter().map(|counter| counter.name))
+        .collect::<Vec<_>>()
+        .into()
+}
+
+/// The word for no counter.
+const NO_COUNTERS: &str = "none";
+
+/// A counter's name, or [`NO_COUNTERS`].
+fn counter(name: &str) -> Result<&'static str, String> {
+    let names = || counters::ALL.iter().map(|counter| counter.name);
+    let found = names().chain([NO_COUNTERS]).find(|known| *known == name);
+    found.ok_or_else(|| format!("there are {}, and `none`", names().collect::<Vec<_>>().join(", ")))
+}
+
+/// The counters that are asked for; `None`: those that are usual.
+fn chosen(names: &[&'static str]) -> Result<Option<Vec<&'static str>>, Failure> {
+    let (none, mut named): (Vec<_>, Vec<_>) = names.iter().partition(|name| **name == NO_COUNTERS);
+    named.sort_unstable();
+    named.dedup();
+    if named.len() > COUNTERS || (!none.is_empty() && !named.is_empty()) {
+        let problem = format!("--counters takes `none`, or at most {COUNTERS} events");
+        return Err(Failure::new(Exit::Usage, problem));
+    }
+    Ok((!names.is_empty()).then_some(named))
 }
 
 /// Arguments of `cpu`.
@@ -77,7 +115,8 @@ pub fn run_sched(args: &SchedArgs, log_level: LogLevel, begun_ns: u64) -> Result
         command: &args.command,
     };
     let mut target = selection.resolve()?;
-    let options = args.span.options("sched", &target, log_level)?;
+    let counters = chosen(&args.counters)?;
+    let options = AccountOptions { counters, ..args.span.options("sched", &target, log_level)? };
     let show = Show { view: View::Threads { rows: args.rows }, sort: Some(&args.sort), json: args.span.json };
     account(&options, &mut target, show, begun_ns)
 }

@@ -75,6 +75,7 @@ impl SpanArgs {
             offsets: btf::task_offsets(path).map_err(unsupported)?,
             sched_offsets: btf::sched_offsets(path).map_err(unsupported)?,
             btf: path.to_owned(),
+            counters: Some(Vec::new()),
             ebpf_cost: self.ebpf_cost,
             log: log_level >= LogLevel::Debug,
             command_line: std::env::args_os().map(|arg| name::clean(arg.as_encoded_bytes())).collect(),

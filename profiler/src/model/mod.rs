@@ -8,6 +8,7 @@ pub mod filter;
 pub mod losses;
 pub mod meta;
 pub mod name;
+pub mod named;
 pub mod profile;
 pub mod reason;
 pub mod sched;

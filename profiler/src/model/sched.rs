@@ -1,17 +1,15 @@
 //! Where the time of threads and of CPUs went: exact accounts, for one span of time.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
-use super::{Cost, Losses, Meta};
+use super::{Cost, Losses, Meta, named::Named};
 
 /// A histogram: `(from, to, count)` of ns, ascending; empty buckets are left out.
 pub type Histogram = Vec<(u64, u64, u64)>;
 
 /// The account of a thread, or the sum of a process's threads. Times are ns and add up: `cpu_ns` + `irq_ns` +
 /// `run_queue_ns` + `blocked_ns` + `unknown_ns` = `wall_ns`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Row {
     /// Process id; `None`: threads that ended long ago and are only counted in sum.
     pub pid: Option<u32>,
@@ -50,7 +48,7 @@ pub struct Row {
     /// The part of it that was uninterruptible (`D`).
     pub uninterruptible_ns: u64,
     /// The same by what it waited for; causes without time are left out.
-    pub blocked: BTreeMap<&'static str, u64>,
+    pub blocked: Named,
     /// Time in which a switch was not seen; 0 unless losses say so.
     pub unknown_ns: u64,
     /// Changes of the CPU.
@@ -59,6 +57,10 @@ pub struct Row {
     pub wakeups_got: u64,
     /// Times that it woke another thread.
     pub wakeups_given: u64,
+    /// What performance counters counted while it was on a CPU, in their own units; empty if none were read.
+    pub counters: Named,
+    /// Cycles for each instruction; `None` unless both were counted.
+    pub cpi: Option<f64>,
 }
 
 impl Row {
@@ -84,7 +86,7 @@ impl Row {
         "threads",
     ];
 
-    /// The number in a column; `None` if there is no such column.
+    /// The number in a column, or of a counter; `None` if there is no such column.
     pub fn column(&self, name: &str) -> Option<u64> {
         Some(match name {
             "cpu_ns" => self.cpu_ns,
@@ -105,7 +107,7 @@ impl Row {
             "wakeups_got" => self.wakeups_got,
             "wakeups_given" => self.wakeups_given,
             "threads" => self.threads,
-            _ => return None,
+            _ => return self.counters.get(name),
         })
     }
 }
@@ -171,12 +173,9 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// Puts the processes with most of a column in front, and in each the threads; gives `false` if there is no such
-    /// column.
-    pub fn sort(&mut self, column: &str) -> bool {
-        if Row::default().column(column).is_none() {
-            return false;
-        }
+    /// Puts the processes with most of a column in front, and in each the threads. Rows that do not have it (counters that were
+    /// not read) come last.
+    pub fn sort(&mut self, column: &str) {
         let mut groups: Vec<Vec<Row>> = Vec::new();
         for row in self.rows.drain(..) {
             match groups.last_mut() {
@@ -192,7 +191,6 @@ impl Accounts {
         }
         groups.sort_by_key(|group| group.first().map(|row| (key(row), row.pid)));
         self.rows = groups.concat();
-        true
     }
 }
 
@@ -214,13 +212,12 @@ mod tests {
             row(7, Some(7), 9),
         ];
         let mut accounts = Accounts { rows, cpus: Vec::new() };
-        assert!(accounts.sort("cpu_ns"));
+        accounts.sort("cpu_ns");
         let ids: Vec<_> = accounts.rows.iter().map(|row| (row.pid, row.tid)).collect();
         assert_eq!(
             ids,
             [(Some(7), None), (Some(7), Some(7)), (Some(1), None), (Some(1), Some(2)), (Some(1), Some(1))]
         );
-        assert!(!accounts.sort("comm"));
     }
 
     #[test]

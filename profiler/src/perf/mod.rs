@@ -5,6 +5,7 @@
 //! (Linux 5.12), and is ordered by the same clock as the samples (`CLOCK_MONOTONIC`).
 
 pub mod clock;
+pub mod counters;
 pub mod record;
 pub mod ring;
 pub mod sampler;

@@ -9,9 +9,10 @@ use crate::{
     bpf::{
         BpfError,
         accounts::{Accounts, Ended, wait_for_programs},
+        counters::CounterEvents,
         load::{Attached, Kernel},
     },
-    perf::clock::monotonic_ns,
+    perf::{clock::monotonic_ns, counters::Counters},
 };
 
 /// Programs and the tracepoints with types that they are attached to.
@@ -56,6 +57,9 @@ pub struct SchedProbe {
     attached: Vec<Attached>,
     /// What it yields.
     pub accounts: Accounts,
+    /// Performance counters that are read at each switch.
+    pub counters: Counters,
+    counter_events: CounterEvents,
     start_ns: u64,
     /// What is not accounted on this kernel, and why.
     notes: Vec<String>,
@@ -63,7 +67,7 @@ pub struct SchedProbe {
 
 impl SchedProbe {
     /// Loads and attaches the programs. Nothing is accounted yet.
-    pub fn open(kernel: &mut Kernel) -> Result<(Self, Ended), ProbeError> {
+    pub fn open(kernel: &mut Kernel, counters: Counters) -> Result<(Self, Ended), ProbeError> {
         let btf = Btf::from_sys_fs().map_err(|error: BtfError| ProbeError::KernelTypes(error.to_string()))?;
         for &(program, tracepoint) in TYPED {
             kernel.load_typed(program, tracepoint, &btf)?;
@@ -71,6 +75,10 @@ impl SchedProbe {
         kernel.load_iterator(ITERATOR, &btf)?;
         drop(btf);
         let (accounts, ended) = (Accounts::new(&mut kernel.ebpf)?, Ended::new(&mut kernel.ebpf)?);
+        let mut counter_events = CounterEvents::new(&mut kernel.ebpf)?;
+        for (cpu, index, event) in counters.events() {
+            counter_events.set(cpu, index, event)?;
+        }
         let mut attached = Vec::new();
         for &(program, tracepoint) in RAW {
             kernel.load_program(program)?;
@@ -88,7 +96,7 @@ impl SchedProbe {
         for &(program, _) in TYPED {
             attached.push(kernel.attach_typed(program)?);
         }
-        Ok((Self { attached, accounts, start_ns: 0, notes }, ended))
+        Ok((Self { attached, accounts, counters, counter_events, start_ns: 0, notes }, ended))
     }
 
     /// Begins to account: from the time that is returned on (`CLOCK_MONOTONIC`, ns).
@@ -109,6 +117,11 @@ impl SchedProbe {
         self.attached.clear();
         wait_for_programs();
         Ok(end_ns)
+    }
+
+    /// Kernel memory, bytes.
+    pub fn memory(&self) -> u64 {
+        self.accounts.memory() + self.counter_events.memory()
     }
 
     /// What is not accounted on this kernel.

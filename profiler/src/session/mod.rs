@@ -34,7 +34,10 @@ use crate::{
     bpf::BpfError,
     host::features::Feature,
     model::Profile,
-    perf::sampler::{Clock, Timer},
+    perf::{
+        counters::CounterError,
+        sampler::{Clock, Timer},
+    },
     probe::{Event, ProbeError},
 };
 
@@ -116,6 +119,9 @@ pub enum SessionError {
     /// The stream of process events.
     #[error("cannot open perf's stream of process events: {0}")]
     Sideband(#[source] std::io::Error),
+    /// A performance counter that was asked for.
+    #[error(transparent)]
+    Counter(CounterError),
     /// The ring of accounts of ended threads.
     #[error("cannot wait for the ring of ended threads: {0}")]
     Ring(#[source] std::io::Error),

@@ -121,10 +121,14 @@ impl Report {
     }
 }
 
-/// The last lines of the console: a panic's, say.
+/// The lines that say why a guest ended: those from the first complaint of its kernel on, or the last ones.
 fn last_words(console: &str) -> String {
+    const LINES: usize = 12;
+    const COMPLAINTS: [&str; 4] = ["Oops: ", "BUG: ", "kernel BUG at", "Kernel panic"];
     let lines: Vec<_> = console.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    lines[lines.len().saturating_sub(12)..].join(" / ")
+    let complains = |line: &&str| COMPLAINTS.iter().any(|start| line.contains(start));
+    let first = lines.iter().position(complains).unwrap_or_else(|| lines.len().saturating_sub(LINES));
+    lines[first..].iter().take(LINES).copied().collect::<Vec<_>>().join(" / ")
 }
 
 #[cfg(test)]
@@ -155,6 +159,15 @@ mod tests {
         let report = parse(&format!("{}[   1.5] Kernel panic - not syncing: x\r\n", &GOOD[..cut]), "w");
         assert_eq!(outcomes(&report), [Outcome::Passed, Outcome::Lost]);
         assert!(report.broken[0].contains("Kernel panic - not syncing: x"), "{:?}", report.broken);
+    }
+
+    #[test]
+    fn the_first_complaint_of_the_kernel_is_told() {
+        let registers = "[ 2.2] RAX: 0\r\n".repeat(40);
+        let console = format!("{GOOD}[ 2.1] Oops: int3: 0000\r\n{registers}[ 2.3] Kernel panic\r\n");
+        let words = last_words(&console);
+        assert!(words.starts_with("[ 2.1] Oops: int3: 0000 / [ 2.2] RAX: 0 / "), "{words}");
+        assert_eq!(words.matches(" / ").count(), 11);
     }
 
     #[test]

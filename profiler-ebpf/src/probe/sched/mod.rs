@@ -15,6 +15,7 @@
 //! is counted, and time that cannot be told whose it is stays visible as unknown.
 
 mod accounts;
+mod counters;
 mod cpus;
 
 use aya_ebpf::{
@@ -27,7 +28,9 @@ use aya_ebpf::{
 use profiler_common::{
     Comm,
     loss::Loss,
-    probe::sched::{Cpu, Gate, IN_CGROUP, State, Thread, UNINTERRUPTIBLE, log2_bucket, wait_bucket},
+    probe::sched::{
+        COUNTERS, Cpu, Gate, IN_CGROUP, State, Thread, UNINTERRUPTIBLE, log2_bucket, wait_bucket,
+    },
     sched::cause::{Cause, DEAD, is_uninterruptible},
 };
 
@@ -89,23 +92,35 @@ pub fn switch(ctx: &BtfTracePointContext) {
     let (preempted, prev, next): (u64, *const u8, *const u8) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
     let leaves_idle = get::<true, u32>(prev, task_offset!(pid)) == 0;
     let enters_idle = get::<true, u32>(next, task_offset!(pid)) == 0;
+    let counted = counters::advance(cpu, prev as u64);
     let irq = close_slice(cpu, start, now, prev as u64, leaves_idle);
     cpu.current = next as u64;
     cpu.idle = enters_idle as u64;
     if !leaves_idle && let Some(thread) = account_or_new(prev, State::Running, now) {
-        leave(thread, prev, preempted as u8 != 0, irq, now);
+        leave(thread, prev, preempted as u8 != 0, Slice { irq, counted }, now);
     }
     if !enters_idle && let Some(thread) = account_or_new(next, State::Runnable, now) {
         enter(thread, cpu, now);
     }
 }
 
+/// What was on a CPU since its last switch, besides the thread.
+struct Slice {
+    /// Time that interrupts took.
+    irq: u64,
+    /// What the performance counters counted.
+    counted: [u64; COUNTERS],
+}
+
 /// A thread leaves the CPU.
 #[inline(always)]
-fn leave(thread: &mut Thread, task: *const u8, preempted: bool, irq: u64, now: u64) {
+fn leave(thread: &mut Thread, task: *const u8, preempted: bool, on_cpu: Slice, now: u64) {
     let slice = since(now, thread.since_ns);
     if thread.state == State::Running as u8 {
-        let irq = if irq < slice { irq } else { slice };
+        let irq = if on_cpu.irq < slice { on_cpu.irq } else { slice };
+        for (sum, counted) in thread.counters.iter_mut().zip(on_cpu.counted) {
+            *sum += counted;
+        }
         thread.cpu_ns += slice - irq;
         thread.irq_ns += irq;
     } else {

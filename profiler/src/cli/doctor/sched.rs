@@ -7,6 +7,7 @@ use profiler_common::{filter::FilterConfig, sample::What, task::TASK_PT_REGS};
 use crate::{
     bpf::load::{Kernel, LoadOptions, SchedOptions},
     host::{btf, features::Feature, kernel_stack},
+    perf::counters::Counters,
     probe::sched::SchedProbe,
 };
 
@@ -33,12 +34,12 @@ pub fn attempt(btf_path: &Path) -> Result<Vec<String>, String> {
         unwind: false,
         waits: None,
         seen: What::Tick,
-        sched: Some(SchedOptions { offsets: sched_offsets, threads: 1 }),
+        sched: Some(SchedOptions { offsets: sched_offsets, threads: 1, counters: 0 }),
         calls: None,
         log: false,
     };
     let mut kernel = Kernel::load(&options).map_err(|error| error.to_string())?;
-    let (probe, _) = SchedProbe::open(&mut kernel).map_err(|error| error.to_string())?;
+    let (probe, _) = SchedProbe::open(&mut kernel, Counters::default()).map_err(|error| error.to_string())?;
     missing.extend(probe.notes().iter().cloned());
     Ok(missing)
 }

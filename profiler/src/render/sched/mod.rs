@@ -96,8 +96,6 @@ pub fn trailer(meta: &Meta, losses: &Losses, cost: &Cost, out: &mut dyn Write) -
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::model::sched::{Accounts, CpuRow, Row};
 
@@ -116,7 +114,9 @@ mod tests {
             run_queue_p99_ns: 3_000_000,
             run_queue_max_ns: 4_000_000,
             blocked_ns: 500_000_000,
-            blocked: BTreeMap::from([("futex", 480_000_000), ("pipe", 20_000_000)]),
+            blocked: [("futex", 480_000_000), ("pipe", 20_000_000)].into_iter().collect(),
+            counters: [("cycles", 3_000_000), ("instructions", 2_000_000)].into_iter().collect(),
+            cpi: Some(1.5),
             ..Row::default()
         };
         let process = Row { tid: None, threads: 2, ..thread.clone() };
@@ -148,7 +148,7 @@ mod tests {
         let text = text(View::Threads { rows: 10 });
         assert!(text.contains("      7       - "), "{text}");
         assert!(text.contains("      7       8 "), "{text}");
-        assert!(text.contains("futex 48.0 %, pipe 2.0 %"), "{text}");
+        assert!(text.contains("3,000,000        2,000,000  1.50  futex 48.0 %, pipe 2.0 %"), "{text}");
         assert!(text.contains("lost        nothing"), "{text}");
     }
 
@@ -177,5 +177,6 @@ mod tests {
         assert_eq!(json["meta"]["selection"], "interval 3");
         assert_eq!(json["rows"][0]["tid"], serde_json::Value::Null);
         assert_eq!(json["rows"][1]["blocked"]["futex"], 480_000_000);
+        assert_eq!(json["rows"][1]["counters"]["cycles"], 3_000_000);
     }
 }

@@ -52,10 +52,14 @@ impl Ended {
         self.merged
     }
 
-    /// Moves those that are kept one by one behind others; gives the row of the rest, if there is a rest.
-    pub fn drain_into(&mut self, accounts: &mut Vec<Account>) -> Option<Row> {
-        accounts.append(&mut self.kept);
-        (self.merged != 0).then(|| std::mem::take(&mut self.sum).row(None, None, MERGED_NAME))
+    /// Those that are kept one by one.
+    pub fn kept(&self) -> &[Account] {
+        &self.kept
+    }
+
+    /// The row of the others, if there are others. `counters`: what was counted.
+    pub fn rest(&mut self, counters: &[&'static str]) -> Option<Row> {
+        (self.merged != 0).then(|| std::mem::take(&mut self.sum).row(None, None, MERGED_NAME, counters))
     }
 }
 
@@ -72,10 +76,9 @@ mod tests {
         assert_eq!((ended.merged(), ended.of_interval().count()), (10, MAX_KEPT + 10));
         ended.begin_interval();
         assert_eq!(ended.of_interval().count(), 0);
-        let mut accounts = Vec::new();
-        let row = ended.drain_into(&mut accounts).unwrap();
+        let row = ended.rest(&[]).unwrap();
         assert_eq!(
-            (accounts.len(), row.threads, row.pid, row.comm.as_str()),
+            (ended.kept().len(), row.threads, row.pid, row.comm.as_str()),
             (MAX_KEPT, 10, None, "[ended]")
         );
     }

@@ -4,6 +4,7 @@
 //! stopped command is released. At the end the gate is closed before anything is read.
 
 mod account;
+mod counters;
 mod cpus;
 mod ended;
 pub(in crate::session) mod own;
@@ -43,7 +44,7 @@ use crate::{
     perf::clock::monotonic_ns,
     probe::sched::SchedProbe,
 };
-use account::{Account, rows};
+use account::{Account, CpuNow, ThreadKey, rows};
 use ended::Ended;
 
 /// How often ended threads are taken out of the ring.
@@ -73,6 +74,8 @@ pub struct AccountOptions {
     pub sched_offsets: SchedOffsets,
     /// The BTF file.
     pub btf: PathBuf,
+    /// Performance counters to read at each switch. `None`: cycles and instructions where the machine counts them.
+    pub counters: Option<Vec<&'static str>>,
     /// Measure the run time of the eBPF programs, which adds to it.
     pub ebpf_cost: bool,
     /// Have the kernel side log.
@@ -82,9 +85,6 @@ pub struct AccountOptions {
     /// What was found out before that the reader should know.
     pub notes: Vec<String>,
 }
-
-/// Key of a thread that stays the same while it executes programs: process id and start time.
-type ThreadKey = (u32, u64);
 
 /// Accounting in progress.
 pub struct Accounting<'a> {
@@ -128,6 +128,7 @@ impl<'a> Accounting<'a> {
     pub fn start(options: &'a AccountOptions, begun_ns: u64) -> Result<Self, SessionError> {
         let mut notes = options.notes.clone();
         let (helpers, offsets) = registers(options, &mut notes);
+        let counters = counters::start(options, &mut notes)?;
         let mut kernel = Kernel::load(&LoadOptions {
             filter: options.filter,
             offsets,
@@ -139,6 +140,7 @@ impl<'a> Accounting<'a> {
             sched: Some(load::SchedOptions {
                 offsets: options.sched_offsets,
                 threads: own::threads(THREADS),
+                counters: counters.names().len() as u32,
             }),
             calls: None,
             log: options.log,
@@ -147,7 +149,7 @@ impl<'a> Accounting<'a> {
         if options.filter.follow_children != 0 {
             kernel.follow_children()?;
         }
-        let (mut probe, ring) = SchedProbe::open(&mut kernel)?;
+        let (mut probe, ring) = SchedProbe::open(&mut kernel, counters)?;
         for &pid in &options.targets {
             targets.add(pid)?;
         }
@@ -192,15 +194,20 @@ impl<'a> Accounting<'a> {
         }
     }
 
+    fn cpus_now(&mut self) -> Result<Vec<CpuNow>, SessionError> {
+        let (cpus, torn) = counters::read_cpus(&self.probe, self.start_ns)?;
+        self.torn += torn;
+        Ok(cpus)
+    }
+
     /// Reads everything as it is at `end_ns`. The ring first: a thread that ends meanwhile is in the map no more, and
     /// comes with the next moment.
     fn moment(&mut self, end_ns: u64) -> Result<Moment, SessionError> {
         self.take_ended();
-        let (cpus, torn) = self.probe.accounts.read_cpus(self.start_ns)?;
-        self.torn += torn;
+        let cpus = self.cpus_now()?;
         let cgroup = self.options.filter.cgroup_id != 0;
         let (mut alive, ended) = (Vec::new(), &mut self.ended);
-        let mut close = |thread: &Thread, cpus: &[Cpu]| {
+        let mut close = |thread: &Thread, cpus: &[CpuNow]| {
             let account = Account::close(thread, cpus, end_ns);
             if cgroup && !account.is_in_cgroup() {
                 return;
@@ -213,7 +220,7 @@ impl<'a> Accounting<'a> {
         };
         // Threads that came to a CPU since the CPUs were read.
         let mut came: Vec<Thread> = Vec::new();
-        self.torn += self.probe.accounts.read(|thread| {
+        let torn = self.probe.accounts.read(|thread| {
             if account::is_running(thread) && account::its_cpu(thread, &cpus).is_none() {
                 came.push(*thread);
             } else {
@@ -221,10 +228,11 @@ impl<'a> Accounting<'a> {
             }
         })?;
         if !came.is_empty() {
-            let (now, _) = self.probe.accounts.read_cpus(self.start_ns)?;
+            let (now, _) = counters::read_cpus(&self.probe, self.start_ns)?;
             came.iter().for_each(|thread| close(thread, &now));
         }
-        let cpus = cpus.iter().map(|cpu| cpus::close(cpu, self.start_ns, end_ns)).collect();
+        self.torn += torn;
+        let cpus = cpus.iter().map(|cpu| cpus::close(&cpu.account, self.start_ns, end_ns)).collect();
         Ok(Moment { end_ns, alive, cpus, ticks: own::ticks() })
     }
 
@@ -241,14 +249,9 @@ impl<'a> Accounting<'a> {
     }
 
     fn since_last(&self, moment: &Moment) -> Accounts {
-        let key = |account: &Account| (account.pid, account.start_ns);
-        let added = |account: &Account| match self.last.threads.get(&key(account)) {
-            Some(earlier) => account.since(earlier),
-            None => account.clone(),
-        };
-        let changed: Vec<Account> = moment.alive.iter().chain(self.ended.of_interval()).map(added).collect();
         let cpus = own::cpu_rows(&moment.cpus, &self.last.cpus, &moment.ticks, &self.last.ticks);
-        let (rows, _) = rows(&changed);
+        let changed = moment.alive.iter().chain(self.ended.of_interval());
+        let (rows, _) = rows(changed, &self.last.threads, self.probe.counters.names());
         Accounts { rows, cpus }
     }
 
@@ -291,7 +294,7 @@ impl<'a> Accounting<'a> {
             setup_and_naming_cpu_ns: self.cpu_at_start.0 + self.cpu_at_start.1,
             recording_peak_rss_bytes: super::cost::peak_rss_bytes(),
             kernel_map_bytes: self.kernel.map_memory()
-                + self.probe.accounts.memory()
+                + self.probe.memory()
                 + self.ring.get_ref().memory()
                 + self.targets.map_memory(),
             ..self.cost
@@ -347,15 +350,15 @@ impl Spans for Accounting<'_> {
     fn finish(mut self) -> Result<Span, SessionError> {
         let end_ns = self.probe.disable()?;
         let cost = self.cost();
+        self.last = Last::default();
         let moment = self.moment(end_ns)?;
         // Programs that were running have put in what they had.
         self.take_ended();
         let cpus = own::cpu_rows(&moment.cpus, &[], &moment.ticks, &self.ticks_at_start);
-        let mut all = moment.alive;
-        let merged = self.ended.drain_into(&mut all);
-        let (mut rows, missing) = rows(&all);
-        rows.extend(merged);
-        drop(all);
+        let names = self.probe.counters.names();
+        let all = moment.alive.iter().chain(self.ended.kept());
+        let (mut rows, missing) = rows(all, &HashMap::new(), names);
+        rows.extend(self.ended.rest(names));
         let mut span = self.span(None, self.start_ns, end_ns, Accounts { rows, cpus })?;
         span.losses.counters.insert("waits_not_in_histograms".to_owned(), missing);
         span.cost = Cost {
