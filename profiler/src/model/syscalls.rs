@@ -18,7 +18,7 @@ pub enum By {
     Syscall,
 }
 
-/// Calls of one kind. Times are ns and `None` if calls are only counted. `count` = returned + in progress + those that
+/// Calls of one kind. Times are ns and `None` if calls are only counted, means and the like also if none returned. `count` = returned + in progress + those that
 /// never return (`exit`, a thread that was killed inside of one).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Row {

@@ -178,7 +178,7 @@ impl Sum {
             p50_ns: percentile(50),
             p90_ns: percentile(90),
             p99_ns: percentile(99),
-            max_ns: timed(self.max_ns),
+            max_ns: timed(self.max_ns).filter(|_| self.returned != 0),
             in_progress: timed(self.in_progress),
             in_progress_ns: timed(self.in_progress_ns),
             histogram: with.histogram.then(|| self.latencies.iter().map(bucket).collect()),
