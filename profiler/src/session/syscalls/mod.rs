@@ -37,7 +37,7 @@ use totals::{Totals, With};
 const TAKE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Threads that there is room for: twice as many as there are, within these bounds.
-const CALLERS: std::ops::RangeInclusive<u64> = 8_192..=262_144;
+const CALLERS: std::ops::RangeInclusive<u64> = 4_096..=262_144;
 
 /// Pairs of thread and system call for each thread: few threads use more than a dozen, and most of those of a machine do
 /// not run.
@@ -306,7 +306,7 @@ mod tests {
     fn there_is_room_for_what_is_asked_for() {
         let usual = room(None);
         assert!(
-            usual.callers >= 8_192 && usual.calls == 4 * usual.callers && usual.blocks == 2 * usual.calls
+            usual.callers >= 4_096 && usual.calls == 4 * usual.callers && usual.blocks == 2 * usual.calls
         );
         assert_eq!(room(Some(64)), Room { callers: 64, calls: 64, blocks: 128 });
         assert!(room(Some(4_194_304)).callers >= 1_048_576);
