@@ -77,19 +77,22 @@ pub struct SyscallsProbe {
 impl SyscallsProbe {
     /// Loads and attaches the programs; calls are accounted from then on.
     pub fn open(kernel: &mut Kernel, room: Room, depth: Depth) -> Result<Self, ProbeError> {
-        let calls = Calls::new(&mut kernel.ebpf, room)?;
         let programs: Vec<_> = ALWAYS.iter().chain(depth.programs()).collect();
         for &&(program, _) in &programs {
             kernel.load_program(program)?;
         }
+        if let Some(entry) = depth.entry() {
+            // The kernel's types are gone again before the accounts are mapped: both are large.
+            let btf =
+                Btf::from_sys_fs().map_err(|error: BtfError| ProbeError::KernelTypes(error.to_string()))?;
+            kernel.load_typed(entry, "sys_enter", &btf)?;
+        }
+        let calls = Calls::new(&mut kernel.ebpf, room)?;
         let mut attached = Vec::new();
         for &&(program, tracepoint) in &programs {
             attached.push(kernel.attach(program, tracepoint)?);
         }
         if let Some(entry) = depth.entry() {
-            let btf =
-                Btf::from_sys_fs().map_err(|error: BtfError| ProbeError::KernelTypes(error.to_string()))?;
-            kernel.load_typed(entry, "sys_enter", &btf)?;
             attached.push(kernel.attach_typed(entry)?);
         }
         Ok(Self { attached, calls, start_ns: monotonic_ns() })
