@@ -102,11 +102,12 @@ fn of_accounting(storm: &Storm) -> [Budget; 3] {
     ]
 }
 
-fn of_calls(calls: &Calls) -> [Budget; 4] {
+fn of_calls(calls: &Calls) -> [Budget; 3] {
     [
-        budget("system calls counted, added to each", "ns", 115.0, calls.counted_ns()),
-        budget("the same, above a program that does nothing", "ns", 20.0, calls.above_floor_ns()),
-        budget("system calls timed, added to each", "ns", 320.0, calls.timed_ns()),
+        // What the kernel's own way to a program takes differs from machine to machine, and from hour to hour on a virtual
+        // one: 95 ns where the limits of 115 and 320 ns in all come from.
+        budget("system calls counted, above a program that does nothing", "ns", 20.0, calls.counted_ns()),
+        budget("system calls timed, above a program that does nothing", "ns", 225.0, calls.timed_ns()),
         budget("accounting of system calls, RSS", "MiB", 30.0, calls.rss_mib()),
     ]
 }

@@ -110,23 +110,19 @@ impl Calls {
         )
     }
 
-    fn added_ns(&self, view: usize) -> Option<f64> {
-        self.views.get(view).and_then(|view| stats::median(&view.added_ns))
+    fn above_floor_ns(&self, view: usize) -> Option<f64> {
+        let added = |view: usize| self.views.get(view).and_then(|view| stats::median(&view.added_ns));
+        Some(added(view)? - added(FLOOR)?)
     }
 
-    /// Added ns per call that is counted.
+    /// Added ns per call that is counted, above a program that does nothing.
     pub fn counted_ns(&self) -> Option<f64> {
-        self.added_ns(COUNTED)
+        self.above_floor_ns(COUNTED)
     }
 
-    /// Of these: what is above a program that does nothing.
-    pub fn above_floor_ns(&self) -> Option<f64> {
-        Some(self.added_ns(COUNTED)? - self.added_ns(FLOOR)?)
-    }
-
-    /// Added ns per call that is timed.
+    /// The same per call that is timed.
     pub fn timed_ns(&self) -> Option<f64> {
-        self.added_ns(TIMED)
+        self.above_floor_ns(TIMED)
     }
 
     /// Resident set while calls are timed, MiB.
