@@ -108,6 +108,7 @@ const RECIPES: &[Recipe] = &[
     bare("bare-rust", "split.rs", Language::Rust, &["--edition=2024", "-O"]),
     bare("switches", "switches.c", Language::C, &[]),
     c("storm", "storm.c", &[]),
+    c("call_storm", "call_storm.c", &[]),
     bare("sched", "sched.c", Language::C, &["-pthread"]),
     c("switches-fp", "switches.c", &[]),
     bare("calls", "calls.c", Language::C, &["-pthread"]),
