@@ -4,7 +4,10 @@
 //! it is queued: it can run and waits for a CPU. What was blocked is queued from its wake-up on.
 
 use super::cause::Cause;
-use crate::{Comm, unwind::memo::Memo};
+use crate::{
+    Comm,
+    unwind::{kernel::KernelMemo, memo::Memo},
+};
 
 /// Most tasks that are followed at the same time. Shrunk to one at load if nobody asks.
 pub const MAX_WAITS: usize = 16_384;
@@ -72,11 +75,13 @@ pub struct Wait {
     pub padding: u32,
     /// Its command name when it left the CPU.
     pub comm: Comm,
+    /// Its last kernel stack that was walked.
+    pub kernel_memo: KernelMemo,
     /// Its last user stack that was walked to its end.
     pub memo: Memo,
 }
 
-const _: () = assert!(size_of::<Wait>() == 88 + size_of::<Memo>());
+const _: () = assert!(size_of::<Wait>() == 88 + size_of::<KernelMemo>() + size_of::<Memo>());
 
 /// `CountKey::detail` of a wait: its kind, and bits beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -210,7 +210,7 @@ fn left(ctx: &RawTracePointContext, preempt: bool, now_ns: u64) {
     (wait.since_ns, wait.left_ns) = (now_ns, now_ns);
     (wait.pid, wait.comm) = (pid, comm);
     (wait.state, wait.detail) = (doing as u32, detail.0);
-    wait.kernel_stack = stack::capture(ctx, Side::Kernel, WalkEnd::Ended, &mut walk.stack);
+    wait.kernel_stack = unwind::kernel::capture(ctx, &mut wait.kernel_memo, walk, now_ns);
     wait.user_stack = EMPTY_STACK;
     walk_user(ctx, walk, wait);
 }
