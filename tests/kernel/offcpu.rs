@@ -175,6 +175,36 @@ fn a_block_is_a_voluntary_switch() {
     }
 }
 
+/// Waits by turns: what is kept of one's kernel stack must not be taken for another's.
+#[test]
+fn each_wait_has_its_own_kernel_stack() {
+    const COUNT: u64 = 2000;
+    let recorded = record("offcpu")
+        .command(&workload::path("waits"), [WARM, "in_turn", &COUNT.to_string()])
+        .run();
+    let (profile, said) = (recorded.succeeded(), recorded.said());
+    expect::nothing_lost(&profile);
+    let view = View::of_type(&profile, "blocks");
+    let pid = number(&said, "pid");
+    // The user side's function, the cause, and a function of the kernel in all versions since 5.10.
+    let kinds = [
+        ("turn_sleep", "[blocked: sleep]", "do_nanosleep"),
+        ("turn_futex", "[blocked: futex]", "futex_wait"),
+        ("turn_poll", "[blocked: poll]", "do_sys_poll"),
+    ];
+    for (function, cause, inside) in kinds {
+        let of_it = |e: &Entry<'_>| u64::from(e.thread.pid) == pid && e.has(function) && label(e) == cause;
+        let found = view.count(of_it);
+        // A time-out that is over before the thread has left is no wait.
+        assert!(found > COUNT / 2 && found <= COUNT + COUNT / 50, "{function}: {found} waits");
+        let right = |e: &Entry<'_>| {
+            let others = kinds.iter().filter(|(_, _, other)| *other != inside);
+            e.has(inside) && others.into_iter().all(|(_, _, other)| !e.has(other)) && e.has("__schedule")
+        };
+        assert_eq!(view.count(|e| of_it(e) && !right(e)), 0, "{}", view.list(|e| of_it(e) && !right(e)));
+    }
+}
+
 #[test]
 fn short_blocks_keep_their_time_and_cause_without_stacks() {
     let recorded = waits(record("offcpu,runq").args(["--min-block", "50ms"]));
