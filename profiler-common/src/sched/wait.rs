@@ -32,22 +32,25 @@ pub enum Queue {
     Preempted = 0,
     /// It was woken.
     Woken = 1,
+    /// It was made, and has not had one yet.
+    New = 2,
 }
 
 impl Queue {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 2] = [Self::Preempted, Self::Woken];
+    pub const ALL: [Self; 3] = [Self::Preempted, Self::Woken, Self::New];
 
     /// Its name in reports (stable).
     pub const fn name(self) -> &'static str {
         match self {
             Self::Preempted => "preempted",
             Self::Woken => "woken",
+            Self::New => "new",
         }
     }
 }
 
-/// A task, from its first wait to its end.
+/// A task, from its beginning or its first wait to its end.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Wait {

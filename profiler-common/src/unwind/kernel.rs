@@ -307,8 +307,13 @@ mod tests {
     const NAME: u64 = 77;
 
     /// Return addresses, from the one that the hook has outwards: text, and a module.
-    const FRAMES: [u64; 5] =
-        [0xffff_ffff_8110_1000, 0xffff_ffff_8120_2000, 0xffff_ffff_c010_3000, 0xffff_ffff_8130_4000, OUTERMOST];
+    const FRAMES: [u64; 5] = [
+        0xffff_ffff_8110_1000,
+        0xffff_ffff_8120_2000,
+        0xffff_ffff_c010_3000,
+        0xffff_ffff_8130_4000,
+        OUTERMOST,
+    ];
 
     /// Where they stand, and where frame pointers do.
     const PLACES: [usize; 5] = [2, 9, 17, 18, 30];
@@ -329,8 +334,7 @@ mod tests {
     }
 
     fn walked(frames: &[u64]) -> RawStack {
-        let mut stack =
-            RawStack { len: 0, end: WalkEnd::Ended as u32, frames: [0; MAX_FRAMES] };
+        let mut stack = RawStack { len: 0, end: WalkEnd::Ended as u32, frames: [0; MAX_FRAMES] };
         // The program's own, on no stack that is looked at.
         let all: Vec<u64> = [0xffff_ffff_c000_0001].iter().chain(frames).chain(&[ENTRY]).copied().collect();
         stack.frames[..all.len()].copy_from_slice(&all);
@@ -401,7 +405,8 @@ mod tests {
     #[test]
     fn what_is_left_over_goes_with_the_next_walk_of_the_same_stack() {
         let mut memo = KernelMemo::EMPTY;
-        let stack = |text: u64| words(SP, 2, move |place| if place == 5 { 0xffff_ffff_8155_0000 + text } else { 0 });
+        let stack =
+            |text: u64| words(SP, 2, move |place| if place == 5 { 0xffff_ffff_8155_0000 + text } else { 0 });
         kept(&mut memo, stack(0));
         assert_eq!((memo.stack(&stack(0).0), memo.stack(&stack(1).0)), (Some(NAME), None));
         kept(&mut memo, stack(1));

@@ -38,7 +38,8 @@ impl Waits {
     /// all the time is seen.
     pub fn stacks(&self) -> HashSet<u64> {
         let waits = self.map.iter().filter_map(Result::ok);
-        let names = |wait: Wait| [wait.kernel_stack, wait.user_stack, wait.kernel_memo.stack, wait.memo.stack];
+        let names =
+            |wait: Wait| [wait.kernel_stack, wait.user_stack, wait.kernel_memo.stack, wait.memo.stack];
         waits.flat_map(|(_, wait)| names(wait)).collect()
     }
 
