@@ -95,6 +95,13 @@ pub fn offcpu_woken(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// `sched_wakeup_new(task)`: a task was made and can run.
+#[raw_tracepoint(tracepoint = "sched_wakeup_new")]
+pub fn offcpu_made(ctx: RawTracePointContext) -> i32 {
+    offcpu::made(&ctx);
+    0
+}
+
 /// `sched_process_exec(task, old_pid, bprm)`: the program's mappings and tables will be needed.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn unwind_exec(_ctx: RawTracePointContext) -> i32 {

@@ -99,6 +99,15 @@ pub fn incarnation() -> u64 {
     start.wrapping_add(u64::from(execs))
 }
 
+/// The same of the process of any task.
+#[inline(always)]
+pub fn incarnation_of(task: *const u8) -> u64 {
+    let Some(leader) = read::<*const u8>(task, offset!(group_leader)) else { return 0 };
+    let start: u64 = read(leader, offset!(start_boottime)).unwrap_or(0);
+    let execs: u32 = read(leader, offset!(self_exec_id)).unwrap_or(0);
+    start.wrapping_add(u64::from(execs))
+}
+
 /// Whether the current task is on its way out: its user memory is being given back, or is gone.
 #[inline(always)]
 pub fn is_exiting() -> bool {

@@ -177,6 +177,56 @@ fn a_block_is_a_voluntary_switch() {
     }
 }
 
+/// The threads of the workload and its main thread begin once each.
+#[test]
+fn a_new_thread_waits_once_for_its_first_cpu() {
+    let recorded = record("runq,offcpu").command(&workload::path("threads"), ["30"]).run();
+    let profile = recorded.succeeded();
+    expect::nothing_lost(&profile);
+    let (waits, time) = (View::of_type(&profile, "runq-waits"), View::of_type(&profile, "runq"));
+    let pid = recorded.said()["pid"].as_u64().expect("the workload says its process id");
+    let of_threads = |e: &Entry<'_>| u64::from(e.thread.pid) == pid && label(e) == "[runnable: new]";
+    assert_eq!(waits.count(of_threads), 3, "{}", waits.list(|e| label(e) == "[runnable: new]"));
+    let right =
+        |e: &Entry<'_>| e.frames.len() == 1 && e.end == StackEnd::Complete && e.thread.tid != e.thread.pid;
+    assert_eq!(waits.count(|e| of_threads(e) && !right(e)), 0, "{}", waits.list(of_threads));
+    assert!(time.count(of_threads) > 0, "getting a CPU takes time");
+    // Alone, the other event has nothing of them.
+    let recorded = record("offcpu").command(&workload::path("threads"), ["30"]).run();
+    let profile = recorded.succeeded();
+    let blocks = View::of_type(&profile, "blocks");
+    assert_eq!(blocks.count(|e| label(e).starts_with("[runnable")), 0);
+}
+
+/// Waits by turns: what is kept of one's kernel stack must not be taken for another's.
+#[test]
+fn each_wait_has_its_own_kernel_stack() {
+    const COUNT: u64 = 2000;
+    let recorded =
+        record("offcpu").command(&workload::path("waits"), [WARM, "in_turn", &COUNT.to_string()]).run();
+    let (profile, said) = (recorded.succeeded(), recorded.said());
+    expect::nothing_lost(&profile);
+    let view = View::of_type(&profile, "blocks");
+    let pid = number(&said, "pid");
+    // The user side's function, the cause, and a function of the kernel in all versions since 5.10.
+    let kinds = [
+        ("turn_sleep", "[blocked: sleep]", "do_nanosleep"),
+        ("turn_futex", "[blocked: futex]", "futex_wait"),
+        ("turn_poll", "[blocked: poll]", "do_sys_poll"),
+    ];
+    for (function, cause, inside) in kinds {
+        let of_it = |e: &Entry<'_>| u64::from(e.thread.pid) == pid && e.has(function) && label(e) == cause;
+        let found = view.count(of_it);
+        // A time-out that is over before the thread has left is no wait.
+        assert!(found > COUNT / 2 && found <= COUNT + COUNT / 50, "{function}: {found} waits");
+        let right = |e: &Entry<'_>| {
+            let others = kinds.iter().filter(|(_, _, other)| *other != inside);
+            e.has(inside) && others.into_iter().all(|(_, _, other)| !e.has(other)) && e.has("__schedule")
+        };
+        assert_eq!(view.count(|e| of_it(e) && !right(e)), 0, "{}", view.list(|e| of_it(e) && !right(e)));
+    }
+}
+
 #[test]
 fn short_blocks_keep_their_time_and_cause_without_stacks() {
     let recorded = waits(record("offcpu,runq").args(["--min-block", "50ms"]));

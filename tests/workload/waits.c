@@ -3,9 +3,11 @@
  * usage: waits WARM_MILLISECONDS [wait]        the waits, one after the other
  *        waits WARM_MILLISECONDS forever       one wait that does not end; to be recorded by its process id
  *        waits WARM_MILLISECONDS spin MS       two processes that never wait share a CPU
+ *        waits WARM_MILLISECONDS in_turn N     N short waits of each of several kinds, by turns
  *
  * The waits: says {"NAME": [wall ns, CPU ns]} for each function known_NAME.
  * Forever: says the time (CLOCK_REALTIME, ns) at which it began to wait.
+ * In turn: says its process id.
  * Spin: says for each of the two [process id, ns that it waited for the CPU, by /proc/self/schedstat]. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -241,6 +243,43 @@ static void spin_twice(uint64_t ns)
            (unsigned long long)delays[1]);
 }
 
+/* Each ends by its time-out: deep and shallow calls of the kernel, one after the other. */
+NOINLINE void turn_sleep(void)
+{
+    struct timespec time = {0, 100000};
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &time, NULL);
+    AFTER_CALL();
+}
+
+NOINLINE void turn_futex(void)
+{
+    struct timespec time = {0, 100000};
+    syscall(SYS_futex, &futex_word, FUTEX_WAIT_PRIVATE, 0, &time, NULL, 0);
+    AFTER_CALL();
+}
+
+NOINLINE void turn_poll(void)
+{
+    struct timespec time = {0, 100000};
+    struct pollfd file = {pipe_ends[0], POLLIN, 0};
+    if (ppoll(&file, 1, &time, NULL) != 0)
+        abort();
+    AFTER_CALL();
+}
+
+static void in_turn(long count)
+{
+    if (pipe(pipe_ends))
+        abort();
+    /* Twice the same, so that what was kept of it is used, and then another one. */
+    for (long i = 0; i < count; i += 2) {
+        turn_sleep(), turn_sleep();
+        turn_futex(), turn_futex();
+        turn_poll(), turn_poll();
+    }
+    printf("{\"pid\":%d}\n", getpid());
+}
+
 int main(int argc, char **argv)
 {
     long warm_ms = strtol(argv[1], NULL, 10);
@@ -259,6 +298,8 @@ int main(int argc, char **argv)
         if (sched_setaffinity(0, sizeof one, &one))
             abort();
         spin_twice(ms_argument(argc, argv, 3));
+    } else if (strcmp(what, "in_turn") == 0) {
+        in_turn(strtol(argv[3], NULL, 10));
     } else {
         all_waits();
     }

@@ -2,9 +2,12 @@
 
 use crate::sample::Programs;
 
-/// Its programs, but for [`WOKEN`].
+/// Its programs, but for [`WOKEN`] and [`MADE`].
 pub const PROGRAMS: Programs =
     Programs { sample: "offcpu_switch", calls: "OFFCPU_PROGRAMS", walk: "offcpu_walk", count: "offcpu_keep" };
 
 /// The program that is told of wake-ups.
 pub const WOKEN: &str = "offcpu_woken";
+
+/// The program that is told of new tasks.
+pub const MADE: &str = "offcpu_made";

@@ -4,7 +4,10 @@
 //! it is queued: it can run and waits for a CPU. What was blocked is queued from its wake-up on.
 
 use super::cause::Cause;
-use crate::{Comm, unwind::memo::Memo};
+use crate::{
+    Comm,
+    unwind::{kernel::KernelMemo, memo::Memo},
+};
 
 /// Most tasks that are followed at the same time. Shrunk to one at load if nobody asks.
 pub const MAX_WAITS: usize = 16_384;
@@ -29,22 +32,25 @@ pub enum Queue {
     Preempted = 0,
     /// It was woken.
     Woken = 1,
+    /// It was made, and has not had one yet.
+    New = 2,
 }
 
 impl Queue {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 2] = [Self::Preempted, Self::Woken];
+    pub const ALL: [Self; 3] = [Self::Preempted, Self::Woken, Self::New];
 
     /// Its name in reports (stable).
     pub const fn name(self) -> &'static str {
         match self {
             Self::Preempted => "preempted",
             Self::Woken => "woken",
+            Self::New => "new",
         }
     }
 }
 
-/// A task, from its first wait to its end.
+/// A task, from its beginning or its first wait to its end.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Wait {
@@ -72,11 +78,13 @@ pub struct Wait {
     pub padding: u32,
     /// Its command name when it left the CPU.
     pub comm: Comm,
+    /// Its last kernel stack that was walked.
+    pub kernel_memo: KernelMemo,
     /// Its last user stack that was walked to its end.
     pub memo: Memo,
 }
 
-const _: () = assert!(size_of::<Wait>() == 88 + size_of::<Memo>());
+const _: () = assert!(size_of::<Wait>() == 88 + size_of::<KernelMemo>() + size_of::<Memo>());
 
 /// `CountKey::detail` of a wait: its kind, and bits beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,13 @@
 //! Probe `offcpu` and `runq`: who is off the CPU, for how long, where and why.
 //!
-//! Hooks, both with interrupts off and the run queue locked:
+//! Hooks, all with interrupts off and the run queue locked:
 //! - raw tracepoint `sched_switch` (preempt, prev, next), hit while the task that leaves is still the current one
 //!   (`__schedule`, kernel/sched/core.c): its stacks are captured and its state is kept ([`WAITS`]); the wait of the one
 //!   that comes is over and counted.
 //! - raw tracepoint `sched_wakeup` (task), hit when the task has been put into a run queue (`ttwu_do_wakeup`): it was
 //!   blocked until now. Not `sched_waking`, which can be hit before the task has left.
+//! - raw tracepoint `sched_wakeup_new` (task), the same for a task that was just made (`wake_up_new_task`), hit while its
+//!   maker is the current one: it waits for its first CPU from now on.
 //!
 //! Yields counts keyed as those of the `cpu` probe, with durations; under `What::Blocked` and `What::Queued`, by cause.
 //!
@@ -105,6 +107,31 @@ pub fn woken(ctx: &RawTracePointContext) {
     wait.state = State::Queued as u32;
     wait.detail = Detail::queued(Queue::Woken).0;
     wait.since_ns = now_ns;
+}
+
+/// The current task has made another one, which was put into a run queue. It has not been anywhere yet: no stacks.
+#[inline(always)]
+pub fn made(ctx: &RawTracePointContext) {
+    if WAIT_CONFIG.load().queued == 0 {
+        return;
+    }
+    let task: *const u8 = ctx.arg(0);
+    let Some((pid, tid)) = task::ids(task) else { return };
+    // It has its maker's name, and is in its control group.
+    let comm = bpf_get_current_comm().unwrap_or_default();
+    if !filter::wanted(&filter::config(), pid, &comm) {
+        return;
+    }
+    let Some(wait) = find_or_insert(tid) else { return };
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    wait.incarnation = task::incarnation_of(task);
+    (wait.since_ns, wait.left_ns) = (now_ns, now_ns);
+    (wait.pid, wait.comm) = (pid, comm);
+    (wait.kernel_stack, wait.user_stack) = (EMPTY_STACK, EMPTY_STACK);
+    // Another task may have had the id before.
+    (wait.switches, wait.run_delay_ns) = (0, 0);
+    (wait.state, wait.detail) = (State::Queued as u32, Detail::queued(Queue::New).0);
 }
 
 /// A task gets a CPU.
@@ -210,7 +237,7 @@ fn left(ctx: &RawTracePointContext, preempt: bool, now_ns: u64) {
     (wait.since_ns, wait.left_ns) = (now_ns, now_ns);
     (wait.pid, wait.comm) = (pid, comm);
     (wait.state, wait.detail) = (doing as u32, detail.0);
-    wait.kernel_stack = stack::capture(ctx, Side::Kernel, WalkEnd::Ended, &mut walk.stack);
+    wait.kernel_stack = unwind::kernel::capture(ctx, &mut wait.kernel_memo, walk, now_ns);
     wait.user_stack = EMPTY_STACK;
     walk_user(ctx, walk, wait);
 }

@@ -8,6 +8,7 @@
 //! and tables ([`processes`]), and the first sample is walked by the kernel by frame pointers.
 
 mod arena;
+pub mod kernel;
 pub mod processes;
 
 #[cfg(bpf_target_arch = "aarch64")]

@@ -38,7 +38,9 @@ impl Waits {
     /// all the time is seen.
     pub fn stacks(&self) -> HashSet<u64> {
         let waits = self.map.iter().filter_map(Result::ok);
-        waits.flat_map(|(_, wait)| [wait.kernel_stack, wait.user_stack, wait.memo.stack]).collect()
+        let names =
+            |wait: Wait| [wait.kernel_stack, wait.user_stack, wait.kernel_memo.stack, wait.memo.stack];
+        waits.flat_map(|(_, wait)| names(wait)).collect()
     }
 
     /// The waits that go on, as counts until `end_ns`. Only when no program writes any more.

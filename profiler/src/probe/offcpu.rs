@@ -1,8 +1,8 @@
 //! Probe `offcpu` and `runq`, user side: raw tracepoints that are hit each time a task leaves a CPU and each time one is
-//! woken. One probe for both events: a task's wait for a CPU begins where its being blocked ends.
+//! woken or made. One probe for both events: a task's wait for a CPU begins where its being blocked ends.
 
 use profiler_common::{
-    probe::offcpu::{PROGRAMS, WOKEN},
+    probe::offcpu::{MADE, PROGRAMS, WOKEN},
     sample::What,
 };
 
@@ -16,7 +16,7 @@ use crate::{
     model::Unit,
 };
 
-const HOOKS: &[&str] = &["raw tracepoints: sched_switch, sched_wakeup"];
+const HOOKS: &[&str] = &["raw tracepoints: sched_switch, sched_wakeup, sched_wakeup_new"];
 
 /// The registry entry of `offcpu`.
 pub const SPEC: ProbeSpec = ProbeSpec {
@@ -85,12 +85,14 @@ impl OffcpuProbe {
     pub fn open(kernel: &mut Kernel) -> Result<Self, BpfError> {
         kernel.load_program(PROGRAMS.sample)?;
         kernel.load_program(WOKEN)?;
+        kernel.load_program(MADE)?;
         Ok(Self { attached: Vec::new() })
     }
 
     /// Attaches the programs; what tells of wake-ups first, so that no wait is without its end.
     pub fn enable(&mut self, kernel: &mut Kernel) -> Result<(), BpfError> {
         self.attached.push(kernel.attach(WOKEN, "sched_wakeup")?);
+        self.attached.push(kernel.attach(MADE, "sched_wakeup_new")?);
         self.attached.push(kernel.attach(PROGRAMS.sample, switches::TRACEPOINT)?);
         Ok(())
     }

@@ -35,9 +35,14 @@ pub fn of(what: What, detail: u32) -> Option<String> {
     Some(format!("[{words}]"))
 }
 
-/// Whether the label is the whole stack: there is none by intention.
-pub const fn is_whole(what: What, detail: u32) -> bool {
-    matches!(what, What::Blocked) && Detail(detail).is_short()
+/// Whether the label is the whole stack: there is none by intention, or by nature.
+pub fn is_whole(what: What, detail: u32) -> bool {
+    let detail = Detail(detail);
+    match what {
+        What::Tick | What::Switch => false,
+        What::Blocked => detail.is_short(),
+        What::Queued => detail.queue() == Some(Queue::New),
+    }
 }
 
 /// The labels in a profile.
