@@ -382,7 +382,7 @@ mod tests {
         ) {
             let mut memo = KernelMemo::EMPTY;
             // Text in few places, so that it is not too much.
-            let some = |words: &[u64], place: usize| if place % 3 == 0 { words[place] } else { 0 };
+            let some = |words: &[u64], place: usize| if place.is_multiple_of(3) { words[place] } else { 0 };
             kept(&mut memo, words(SP, gaps[0], |place| some(&old, place)));
             prop_assert_eq!(memo.stack, NAME);
             kept(&mut memo, words(SP - 64, gaps[1], |place| some(&new, place)));
