@@ -18,8 +18,6 @@ use crate::process::{Failure, line};
 pub struct Order<'a> {
     /// Only tests whose name contains this.
     pub filter: Option<&'a str>,
-    /// Whether its CPUs run one at a time.
-    pub in_turns: bool,
     /// The guest switches itself off after this; the host waits a little longer.
     pub limit: Duration,
 }
@@ -42,7 +40,7 @@ pub fn boot(
     let word = word(kernel);
     let mut settings = vec![("VM_WORD", word.clone()), ("VM_LIMIT_S", order.limit.as_secs().to_string())];
     settings.extend(order.filter.map(|filter| ("VM_FILTER", filter.to_owned())));
-    let mut qemu = machine.boot(kernel, root, order.in_turns, &settings);
+    let mut qemu = machine.boot(kernel, root, &settings);
     let mut cpu = Duration::ZERO;
     let (console, ended) = console(&mut qemu, order.limit + GRACE, log, &mut cpu)?;
     let mut report = verdict::parse(&String::from_utf8_lossy(&console), &word);

@@ -24,18 +24,14 @@ pub struct Kernel {
     suites: &'static [&'static str],
     /// A run without it fails.
     pub mandatory: bool,
-    /// Its CPUs are emulated in turns. qemu before 8.1, while it translates code for one CPU, misses that another one
-    /// patches it, as attaching to a tracepoint does (`smp_text_poke_batch_finish`, arch/x86/kernel/alternative.c): a
-    /// breakpoint that is gone is hit later. Kernels that do not look whether it still is there panic (`Oops: int3`).
-    pub in_turns: bool,
 }
 
 /// All kernels. The oldest leaves the mirror when its suite does.
 pub const KERNELS: [Kernel; 4] = [
-    Kernel { name: "5.10", suites: &["bullseye-security", "bullseye"], mandatory: false, in_turns: false },
-    Kernel { name: "6.1", suites: &["bookworm-security", "bookworm"], mandatory: true, in_turns: false },
-    Kernel { name: "6.12", suites: &["trixie-security", "trixie"], mandatory: true, in_turns: false },
-    Kernel { name: "new", suites: &["trixie-backports"], mandatory: false, in_turns: true },
+    Kernel { name: "5.10", suites: &["bullseye-security", "bullseye"], mandatory: false },
+    Kernel { name: "6.1", suites: &["bookworm-security", "bookworm"], mandatory: true },
+    Kernel { name: "6.12", suites: &["trixie-security", "trixie"], mandatory: true },
+    Kernel { name: "new", suites: &["trixie-backports"], mandatory: false },
 ];
 
 /// A shell and the small programs that tests start, static: any suite's will do.

@@ -191,7 +191,7 @@ fn run_one(
         }
     };
     say(format!("{name} {arch}: booting {}", image.version.trim()));
-    let order = boot::Order { filter: plan.filter.as_deref(), in_turns: kernel.in_turns, limit: GUEST_LIMIT };
+    let order = boot::Order { filter: plan.filter.as_deref(), limit: GUEST_LIMIT };
     let log = root.with_file_name(format!("console-{name}-{arch}.txt"));
     let start = Instant::now();
     let (report, cpu) = boot::boot(machine, &image.path, root, &order, &log)?;
