@@ -157,19 +157,24 @@ fn a_block_is_a_voluntary_switch() {
     let (profile, said) = (recorded.succeeded(), recorded.said());
     expect::nothing_lost(&profile);
     let view = View::of_type(&profile, "blocks");
+    let mut blocks = 0;
     for (i, function) in ["ping_inner", "pong_inner"].into_iter().enumerate() {
         let [pid, voluntary] = [0, 1].map(|n| said["counts"][i][n].as_u64().expect("a number"));
         let of_it = |e: &Entry<'_>| u64::from(e.thread.pid) == pid && e.has(function);
         let found = view.count(of_it);
-        assert!(voluntary >= 1000, "{function}: {voluntary} voluntary switches");
+        blocks += voluntary;
         // It reads the kernel's counts just outside of the function (see switches.rs).
         assert!(found.abs_diff(voluntary) <= 4, "{function}: {found} blocks, {voluntary} voluntary switches");
         let right = |e: &Entry<'_>| of_it(e) && label(e) == "[blocked: pipe]" && e.end == StackEnd::Complete;
-        expect::at_least(&view.list(|e| of_it(e) && !right(e)), view.count(right), found, 99.0);
+        if found > 0 {
+            expect::at_least(&view.list(|e| of_it(e) && !right(e)), view.count(right), found, 99.0);
+        }
         let other = if i == 0 { "pong" } else { "ping" };
         let mixed = |e: &Entry<'_>| of_it(e) && e.has(other);
         assert_eq!(view.count(mixed), 0, "{}", view.list(mixed));
     }
+    // One of the two may always be preempted by the other before it has to wait.
+    assert!(blocks >= 1000, "{blocks} voluntary switches");
     for i in [2, 3] {
         let pid = said["counts"][i][0].as_u64().expect("a number");
         let spinning = |e: &Entry<'_>| u64::from(e.thread.pid) == pid && e.has("spin_here");
