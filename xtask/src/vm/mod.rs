@@ -56,7 +56,7 @@ impl Plan {
         filter: Option<String>,
     ) -> Result<Self, Failure> {
         let kernels =
-            names(kernels, &["5.10", "6.1", "6.12", "new"], Kernel::of, &KERNELS.map(|kernel| kernel.name))?;
+            names(kernels, &["5.10", "6.1", "6.12"], Kernel::of, &KERNELS.map(|kernel| kernel.name))?;
         let machines = names(
             architectures,
             &[std::env::consts::ARCH],

@@ -9,6 +9,9 @@
 //! of these tracepoints with preemption off (`__DO_TRACE`, include/linux/tracepoint.h; `__bpf_trace_sys_enter` since
 //! 6.13), and a thread is on one CPU at a time: each account has one writer.
 //!
+//! Linux 7.3 does not: a thread can be preempted inside of a program there. The kernel leaves out a program's runs
+//! meanwhile on that CPU, and counts them, which user space shows as a loss.
+//!
 //! What has no account of its own, because a slab is full, is summed up by number for each CPU.
 
 mod callers;
