@@ -88,9 +88,12 @@ fn waits_for_a_cpu_have_their_distribution() {
     // Of each that was not seen to begin or to end, the time is elsewhere.
     let seen = 30u64.saturating_sub(columns.missed());
     assert!(total >= seen * 20 * MS * 98 / 100, "each was 20 ms at least: {row}");
-    if seen > 20 {
-        // Within 12.5 %; most of them were 20 ms and some us.
+    // Within 12.5 %; a kernel may make a short wait of each wake-up too, before the long one.
+    if seen > count / 2 + 1 {
         assert!(p50 >= 17 * MS, "{row}");
+    }
+    if seen > count / 100 + 1 {
+        assert!(p99 >= 17 * MS, "{row}");
     }
     let (holder, _) = columns.of("holder");
     assert!(number(holder, "run_queue_p50_ns") < 15 * MS, "it is the first in the queue: {holder}");
