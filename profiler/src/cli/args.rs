@@ -115,7 +115,7 @@ pub struct RecordArgs {
     pub comm: Option<String>,
 
     /// What to record.
-    #[arg(short, long, value_name = "EVENT", value_delimiter = ',', default_value = "cpu", help = event_help())]
+    #[arg(short, long, value_name = "EVENT", default_value = "cpu", help = event_help())]
     pub event: Vec<String>,
 
     /// Count shorter times that a task is blocked (event `offcpu`) without their stacks: `1ms`, `200us`, seconds.
@@ -165,7 +165,7 @@ pub struct RecordArgs {
     pub btf: Option<PathBuf>,
 
     /// Do without a feature of the kernel, as on a kernel that lacks it: names of lines of `doctor`, or `all`. For tests.
-    #[arg(long, value_name = "NAME", value_delimiter = ',', hide_short_help = true)]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub force_fallback: Vec<String>,
 
     /// Start this command, stopped until the probes are attached, and record it until it ends.

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     host::limits::Limits,
     model::name,
-    probe::{self, Event, PROBES},
+    probe::{self, Chosen, Event, PROBES},
     session::FREQUENCY_HZ,
 };
 
@@ -15,15 +15,15 @@ use crate::{
 const DEFAULT_FREQUENCY_HZ: u64 = 99;
 
 /// The events, each once, in the order that they were named, and samples per second and CPU (0 if no timer makes them).
-pub fn resolve(args: &RecordArgs) -> Result<(Vec<Event>, u64), Failure> {
+pub fn resolve(args: &RecordArgs) -> Result<(Vec<Chosen>, u64), Failure> {
     let events = events(&args.event)?;
-    let timed = events.iter().any(|event| event.is_timed());
-    let untimed = events.iter().find(|event| !event.is_timed());
-    let refused = |option: &str, event: Event, why: &str| {
-        let message = format!("{option} does not go with -e {}: {why}", event.spec().name);
+    let timed = events.iter().any(|chosen| chosen.event.is_timed());
+    let untimed = events.iter().find(|chosen| !chosen.event.is_timed());
+    let refused = |option: &str, chosen: &Chosen, why: &str| {
+        let message = format!("{option} does not go with -e {}: {why}", chosen.name());
         Err(Failure::new(Exit::Usage, message).mend(format!("leave {option} out, or record -e cpu")))
     };
-    if let Some(&event) = untimed {
+    if let Some(chosen) = untimed {
         if !timed {
             let options = [
                 ("-F", args.frequency.is_some()),
@@ -31,11 +31,11 @@ pub fn resolve(args: &RecordArgs) -> Result<(Vec<Event>, u64), Failure> {
                 ("--idle", args.idle),
             ];
             if let Some((option, _)) = options.into_iter().find(|(_, given)| *given) {
-                return refused(option, event, "no timer makes its samples");
+                return refused(option, chosen, "no timer makes its samples");
             }
         }
         if args.user_only {
-            return refused("--user-only", event, "a task leaves the CPU in the kernel");
+            return refused("--user-only", chosen, "a task leaves the CPU in the kernel");
         }
     }
     if args.sampler == Sampler::Cycles && events.len() > 1 {
@@ -45,7 +45,7 @@ pub fn resolve(args: &RecordArgs) -> Result<(Vec<Event>, u64), Failure> {
             Failure::new(Exit::Usage, message).mend("leave it out: a timer makes the samples of cpu then")
         );
     }
-    if args.min_block.is_some() && !events.contains(&Event::OffCpu) {
+    if args.min_block.is_some() && !events.iter().any(|chosen| chosen.event == Event::OffCpu) {
         let message = "--min-block is about times that a task is blocked, which nobody records";
         return Err(Failure::new(Exit::Usage, message).mend("record them: -e offcpu"));
     }
@@ -57,16 +57,45 @@ pub fn resolve(args: &RecordArgs) -> Result<(Vec<Event>, u64), Failure> {
     Ok((events, hz))
 }
 
-fn events(names: &[String]) -> Result<Vec<Event>, Failure> {
+/// The events that one `-e` names: between commas, but for those inside of a filter (`tracepoint:C:N/.../`).
+fn split(text: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut rest = text;
+    loop {
+        let filter = if rest.starts_with("tracepoint:") { filter(rest) } else { 0..0 };
+        let end = rest
+            .char_indices()
+            .find_map(|(at, c)| (c == ',' && !filter.contains(&at)).then_some(at))
+            .unwrap_or(rest.len());
+        words.push(&rest[..end]);
+        match rest.get(end + 1..) {
+            Some(behind) => rest = behind,
+            None => return words,
+        }
+    }
+}
+
+/// Where the filter is of the tracepoint that a text begins with: nowhere, if a comma comes first.
+fn filter(text: &str) -> std::ops::Range<usize> {
+    match text.find(['/', ',']) {
+        Some(begin) if text[begin..].starts_with('/') => {
+            begin..text[begin + 1..].find('/').map_or(text.len(), |len| begin + 1 + len)
+        }
+        _ => 0..0,
+    }
+}
+
+fn events(texts: &[String]) -> Result<Vec<Chosen>, Failure> {
     let known = || PROBES.iter().map(|probe| probe.name).collect::<Vec<_>>().join(", ");
-    let mut chosen: Vec<Event> = Vec::new();
-    for name in names {
+    let mut chosen: Vec<Chosen> = Vec::new();
+    for name in texts.iter().flat_map(|text| split(text)) {
         let Some(probe) = probe::find(name) else {
             let message = format!("-e {}: no such event", name::clean(name.as_bytes()));
             return Err(Failure::new(Exit::Usage, message).mend(format!("events: {}", known())));
         };
-        if !chosen.contains(&probe.event) {
-            chosen.push(probe.event);
+        let new = Chosen::whole(probe.event);
+        if !chosen.contains(&new) {
+            chosen.push(new);
         }
     }
     if chosen.is_empty() {
@@ -98,18 +127,28 @@ mod tests {
     use super::*;
     use crate::cli::args::{Cli, Command};
 
-    fn resolved(words: &[&str]) -> Result<(Vec<Event>, u64), String> {
+    fn resolved(words: &[&str]) -> Result<(Vec<Chosen>, u64), String> {
         let cli = Cli::try_parse_from(["profiler", "record"].iter().chain(words)).unwrap();
         let Command::Record(args) = cli.command else { panic!("not record") };
         resolve(&args).map_err(|failure| failure.to_string())
     }
 
     #[test]
+    fn events_are_between_commas() {
+        assert_eq!(split("a,b"), ["a", "b"]);
+        assert_eq!(split(""), [""]);
+        assert_eq!(split("a,,b,"), ["a", "", "b", ""]);
+        assert_eq!(split("tracepoint:c:n/x == 1, y/,cpu"), ["tracepoint:c:n/x == 1, y/", "cpu"]);
+        assert_eq!(split("cpu,tracepoint:c:n,uprobe:/a,b"), ["cpu", "tracepoint:c:n", "uprobe:/a", "b"]);
+        assert_eq!(split("tracepoint:c:n/x,y"), ["tracepoint:c:n/x,y"]);
+    }
+
+    #[test]
     fn events_and_the_options_that_go_with_them() {
-        let (cpu, switches) = (Event::Cpu, Event::ContextSwitches);
-        assert_eq!(resolved(&[]), Ok((vec![cpu], 99)));
-        assert_eq!(resolved(&["-e", "cpu,cpu", "-F", "999"]), Ok((vec![cpu], 999)));
-        assert_eq!(resolved(&["-e", "context-switches", "--kernel-only"]), Ok((vec![switches], 0)));
+        let (cpu, switches) = (Chosen::whole(Event::Cpu), Chosen::whole(Event::ContextSwitches));
+        assert_eq!(resolved(&[]), Ok((vec![cpu.clone()], 99)));
+        assert_eq!(resolved(&["-e", "cpu,cpu", "-F", "999"]), Ok((vec![cpu.clone()], 999)));
+        assert_eq!(resolved(&["-e", "context-switches", "--kernel-only"]), Ok((vec![switches.clone()], 0)));
         assert_eq!(resolved(&["-e", "context-switches,cpu", "--idle"]), Ok((vec![switches, cpu], 99)));
         for (words, part) in [
             (&["-e", "switches"][..], "no such event"),

@@ -30,7 +30,7 @@ use crate::{
     },
     model::{Unit, name},
     perf::sampler::Clock,
-    probe::Event,
+    probe::{Chosen, Event},
     render::{
         FORMATS, Format, RenderOptions, format_by_name,
         output::{OutputSet, Written},
@@ -156,7 +156,7 @@ fn resolve_target(args: &RecordArgs) -> Result<Target, Failure> {
 
 fn record_options(
     args: &RecordArgs,
-    (events, frequency_hz): (Vec<Event>, u64),
+    (events, frequency_hz): (Vec<Chosen>, u64),
     log_level: LogLevel,
     target: &Target,
     force_fallback: Vec<Feature>,
@@ -209,15 +209,15 @@ fn record_options(
 /// What is recorded of tasks off the CPU.
 fn waits(
     args: &RecordArgs,
-    events: &[Event],
+    events: &[Chosen],
     btf_path: &Path,
 ) -> Result<Option<(WaitConfig, SchedOffsets)>, Failure> {
-    let Some(event) = events.iter().find(|event| event.is_wait()) else { return Ok(None) };
+    let Some(wait) = events.iter().find(|chosen| chosen.event.is_wait()) else { return Ok(None) };
     let offsets = btf::sched_offsets(btf_path).map_err(|error| {
-        let message = format!("-e {}: what tasks wait for is not known: {error}", event.spec().name);
+        let message = format!("-e {}: what tasks wait for is not known: {error}", wait.name());
         Failure::new(Exit::Unsupported, message).mend("see `profiler doctor`, line `btf`")
     })?;
-    let asked = |event| u32::from(events.contains(&event));
+    let asked = |event| u32::from(events.iter().any(|chosen| chosen.event == event));
     let config = WaitConfig {
         min_block_ns: args.min_block.map_or(0, |time| time.as_nanos() as u64),
         blocked: asked(Event::OffCpu),

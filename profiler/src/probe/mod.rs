@@ -21,7 +21,7 @@ use crate::{
         load::Kernel,
         samples::{Samples, Sizing},
     },
-    model::Unit,
+    model::{SampleType, Unit},
     perf::sampler::Timer,
 };
 
@@ -126,6 +126,59 @@ impl Event {
     }
 }
 
+/// An event to record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Which one.
+    pub event: Event,
+    /// What of it.
+    pub part: Part,
+}
+
+/// What of an event is recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+}
+
+/// A sample type that is recorded.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// As recordings have it.
+    pub sample_type: SampleType,
+    /// Which of the kernel side's counts.
+    pub what: What,
+    /// What of them.
+    pub amount: Amount,
+}
+
+impl Chosen {
+    /// All of an event.
+    pub const fn whole(event: Event) -> Self {
+        Self { event, part: Part::Whole }
+    }
+
+    /// Its name, as `-e` has it.
+    pub fn name(&self) -> String {
+        match self.part {
+            Part::Whole => self.event.spec().name.to_owned(),
+        }
+    }
+
+    /// The sample types that it yields.
+    pub fn sample_types(&self) -> Vec<Recorded> {
+        let types = self.event.spec().sample_types.iter();
+        types
+            .map(|spec| Recorded {
+                sample_type: SampleType::new(spec.name, spec.unit),
+                what: spec.what,
+                amount: spec.amount,
+            })
+            .collect()
+    }
+}
+
 /// A failure to set a probe up.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
@@ -159,17 +212,17 @@ pub enum Probe {
 impl Probe {
     /// Loads the programs of all events and prepares what hits them. No samples are taken yet.
     pub fn open_all(
-        events: &[Event],
+        events: &[Chosen],
         kernel: &mut Kernel,
         cpus: &[u32],
         timer: Timer,
     ) -> Result<Vec<Self>, ProbeError> {
         let mut probes = Vec::new();
-        for (i, event) in events.iter().enumerate() {
+        for (i, chosen) in events.iter().enumerate() {
             // One probe may be for several events.
-            let program = event.spec().programs.sample;
-            if !events[..i].iter().any(|before| before.spec().programs.sample == program) {
-                probes.push(Self::open(*event, kernel, cpus, timer)?);
+            let program = chosen.event.spec().programs.sample;
+            if !events[..i].iter().any(|before| before.event.spec().programs.sample == program) {
+                probes.push(Self::open(chosen.event, kernel, cpus, timer)?);
             }
         }
         Ok(probes)

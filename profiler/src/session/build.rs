@@ -13,7 +13,7 @@ use crate::{
     model::{
         LocationId, Profile, Reason, Sample, SampleType, Stack, StackEnd, StackId, Thread, ThreadId, name,
     },
-    probe::{Amount, Event, SampleTypeSpec},
+    probe::{Amount, Chosen, Recorded},
     symbolize::{FrameId, Names, Symbolizer, is_idle},
 };
 
@@ -58,23 +58,21 @@ impl BuildOptions {
     /// Those of a recording.
     pub fn of(options: &RecordOptions) -> Self {
         let period_ns = 1_000_000_000i64.checked_div(options.frequency_hz as i64).unwrap_or(0);
-        let column = |event: Event, spec: &SampleTypeSpec| Column {
-            sample_type: SampleType::new(spec.name, spec.unit),
-            what: spec.what,
-            per_count: match spec.amount {
+        let column = |chosen: &Chosen, recorded: Recorded| Column {
+            sample_type: recorded.sample_type,
+            what: recorded.what,
+            per_count: match recorded.amount {
                 Amount::Count => 1,
                 Amount::Periods => period_ns,
                 Amount::Time => 0,
             },
-            per_ns: i64::from(spec.amount == Amount::Time),
-            hooked: event.spec().hooked,
+            per_ns: i64::from(recorded.amount == Amount::Time),
+            hooked: chosen.event.spec().hooked,
         };
-        let columns =
-            |event: &Event| event.spec().sample_types.iter().map(|spec| column(*event, spec)).collect();
-        Self {
-            columns: options.events.iter().flat_map(|e| -> Vec<Column> { columns(e) }).collect(),
-            idle: options.idle,
-        }
+        let columns = |chosen: &Chosen| -> Vec<Column> {
+            chosen.sample_types().into_iter().map(|recorded| column(chosen, recorded)).collect()
+        };
+        Self { columns: options.events.iter().flat_map(columns).collect(), idle: options.idle }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     bpf::samples::Samples,
     model::{Meta, name::clean},
     perf::sampler::{Clock, Sampler},
-    probe::{Probe, switches},
+    probe::{Chosen, Probe, switches},
 };
 
 /// Wall-clock time now, ns since the Unix epoch.
@@ -89,7 +89,7 @@ pub fn meta(facts: Facts<'_>) -> Result<Meta, SessionError> {
         cpus: cpus as u32,
         start_unix_ns: facts.start_unix_ns,
         duration_ns: facts.duration_ns,
-        events: facts.options.events.iter().map(|event| event.spec().name.to_owned()).collect(),
+        events: facts.options.events.iter().map(Chosen::name).collect(),
         sampler: name.to_owned(),
         sampler_reason: reason,
         frequency_hz: facts.options.frequency_hz,

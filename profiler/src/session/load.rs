@@ -12,7 +12,7 @@ use crate::{
         samples::WalkPrograms,
     },
     host::limits::Limits,
-    probe::Event,
+    probe::Chosen,
 };
 
 /// The loaded object, and what walks by tables.
@@ -26,13 +26,13 @@ pub struct Loaded {
 }
 
 /// The event whose hits are told: the timer's, if there is one.
-fn seen(events: &[Event]) -> What {
-    let of = |event: &Event| match event.spec().sample_types[0].what {
+fn seen(events: &[Chosen]) -> What {
+    let of = |chosen: &Chosen| match chosen.event.spec().sample_types[0].what {
         // What a switch begins with, in either case.
         What::Queued => What::Blocked,
         what => what,
     };
-    events.iter().find(|event| event.is_timed()).or(events.first()).map_or(What::Tick, of)
+    events.iter().find(|chosen| chosen.event.is_timed()).or(events.first()).map_or(What::Tick, of)
 }
 
 /// Loads the object, to walk by tables if so asked and if it can be done.
@@ -73,10 +73,10 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
 }
 
 /// Loads the programs that walk for these events. Events can share theirs.
-fn walk_programs(events: &[Event], kernel: &mut Kernel) -> Result<Vec<WalkPrograms>, SessionError> {
+fn walk_programs(events: &[Chosen], kernel: &mut Kernel) -> Result<Vec<WalkPrograms>, SessionError> {
     let mut programs: Vec<Programs> = Vec::new();
-    for event in events {
-        let wanted = event.spec().programs;
+    for chosen in events {
+        let wanted = chosen.event.spec().programs;
         if !programs.iter().any(|known| known.calls == wanted.calls) {
             programs.push(wanted);
         }

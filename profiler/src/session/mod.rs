@@ -38,7 +38,7 @@ use crate::{
         counters::CounterError,
         sampler::{Clock, Timer},
     },
-    probe::{Event, ProbeError},
+    probe::{Chosen, ProbeError},
 };
 
 /// Frequencies that make sense: below 1 nothing is sampled, above 20 kHz the kernel does little else.
@@ -59,7 +59,7 @@ pub enum UnwindMode {
 #[derive(Clone, Debug)]
 pub struct RecordOptions {
     /// What makes samples, each once; not empty.
-    pub events: Vec<Event>,
+    pub events: Vec<Chosen>,
     /// Samples per second and CPU; 0 if no timer makes them.
     pub frequency_hz: u64,
     /// What makes the timer's samples; `None`: hardware cycles where there is a counter, and no other event.

@@ -110,9 +110,9 @@ impl<'a> Recording<'a> {
         if options.filter.follow_children != 0 {
             kernel.follow_children()?;
         }
-        let sizes = options.events.iter().map(|event| event.sizing(options.frequency_hz, cpus.len()));
+        let sizes = options.events.iter().map(|chosen| chosen.event.sizing(options.frequency_hz, cpus.len()));
         let sizing = sizes.reduce(Sizing::and).ok_or(SessionError::NoEvent)?;
-        let waits = options.events.iter().any(|event| event.is_wait());
+        let waits = options.events.iter().any(|chosen| chosen.event.is_wait());
         let samples = Samples::new(&mut kernel, &sizing, waits)?;
         let mut probes = Probe::open_all(&options.events, &mut kernel, cpus, options.timer())?;
         for &pid in &options.targets {
@@ -301,7 +301,7 @@ impl<'a> Recording<'a> {
             window_ns: self.collector.window_ns(),
             notes: std::mem::take(&mut self.notes),
         })?;
-        if self.options.events.iter().any(|event| event.is_timed()) {
+        if self.options.events.iter().any(|chosen| chosen.event.is_timed()) {
             let missed = meta.expected_ticks.saturating_sub(meta.ticks);
             losses.counters.insert("ticks_not_delivered".to_owned(), missed);
         }
