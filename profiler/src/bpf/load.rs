@@ -128,6 +128,7 @@ impl Kernel {
         let room = options.calls.map_or(Room { callers: 1, calls: 1, blocks: 1 }, |calls| calls.room);
         let errors = if options.calls.is_some() { MAX_ERRORS } else { 1 };
         let counters = options.sched.map_or(0, |sched| sched.counters);
+        let calls_of_threads = u32::from(options.calls.is_some() && options.sched.is_some());
         let mut ebpf = EbpfLoader::new()
             .override_global("FILTER", &options.filter, true)
             .override_global("TASK_OFFSETS", &options.offsets, true)
@@ -139,6 +140,7 @@ impl Kernel {
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .override_global("WAIT_CONFIG", &wait_config, true)
             .override_global("SCHED_COUNTERS", &counters, true)
+            .override_global("CALLS_OF_THREADS", &calls_of_threads, true)
             .map_max_entries("TARGETS", targets)
             .map_max_entries("WAITS", waits)
             .map_max_entries("MODULES", for_unwinding(MAX_MODULES as u32, 1))

@@ -72,11 +72,13 @@ pub struct Recording<'a> {
     unwinding: Option<Unwinding>,
     symbolizer: Symbolizer,
     collector: Collector,
-    run_time: RunTime,
+    run_time: Option<RunTime>,
     sizing: Sizing,
     cpus: Vec<u32>,
     start_unix_ns: u64,
     start_ns: u64,
+    /// When sampling ended; 0: it goes on.
+    end_ns: u64,
     window_ns: u64,
     window_start_ns: u64,
     lost_events: u64,
@@ -97,6 +99,13 @@ impl AsRawFd for SidebandFd {
 impl<'a> Recording<'a> {
     /// Attaches everything and starts sampling. `begun_ns` is when the profiler was started (`CLOCK_MONOTONIC`).
     pub fn start(options: &'a RecordOptions, cpus: &[u32], begun_ns: u64) -> Result<Self, SessionError> {
+        let mut recording = Self::attach(options, cpus)?;
+        recording.begin(begun_ns)?;
+        Ok(recording)
+    }
+
+    /// Prepares everything. Nothing is sampled yet.
+    pub fn attach(options: &'a RecordOptions, cpus: &[u32]) -> Result<Self, SessionError> {
         let mut fallbacks = Fallbacks::new(options, cpus.first().copied().unwrap_or(0));
         let access = fallbacks.task_access(options);
         // Before the programs: it tells their names too, which samples can hit.
@@ -105,7 +114,7 @@ impl<'a> Recording<'a> {
         fallbacks.tried(Feature::MmapBuildId, sideband.build_ids());
         let Loaded { mut kernel, walk, note: unwind_note } = load(options, &access)?;
         let (unwinding, walk) = walk.unzip();
-        let (run_time, note) = RunTime::enable();
+        let (run_time, note) = options.ebpf_cost.then(RunTime::enable).unzip();
         let mut targets = kernel.targets()?;
         if options.filter.follow_children != 0 {
             kernel.follow_children()?;
@@ -114,17 +123,12 @@ impl<'a> Recording<'a> {
         let sizing = sizes.reduce(Sizing::and).ok_or(SessionError::NoEvent)?;
         let waits = options.events.iter().any(|chosen| chosen.event.is_wait());
         let samples = Samples::new(&mut kernel, &sizing, waits)?;
-        let mut probes = Probe::open_all(&options.events, &mut kernel, cpus, options.timer())?;
+        let probes = Probe::open_all(&options.events, &mut kernel, cpus, options.timer())?;
         for &pid in &options.targets {
             targets.add(pid)?;
         }
-        for probe in &mut probes {
-            probe.enable(&mut kernel)?;
-        }
-        let start_ns = monotonic_ns();
         // A filter by process names who is looked at; the others can match any process, also one that starts later.
         let watch = if options.filter.by_process != 0 { Watch::Known } else { Watch::All };
-        let cost = Cost { start_ns: start_ns.saturating_sub(begun_ns), ..Cost::default() };
         Ok(Self {
             options,
             kernel,
@@ -139,15 +143,27 @@ impl<'a> Recording<'a> {
             run_time,
             sizing,
             cpus: cpus.to_vec(),
-            start_unix_ns: unix_ns(),
-            start_ns,
+            start_unix_ns: 0,
+            start_ns: 0,
+            end_ns: 0,
             window_ns: sizing.first_window_ns,
             window_start_ns: 0,
             lost_events: 0,
-            notes: note.into_iter().chain(unwind_note).chain(fallbacks.into_notes()).collect(),
-            cost,
+            notes: note.flatten().into_iter().chain(unwind_note).chain(fallbacks.into_notes()).collect(),
+            cost: Cost::default(),
             cpu_at_start: cpu_ns(),
         })
+    }
+
+    /// Starts sampling.
+    pub fn begin(&mut self, begun_ns: u64) -> Result<(), SessionError> {
+        for probe in &mut self.probes {
+            probe.enable(&mut self.kernel)?;
+        }
+        (self.start_ns, self.start_unix_ns) = (monotonic_ns(), unix_ns());
+        self.cost.start_ns = self.start_ns.saturating_sub(begun_ns);
+        self.cpu_at_start = cpu_ns();
+        Ok(())
     }
 
     /// Adds processes that became targets between choosing and attaching (children of the first ones).
@@ -278,12 +294,21 @@ impl<'a> Recording<'a> {
         self.collector.add(window, self.window_start_ns, &mut self.symbolizer);
     }
 
+    /// Stops sampling.
+    pub fn end(&mut self) -> Result<(), SessionError> {
+        if self.end_ns == 0 {
+            for probe in &mut self.probes {
+                probe.disable(&mut self.samples)?;
+            }
+            self.end_ns = monotonic_ns();
+        }
+        Ok(())
+    }
+
     /// Stops sampling, drains what is left and resolves all names.
     pub fn finish(mut self, stop: Stop) -> Result<Outcome, SessionError> {
-        for probe in &mut self.probes {
-            probe.disable(&mut self.samples)?;
-        }
-        let end_ns = monotonic_ns();
+        self.end()?;
+        let end_ns = self.end_ns;
         let window = self.samples.finish(end_ns)?;
         self.read_events();
         self.add(&window);
@@ -347,7 +372,8 @@ impl<'a> Recording<'a> {
 
     fn recording_cost(&self) -> Cost {
         let (user, system) = cpu_ns();
-        let (ebpf_run_ns, ebpf_runs) = self.run_time.read(&self.kernel.ebpf);
+        let run_time = self.run_time.as_ref().map(|run_time| run_time.read(&self.kernel.ebpf));
+        let (ebpf_run_ns, ebpf_runs) = run_time.unwrap_or_default();
         let unwind = self.unwinding.as_ref().map(Unwinding::stats).unwrap_or_default();
         Cost {
             ebpf_run_ns,
