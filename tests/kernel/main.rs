@@ -22,6 +22,7 @@ mod places;
 mod processes;
 mod sched;
 mod selection;
+mod stat;
 mod switches;
 mod syscalls;
 mod unwind;

@@ -16,6 +16,9 @@ use crate::{
 /// Characters of the columns of functions and of modules.
 const WIDTHS: (usize, usize) = (40, 24);
 
+/// Functions and system calls with less than this share, in percent, are not shown.
+const MIN_PERCENT: f64 = 0.05;
+
 /// Writes the whole run as text. `top`: functions and system calls of each part, at most.
 ///
 /// # Errors
@@ -43,7 +46,7 @@ fn words(kind: Kind) -> String {
     match kind {
         Kind::User => "user mode".to_owned(),
         Kind::Syscalls => "kernel, in system calls".to_owned(),
-        Kind::Kernel => "kernel, otherwise (faults, entry and exit, end of threads)".to_owned(),
+        Kind::Kernel => "kernel, otherwise".to_owned(),
         Kind::OutsideSyscalls => "user mode, and kernel outside of system calls".to_owned(),
         Kind::Interrupts => "taken by interrupts".to_owned(),
         Kind::RunQueue => "waiting for a CPU".to_owned(),
@@ -56,15 +59,17 @@ fn write_part(stat: &Stat, part: &Part, top: usize, out: &mut dyn Write) -> io::
     let percent = share(part.ns, stat.thread_ns);
     write!(out, "{percent:>6.1} % {:>9}  {}", seconds(part.ns), words(part.kind))?;
     match part.estimated_by {
-        Some(0) => write!(out, " (no sample tells them apart)")?,
-        Some(samples) => write!(out, " (divided by {} samples)", count(samples))?,
+        Some(0) => write!(out, " (there is no sample to tell them apart)")?,
+        Some(samples) => write!(out, " (estimated from {} samples)", count(samples))?,
         None => {}
     }
     writeln!(out)?;
-    for function in part.functions.iter().take(top) {
+    let is_shown = |ns: u64| share(ns, stat.thread_ns) >= MIN_PERCENT;
+    for function in part.functions.iter().take(top).filter(|function| is_shown(function.ns)) {
         write_function(stat, function, out)?;
     }
-    part.syscalls.iter().take(top).try_for_each(|syscall| write_syscall(stat, syscall, out))
+    let syscalls = part.syscalls.iter().take(top).filter(|syscall| is_shown(syscall.ns));
+    syscalls.into_iter().try_for_each(|syscall| write_syscall(stat, syscall, out))
 }
 
 fn write_function(stat: &Stat, function: &Function, out: &mut dyn Write) -> io::Result<()> {

@@ -30,6 +30,7 @@ use crate::{
     },
     host::{
         cpu_times::{self, CpuTimes},
+        cpus as host_cpus,
         features::Feature,
         kernel_stack,
     },
@@ -129,7 +130,7 @@ impl<'a> Accounting<'a> {
         if options.filter.follow_children != 0 {
             kernel.follow_children()?;
         }
-        let mut threads = Threads::open(&mut kernel, options, counters)?;
+        let mut threads = Threads::open(&mut kernel, options, counters, begun_ns)?;
         for &pid in &options.targets {
             targets.add(pid)?;
         }
@@ -141,6 +142,8 @@ impl<'a> Accounting<'a> {
         };
         notes.extend(note);
         let start_ns = threads.enable(&mut kernel)?;
+        // Every CPU switches once: what it does is known from then on, and that of CPUs that stand still too.
+        own::visit(&host_cpus::online());
         let ticks = own::ticks();
         notes.extend(threads.probe.notes().iter().cloned());
         Ok(Self {

@@ -22,9 +22,9 @@ use crate::{
         accounts,
         load::{self, Kernel},
     },
-    host::{cpu_times::CpuTimes, cpus as host_cpus},
+    host::cpu_times::CpuTimes,
     model::{Losses, sched::Row, stat::Number},
-    perf::counters::Counters,
+    perf::{clock::monotonic_ns, counters::Counters},
     probe::sched::SchedProbe,
 };
 
@@ -37,8 +37,8 @@ pub struct Threads {
     /// Readable when many threads have ended.
     pub ring: AsyncFd<accounts::Ended>,
     by_cgroup: bool,
-    /// When the accounting began, ns since boot.
-    boot_ns: u64,
+    /// When the profiler was started, ns since boot.
+    begun_ns: u64,
     ended_numbers: Numbers,
     torn: u64,
 }
@@ -53,11 +53,11 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    fn add(&mut self, account: &Account, boot_ns: u64) {
+    fn add(&mut self, account: &Account, begun_ns: u64) {
         let process = (account.pid == account.tid).then_some(&mut self.processes);
         for number in [Some(&mut self.threads), process].into_iter().flatten() {
             number.seen += 1;
-            number.started += u64::from(account.start_ns >= boot_ns);
+            number.started += u64::from(account.start_ns >= begun_ns);
             number.ended += u64::from(account.has_ended());
         }
     }
@@ -85,11 +85,13 @@ impl Threads {
         }
     }
 
-    /// Attaches what keeps them. Nothing is accounted yet.
+    /// Attaches what keeps them. Nothing is accounted yet. `begun_ns` is when the profiler was started (`CLOCK_MONOTONIC`):
+    /// threads that were made since then were not there at the start, the one of a command among them.
     pub fn open(
         kernel: &mut Kernel,
         options: &AccountOptions,
         counters: Counters,
+        begun_ns: u64,
     ) -> Result<Self, SessionError> {
         let (probe, ring) = SchedProbe::open(kernel, counters)?;
         let by_cgroup = options.filter.cgroup_id != 0;
@@ -98,7 +100,7 @@ impl Threads {
             ended: Ended::default(),
             ring: watch(ring)?,
             by_cgroup,
-            boot_ns: 0,
+            begun_ns: since_boot(begun_ns),
             ended_numbers: Numbers::default(),
             torn: 0,
         })
@@ -106,11 +108,7 @@ impl Threads {
 
     /// Begins to account: from the time that is returned on (`CLOCK_MONOTONIC`, ns).
     pub fn enable(&mut self, kernel: &mut Kernel) -> Result<u64, SessionError> {
-        self.boot_ns = boot_ns();
-        let start_ns = self.probe.enable(kernel)?;
-        // Every CPU switches once: what it does is known from then on, and that of CPUs that stand still too.
-        own::visit(&host_cpus::online());
-        Ok(start_ns)
+        Ok(self.probe.enable(kernel)?)
     }
 
     /// When it began, `CLOCK_MONOTONIC`, ns.
@@ -123,7 +121,7 @@ impl Threads {
         while let Some(thread) = self.ring.get_mut().take() {
             let account = Account::close(&thread, &[], thread.since_ns);
             if !self.by_cgroup || account.is_in_cgroup() {
-                self.ended_numbers.add(&account, self.boot_ns);
+                self.ended_numbers.add(&account, self.begun_ns);
                 self.ended.push(account);
             }
         }
@@ -140,7 +138,7 @@ impl Threads {
     pub fn moment(&mut self, end_ns: u64) -> Result<Moment, SessionError> {
         self.take_ended();
         let (cpus, start_ns) = (self.cpus_now()?, self.start_ns());
-        let (by_cgroup, boot_ns) = (self.by_cgroup, self.boot_ns);
+        let (by_cgroup, begun_ns) = (self.by_cgroup, self.begun_ns);
         let (mut alive, ended, numbers) = (Vec::new(), &mut self.ended, &mut self.ended_numbers);
         let mut close = |thread: &Thread, cpus: &[CpuNow]| {
             let account = Account::close(thread, cpus, end_ns);
@@ -148,7 +146,7 @@ impl Threads {
                 return;
             }
             if thread.flags & KEPT != 0 {
-                numbers.add(&account, boot_ns);
+                numbers.add(&account, begun_ns);
                 ended.push(account);
             } else {
                 alive.push(account);
@@ -175,7 +173,7 @@ impl Threads {
     /// Those that ended, and those that have not.
     pub fn numbers(&self, moment: &Moment) -> Numbers {
         let mut numbers = self.ended_numbers;
-        moment.alive.iter().for_each(|account| numbers.add(account, self.boot_ns));
+        moment.alive.iter().for_each(|account| numbers.add(account, self.begun_ns));
         numbers
     }
 
@@ -203,10 +201,11 @@ impl Threads {
     }
 }
 
-/// `CLOCK_BOOTTIME`, which the kernel tells by when a thread was made.
-fn boot_ns() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+/// A time of `CLOCK_MONOTONIC` in that of `CLOCK_BOOTTIME`, which the kernel tells by when a thread was made.
+fn since_boot(monotonic: u64) -> u64 {
+    let boot = clock_gettime(ClockId::Boottime);
+    let boot = boot.tv_sec as u64 * 1_000_000_000 + boot.tv_nsec as u64;
+    boot.saturating_sub(monotonic_ns().saturating_sub(monotonic))
 }
 
 fn watch(ring: accounts::Ended) -> Result<AsyncFd<accounts::Ended>, SessionError> {

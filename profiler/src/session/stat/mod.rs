@@ -1,8 +1,8 @@
 //! Where the time of threads went, on one screen: the accounts of threads and of system calls, kept by one object, and
 //! samples with their stacks, taken by another, of the same time.
 //!
-//! Order of the start: both are attached, then sampling begins, then the accounts, all within some ms; only then a
-//! stopped command is released. At the end the accounts are closed first, of threads and calls at the same moment.
+//! Order of the start: both are attached, then sampling begins, then the accounts, all within some ms; a stopped command
+//! is released at once then. At the end the accounts are closed first, of threads and calls at the same moment.
 
 mod compose;
 mod tops;
@@ -51,6 +51,7 @@ pub struct StatRun<'a> {
     accounts: Accounts<'a>,
     recording: Recording<'a>,
     followed: bool,
+    begun_ns: u64,
 }
 
 /// The accounts of threads and calls.
@@ -65,21 +66,19 @@ struct Accounts<'a> {
 }
 
 impl<'a> StatRun<'a> {
-    /// Attaches everything and starts. `begun_ns` is when the profiler was started (`CLOCK_MONOTONIC`).
+    /// Attaches everything. `begun_ns` is when the profiler was started (`CLOCK_MONOTONIC`).
     ///
     /// # Errors
     /// What cannot be attached.
     pub fn start(options: &'a StatOptions, begun_ns: u64) -> Result<Self, SessionError> {
-        let mut recording = Recording::attach(&options.samples, &cpus::online())?;
-        let mut accounts = Accounts::attach(&options.accounts)?;
-        recording.begin(begun_ns)?;
-        accounts.threads.enable(&mut accounts.kernel)?;
-        Ok(Self { accounts, recording, followed: options.samples.filter.by_process != 0 })
+        let recording = Recording::attach(&options.samples, &cpus::online())?;
+        let accounts = Accounts::attach(&options.accounts, begun_ns)?;
+        Ok(Self { accounts, recording, followed: options.samples.filter.by_process != 0, begun_ns })
     }
 }
 
 impl<'a> Accounts<'a> {
-    fn attach(options: &'a SyscallOptions) -> Result<Self, SessionError> {
+    fn attach(options: &'a SyscallOptions, begun_ns: u64) -> Result<Self, SessionError> {
         let account = &options.account;
         let mut notes = account.notes.clone();
         let (registers, offsets) = sched::registers(account, &mut notes);
@@ -109,7 +108,7 @@ impl<'a> Accounts<'a> {
         }
         let (run_time, note) = account.ebpf_cost.then(RunTime::enable).unzip();
         notes.extend(note.flatten());
-        let threads = Threads::open(&mut kernel, account, counters)?;
+        let threads = Threads::open(&mut kernel, account, counters, begun_ns)?;
         notes.extend(threads.probe.notes().iter().cloned());
         let calls = CallAccounts::open(&mut kernel, room, Depth::Timed, options.by)?;
         Ok(Self { options, kernel, targets, threads, calls, run_time, notes })
@@ -162,6 +161,12 @@ impl Spans for StatRun<'_> {
             self.accounts.targets.add(pid)?;
         }
         self.recording.add_targets(pids)
+    }
+
+    fn begin(&mut self) -> Result<(), SessionError> {
+        self.recording.begin(self.begun_ns)?;
+        self.accounts.threads.enable(&mut self.accounts.kernel)?;
+        Ok(())
     }
 
     /// There are no intervals: `each` is given nothing.

@@ -26,9 +26,22 @@ const SOFT_INTERRUPTS: [&str; 3] = ["handle_softirqs", "__do_softirq", "__softir
 /// The end of a thread, a call that is none any more (kernel/exit.c).
 const EXIT: &str = "do_exit";
 
-/// What the kernel calls its functions for system calls (`__SYSCALL_DEFINEx`, arch/*/include/asm/syscall_wrapper.h).
-const CALLS: [&str; 5] =
-    ["__x64_sys_", "__ia32_sys_", "__ia32_compat_sys_", "__arm64_sys_", "__arm64_compat_sys_"];
+/// How the names of the kernel's functions for system calls begin (`__SYSCALL_DEFINEx`, arch/*/include/asm/syscall_wrapper.h;
+/// include/linux/syscalls.h, include/linux/socket.h). The outer ones can be missing in stacks: they jump to the inner ones.
+const CALLS: [&str; 9] = [
+    "__x64_sys_",
+    "__ia32_sys_",
+    "__ia32_compat_sys_",
+    "__arm64_sys_",
+    "__arm64_compat_sys_",
+    "__se_sys_",
+    "__do_sys_",
+    "ksys_",
+    "__sys_",
+];
+
+/// The functions that call them (arch/x86/entry/syscall_64.c since Linux 6.9, arch/arm64/kernel/syscall.c).
+const CALLERS: [&str; 2] = ["x64_sys_call", "invoke_syscall"];
 
 /// A function: name and module.
 type Place = (String, String);
@@ -88,7 +101,8 @@ impl Tops {
         };
         let mut call = None;
         let user = frames.find(|frame| {
-            call = call.or_else(|| call_of(frame));
+            // The outermost is the one that was called.
+            call = call_of(frame).or(call);
             !is_kernel(frame)
         });
         let place = user.map_or_else(no_stack, |frame| place(&frame));
@@ -176,7 +190,7 @@ fn side<'a>(frames: impl Iterator<Item = Frame<'a>>) -> Side {
             return Side::Interrupt;
         }
         ends |= name == EXIT;
-        let is_call = call_of(&frame).is_some() && !ends;
+        let is_call = (CALLERS.contains(&name) || call_of(&frame).is_some()) && !ends;
         if side == Side::User || is_call {
             side = if is_call { Side::Syscall } else { Side::Kernel };
         }
