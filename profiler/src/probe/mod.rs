@@ -199,6 +199,17 @@ pub enum ProbeError {
     },
 }
 
+/// How probes are set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup<'a> {
+    /// The CPUs that are looked at.
+    pub cpus: &'a [u32],
+    /// The timer, for events that one makes.
+    pub timer: Timer,
+    /// Who ends blocked times is of interest.
+    pub wakers: bool,
+}
+
 /// A probe that is set up.
 pub enum Probe {
     /// The `cpu` probe.
@@ -214,25 +225,26 @@ impl Probe {
     pub fn open_all(
         events: &[Chosen],
         kernel: &mut Kernel,
-        cpus: &[u32],
-        timer: Timer,
+        setup: &Setup<'_>,
     ) -> Result<Vec<Self>, ProbeError> {
         let mut probes = Vec::new();
         for (i, chosen) in events.iter().enumerate() {
             // One probe may be for several events.
             let program = chosen.event.spec().programs.sample;
             if !events[..i].iter().any(|before| before.event.spec().programs.sample == program) {
-                probes.push(Self::open(chosen.event, kernel, cpus, timer)?);
+                probes.push(Self::open(chosen.event, kernel, setup)?);
             }
         }
         Ok(probes)
     }
 
-    fn open(event: Event, kernel: &mut Kernel, cpus: &[u32], timer: Timer) -> Result<Self, ProbeError> {
+    fn open(event: Event, kernel: &mut Kernel, setup: &Setup<'_>) -> Result<Self, ProbeError> {
         match event {
-            Event::Cpu => Ok(Self::Cpu(cpu::CpuProbe::open(kernel, cpus, timer)?)),
+            Event::Cpu => Ok(Self::Cpu(cpu::CpuProbe::open(kernel, setup.cpus, setup.timer)?)),
             Event::ContextSwitches => Ok(Self::Switches(switches::SwitchesProbe::open(kernel)?)),
-            Event::OffCpu | Event::RunQueue => Ok(Self::Offcpu(offcpu::OffcpuProbe::open(kernel)?)),
+            Event::OffCpu | Event::RunQueue => {
+                Ok(Self::Offcpu(offcpu::OffcpuProbe::open(kernel, setup.wakers)?))
+            }
         }
     }
 

@@ -6,8 +6,9 @@ use profiler_common::{sample::What, stack::WalkEnd};
 
 use super::{
     RecordOptions,
-    collect::{Collector, KeptStack, SampleKey, SampledThread, Sum},
+    collect::{Collector, KeptStack, SampleKey, SampledThread, SampledWaker, Sum},
     label::{self, Labels},
+    wakers,
 };
 use crate::{
     model::{
@@ -52,6 +53,8 @@ pub struct BuildOptions {
     pub columns: Vec<Column>,
     /// Keep samples of idle CPUs.
     pub idle: bool,
+    /// Blocked times have who ended them.
+    pub wakers: bool,
 }
 
 impl BuildOptions {
@@ -72,7 +75,8 @@ impl BuildOptions {
         let columns = |chosen: &Chosen| -> Vec<Column> {
             chosen.sample_types().into_iter().map(|recorded| column(chosen, recorded)).collect()
         };
-        Self { columns: options.events.iter().flat_map(columns).collect(), idle: options.idle }
+        let columns = options.events.iter().flat_map(columns).collect();
+        Self { columns, idle: options.idle, wakers: options.wakers() }
     }
 }
 
@@ -92,9 +96,12 @@ pub fn build(collector: &Collector, symbolizer: Symbolizer, options: &BuildOptio
     let mut builder = Builder {
         profile,
         kept: collector.stacks(),
+        wakers: collector.wakers(),
+        with_wakers: options.wakers,
         names: &names,
         columns: &options.columns,
         labels: Labels::default(),
+        turned: wakers::Turned::default(),
         stacks: HashMap::new(),
         threads: HashMap::new(),
         unresolved: BTreeMap::new(),
@@ -117,11 +124,15 @@ struct Place {
     user: u32,
     what: What,
     detail: u32,
+    waker: u32,
 }
 
 struct Builder<'a> {
     profile: Profile,
     kept: &'a [KeptStack],
+    wakers: &'a [SampledWaker],
+    with_wakers: bool,
+    turned: wakers::Turned,
     names: &'a Names,
     columns: &'a [Column],
     labels: Labels,
@@ -141,7 +152,8 @@ impl Builder<'_> {
         keep_idle: bool,
     ) {
         let idle_task = thread.key.tid == 0;
-        let place = Place { kernel: key.kernel, user: key.user, what: key.what, detail: key.detail };
+        let SampleKey { kernel, user, what, detail, waker, .. } = *key;
+        let place = Place { kernel, user, what, detail, waker };
         let stack = self.stack(place, idle_task);
         let idle = idle_task && is_idle(&self.profile, &self.profile.stacks[stack.index()].locations);
         if idle {
@@ -173,6 +185,14 @@ impl Builder<'_> {
                 end = StackEnd::Complete;
             }
         }
+        if self.with_wakers && wakers::is_ended(place.what, place.detail) {
+            let waker = place.waker.checked_sub(1).map(|at| &self.wakers[at as usize]);
+            let (above, whole) = self.waker(waker);
+            locations.splice(0..0, above);
+            if end == StackEnd::Complete {
+                end = whole;
+            }
+        }
         let id = StackId(self.profile.stacks.len() as u32);
         self.profile.stacks.push(Stack { locations, end });
         self.stacks.insert(place, id);
@@ -200,6 +220,28 @@ impl Builder<'_> {
             _ => StackEnd::Lost,
         };
         (locations, end)
+    }
+
+    /// What stands on the stack of a wait: who ended it, its stack from the outermost function inwards seen from the wait,
+    /// and how far that stack reaches.
+    fn waker(&mut self, waker: Option<&SampledWaker>) -> (Vec<LocationId>, StackEnd) {
+        let Some(waker) = waker else {
+            let label = wakers::unseen();
+            return (vec![self.labels.location(label, &mut self.profile)], StackEnd::Complete);
+        };
+        let [kernel, user] = [waker.kernel, waker.user].map(|side| &self.kept[side as usize]);
+        let (mut locations, mut end) = self.joined(kernel, user, Some(wakers::HOOKED), waker.comm.is_none());
+        let at = locations.iter().position(|&id| wakers::is_interrupt(&self.profile, id));
+        if let Some(at) = at {
+            (locations, end) = (locations[..=at].to_vec(), StackEnd::Complete);
+        }
+        let by_interrupt = at.is_some() || waker.comm.is_none();
+        let label = wakers::label(if by_interrupt { None } else { waker.comm.as_ref() });
+        let mut above: Vec<_> =
+            locations.into_iter().flat_map(|id| self.turned.location(id, &mut self.profile)).collect();
+        above.insert(0, self.labels.location(label, &mut self.profile));
+        above.reverse();
+        (above, end)
     }
 
     /// The frames of a kernel stack from the hooked function on: inside of it are those of the hook, the profiler's own
