@@ -10,6 +10,7 @@ pub mod offcpu;
 pub mod sched;
 pub mod switches;
 pub mod syscalls;
+pub mod tracepoint;
 
 use std::io;
 
@@ -75,7 +76,8 @@ pub struct ProbeSpec {
 }
 
 /// All probes.
-pub const PROBES: &[ProbeSpec] = &[cpu::SPEC, switches::SPEC, offcpu::SPEC, offcpu::RUN_QUEUE];
+pub const PROBES: &[ProbeSpec] =
+    &[cpu::SPEC, switches::SPEC, offcpu::SPEC, offcpu::RUN_QUEUE, tracepoint::SPECS[0]];
 
 /// The probe of that name.
 pub fn find(name: &str) -> Option<&'static ProbeSpec> {
@@ -93,6 +95,8 @@ pub enum Event {
     OffCpu,
     /// A task waits for a CPU.
     RunQueue,
+    /// A tracepoint of the user's choice is hit; its place among the hooks that the user names.
+    Tracepoint(u8),
 }
 
 impl Event {
@@ -113,6 +117,7 @@ impl Event {
             Self::ContextSwitches => &switches::SPEC,
             Self::OffCpu => &offcpu::SPEC,
             Self::RunQueue => &offcpu::RUN_QUEUE,
+            Self::Tracepoint(place) => tracepoint::spec_at(place),
         }
     }
 
@@ -122,6 +127,7 @@ impl Event {
             Self::Cpu => cpu::sizing(frequency_hz, cpus),
             Self::ContextSwitches => switches::sizing(cpus),
             Self::OffCpu | Self::RunQueue => offcpu::sizing(cpus),
+            Self::Tracepoint(_) => tracepoint::sizing(cpus),
         }
     }
 }
@@ -140,6 +146,8 @@ pub struct Chosen {
 pub enum Part {
     /// All of it.
     Whole,
+    /// A tracepoint, and which of its hits.
+    Tracepoint(tracepoint::Asked),
 }
 
 /// A sample type that is recorded.
@@ -161,8 +169,9 @@ impl Chosen {
 
     /// Its name, as `-e` has it.
     pub fn name(&self) -> String {
-        match self.part {
+        match &self.part {
             Part::Whole => self.event.spec().name.to_owned(),
+            Part::Tracepoint(asked) => asked.name.clone(),
         }
     }
 
@@ -171,7 +180,10 @@ impl Chosen {
         let types = self.event.spec().sample_types.iter();
         types
             .map(|spec| Recorded {
-                sample_type: SampleType::new(spec.name, spec.unit),
+                sample_type: match &self.part {
+                    Part::Whole => SampleType::new(spec.name, spec.unit),
+                    Part::Tracepoint(asked) => SampleType::new(&asked.name, spec.unit),
+                },
                 what: spec.what,
                 amount: spec.amount,
             })
@@ -197,6 +209,18 @@ pub enum ProbeError {
         #[source]
         source: io::Error,
     },
+    /// An event of a hook without one.
+    #[error("no hook was named")]
+    NoHook,
+    /// A hook that the user named.
+    #[error("cannot attach to {name}: {source}")]
+    Hook {
+        /// The event.
+        name: String,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// A probe that is set up.
@@ -207,6 +231,8 @@ pub enum Probe {
     Switches(switches::SwitchesProbe),
     /// The `offcpu` and `runq` probe.
     Offcpu(offcpu::OffcpuProbe),
+    /// The `tracepoint` probe.
+    Tracepoint(tracepoint::TracepointProbe),
 }
 
 impl Probe {
@@ -222,17 +248,22 @@ impl Probe {
             // One probe may be for several events.
             let program = chosen.event.spec().programs.sample;
             if !events[..i].iter().any(|before| before.event.spec().programs.sample == program) {
-                probes.push(Self::open(chosen.event, kernel, cpus, timer)?);
+                probes.push(Self::open(chosen, kernel, cpus, timer)?);
             }
         }
         Ok(probes)
     }
 
-    fn open(event: Event, kernel: &mut Kernel, cpus: &[u32], timer: Timer) -> Result<Self, ProbeError> {
-        match event {
-            Event::Cpu => Ok(Self::Cpu(cpu::CpuProbe::open(kernel, cpus, timer)?)),
-            Event::ContextSwitches => Ok(Self::Switches(switches::SwitchesProbe::open(kernel)?)),
-            Event::OffCpu | Event::RunQueue => Ok(Self::Offcpu(offcpu::OffcpuProbe::open(kernel)?)),
+    fn open(chosen: &Chosen, kernel: &mut Kernel, cpus: &[u32], timer: Timer) -> Result<Self, ProbeError> {
+        match (chosen.event, &chosen.part) {
+            (Event::Cpu, _) => Ok(Self::Cpu(cpu::CpuProbe::open(kernel, cpus, timer)?)),
+            (Event::ContextSwitches, _) => Ok(Self::Switches(switches::SwitchesProbe::open(kernel)?)),
+            (Event::OffCpu | Event::RunQueue, _) => Ok(Self::Offcpu(offcpu::OffcpuProbe::open(kernel)?)),
+            (Event::Tracepoint(place), Part::Tracepoint(asked)) => {
+                let cpu = cpus.first().copied().unwrap_or(0);
+                Ok(Self::Tracepoint(tracepoint::TracepointProbe::open(kernel, cpu, place, asked)?))
+            }
+            (Event::Tracepoint(_), Part::Whole) => Err(ProbeError::NoHook),
         }
     }
 
@@ -242,6 +273,7 @@ impl Probe {
             Self::Cpu(probe) => probe.enable(),
             Self::Switches(probe) => Ok(probe.enable(kernel)?),
             Self::Offcpu(probe) => Ok(probe.enable(kernel)?),
+            Self::Tracepoint(probe) => probe.enable(),
         }
     }
 
@@ -251,6 +283,7 @@ impl Probe {
             Self::Cpu(probe) => probe.disable(),
             Self::Switches(probe) => Ok(probe.disable(samples)?),
             Self::Offcpu(probe) => Ok(probe.disable(samples)?),
+            Self::Tracepoint(probe) => probe.disable(samples),
         }
     }
 }

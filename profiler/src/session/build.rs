@@ -143,7 +143,10 @@ impl Builder<'_> {
         let idle_task = thread.key.tid == 0;
         let place = Place { kernel: key.kernel, user: key.user, what: key.what, detail: key.detail };
         let stack = self.stack(place, idle_task);
-        let idle = idle_task && is_idle(&self.profile, &self.profile.stacks[stack.index()].locations);
+        // Not what an idle CPU does is recorded of a hook, but what hits it there.
+        let idle = idle_task
+            && key.what == What::Tick
+            && is_idle(&self.profile, &self.profile.stacks[stack.index()].locations);
         if idle {
             self.idle_samples += sum.count;
             if !keep_idle {

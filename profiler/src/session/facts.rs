@@ -9,7 +9,7 @@ use crate::{
     bpf::samples::Samples,
     model::{Meta, name::clean},
     perf::sampler::{Clock, Sampler},
-    probe::{Chosen, Probe, switches},
+    probe::{Chosen, Part, Probe, switches},
 };
 
 /// Wall-clock time now, ns since the Unix epoch.
@@ -39,7 +39,7 @@ pub struct Facts<'a> {
 
 /// What made the samples.
 struct Driver {
-    name: &'static str,
+    name: String,
     reason: Option<String>,
     cpus: usize,
     expected_ticks: u64,
@@ -49,14 +49,22 @@ impl Driver {
     fn of(facts: &Facts<'_>) -> Self {
         let timer = facts.probes.iter().find_map(|probe| match probe {
             Probe::Cpu(probe) => Some(Self::timer(probe.sampler(), facts)),
-            Probe::Switches(_) | Probe::Offcpu(_) => None,
+            Probe::Switches(_) | Probe::Offcpu(_) | Probe::Tracepoint(_) => None,
         });
         timer.unwrap_or(Self {
-            name: switches::TRACEPOINT,
+            name: facts.options.events.first().map_or(String::new(), Self::hook),
             reason: None,
             cpus: facts.cpus,
             expected_ticks: 0,
         })
+    }
+
+    /// What is hit by an event that no timer makes.
+    fn hook(chosen: &Chosen) -> String {
+        match &chosen.part {
+            Part::Whole => switches::TRACEPOINT.to_owned(),
+            Part::Tracepoint(asked) => asked.name.clone(),
+        }
     }
 
     fn timer(sampler: &Sampler, facts: &Facts<'_>) -> Self {
@@ -65,7 +73,7 @@ impl Driver {
             Clock::Cycles => 0,
         };
         Self {
-            name: sampler.clock().name(),
+            name: sampler.clock().name().to_owned(),
             reason: sampler.fallback_reason().map(str::to_owned),
             cpus: sampler.cpus(),
             expected_ticks,
@@ -90,7 +98,7 @@ pub fn meta(facts: Facts<'_>) -> Result<Meta, SessionError> {
         start_unix_ns: facts.start_unix_ns,
         duration_ns: facts.duration_ns,
         events: facts.options.events.iter().map(Chosen::name).collect(),
-        sampler: name.to_owned(),
+        sampler: name,
         sampler_reason: reason,
         frequency_hz: facts.options.frequency_hz,
         target: facts.options.target_words.clone(),
