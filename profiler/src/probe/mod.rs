@@ -121,6 +121,14 @@ impl Event {
         }
     }
 
+    /// What kernel functions begin with that are the hook's own where they are innermost.
+    pub const fn inside(self) -> &'static [&'static str] {
+        match self {
+            Self::Tracepoint(_) => tracepoint::INSIDE,
+            Self::Cpu | Self::ContextSwitches | Self::OffCpu | Self::RunQueue => &[],
+        }
+    }
+
     /// Sizes of the maps that its samples are counted in. The frequency is that of the timer, if there is one.
     pub fn sizing(self, frequency_hz: u64, cpus: usize) -> Sizing {
         match self {
@@ -274,6 +282,14 @@ impl Probe {
             Self::Switches(probe) => Ok(probe.enable(kernel)?),
             Self::Offcpu(probe) => Ok(probe.enable(kernel)?),
             Self::Tracepoint(probe) => probe.enable(),
+        }
+    }
+
+    /// Hits of a hook that the user named that the kernel left out; `None` of other events.
+    pub fn missed(&self) -> Option<u64> {
+        match self {
+            Self::Tracepoint(probe) => Some(probe.missed()),
+            Self::Cpu(_) | Self::Switches(_) | Self::Offcpu(_) => None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Probe `tracepoint`, user side: a program at any tracepoint that the kernel has, for each that the user names.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use profiler_common::{
     probe::tracepoint::{HookFilter, HookFilters, PROGRAMS},
@@ -12,13 +12,21 @@ use crate::{
     bpf::{
         load::Kernel,
         samples::{Samples, Sizing},
+        stats::missed_of,
     },
+    host::kernel::Version,
     model::Unit,
     perf::hook::Hook,
 };
 
 /// What event names begin with.
 pub const PREFIX: &str = "tracepoint:";
+
+/// From this kernel on, programs of tracepoints that were left out are counted (dd8657894c11).
+pub const MISSES_COUNTED: Version = Version::new(6, 7, 0);
+
+/// What the kernel functions that a hit calls begin with: inside of them is only how the program is reached.
+pub const INSIDE: &[&str] = &["__traceiter_", "perf_trace_", "perf_syscall_"];
 
 /// The registry entries, by the place of the event among those that the user names by their hooks.
 pub const SPECS: [ProbeSpec; MAX_HOOKS] = [spec(0), spec(1), spec(2), spec(3)];
@@ -106,6 +114,11 @@ impl TracepointProbe {
     pub fn enable(&self) -> Result<(), ProbeError> {
         let Some(hook) = &self.hook else { return Ok(()) };
         hook.set(&self.program).map_err(|source| ProbeError::Hook { name: self.name.clone(), source })
+    }
+
+    /// Hits that the kernel left out, because a program was running on that CPU.
+    pub fn missed(&self) -> u64 {
+        missed_of(self.program.as_fd())
     }
 
     /// Takes the program away and waits until it runs nowhere.

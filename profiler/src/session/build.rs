@@ -33,6 +33,8 @@ pub struct Column {
     pub per_ns: i64,
     /// The kernel function that is hooked (`ProbeSpec::hooked`).
     pub hooked: Option<&'static str>,
+    /// What its innermost frames begin with, if they are the hook's own (`Event::inside`).
+    pub inside: &'static [&'static str],
 }
 
 impl Column {
@@ -68,6 +70,7 @@ impl BuildOptions {
             },
             per_ns: i64::from(recorded.amount == Amount::Time),
             hooked: chosen.event.spec().hooked,
+            inside: chosen.event.inside(),
         };
         let columns = |chosen: &Chosen| -> Vec<Column> {
             chosen.sample_types().into_iter().map(|recorded| column(chosen, recorded)).collect()
@@ -168,8 +171,8 @@ impl Builder<'_> {
             return id;
         }
         let [kernel, user] = [place.kernel, place.user].map(|side| &self.kept[side as usize]);
-        let hooked = self.columns.iter().find(|column| column.what == place.what).and_then(|c| c.hooked);
-        let (mut locations, mut end) = self.joined(kernel, user, hooked, idle_task);
+        let column = self.columns.iter().find(|column| column.what == place.what);
+        let (mut locations, mut end) = self.joined(kernel, user, column, idle_task);
         if let Some(label) = label::of(place.what, place.detail) {
             locations.insert(0, self.labels.location(label, &mut self.profile));
             if label::is_whole(place.what, place.detail) {
@@ -187,12 +190,12 @@ impl Builder<'_> {
         &self,
         kernel: &KeptStack,
         user: &KeptStack,
-        hooked: Option<&str>,
+        column: Option<&Column>,
         idle_task: bool,
     ) -> (Vec<LocationId>, StackEnd) {
         let user_walk = user.end.unwrap_or(WalkEnd::Ended);
         let (real, user_end) = self.names.user_end(&user.frames, user_walk);
-        let frames = self.without_hook(&kernel.frames, hooked).iter().chain(&user.frames[..real]);
+        let frames = self.without_hook(&kernel.frames, column).iter().chain(&user.frames[..real]);
         let locations = frames.map(|&frame| self.names.location(frame)).collect();
         let end = match (kernel.end, user.end) {
             (None, _) | (_, None) => StackEnd::Lost,
@@ -207,13 +210,17 @@ impl Builder<'_> {
 
     /// The frames of a kernel stack from the hooked function on: inside of it are those of the hook, the profiler's own
     /// program among them.
-    fn without_hook<'f>(&self, frames: &'f [FrameId], hooked: Option<&str>) -> &'f [FrameId] {
-        let Some(hooked) = hooked else { return frames };
-        let is_hooked = |frame: &FrameId| {
+    fn without_hook<'f>(&self, frames: &'f [FrameId], column: Option<&Column>) -> &'f [FrameId] {
+        let Some(column) = column else { return frames };
+        let has = |frame: &FrameId, is: &dyn Fn(&str) -> bool| {
             let location = &self.profile.locations[self.names.location(*frame).index()];
-            location.lines.iter().any(|line| self.profile.functions[line.function.index()].name == hooked)
+            location.lines.iter().any(|line| is(&self.profile.functions[line.function.index()].name))
         };
-        frames.iter().position(is_hooked).map_or(frames, |at| &frames[at..])
+        let is_inside = |name: &str| column.inside.iter().any(|start| name.starts_with(start));
+        let inside = frames.iter().take_while(|frame| has(frame, &is_inside)).count();
+        let frames = &frames[inside..];
+        let Some(hooked) = column.hooked else { return frames };
+        frames.iter().position(|frame| has(frame, &|name| name == hooked)).map_or(frames, |at| &frames[at..])
     }
 
     fn thread(&mut self, thread: &SampledThread, idle: bool) -> ThreadId {

@@ -7,10 +7,14 @@ use profiler_common::sample::Seen;
 use super::{RecordOptions, SessionError};
 use crate::{
     bpf::samples::Samples,
-    model::{Meta, name::clean},
+    host::kernel::Version,
+    model::{Losses, Meta, name::clean},
     perf::sampler::{Clock, Sampler},
-    probe::{Chosen, Part, Probe, switches},
+    probe::{Chosen, Part, Probe, switches, tracepoint::MISSES_COUNTED},
 };
+
+/// The loss that [`left_out`] tells.
+const PROGRAMS_MISSED: &str = "programs_missed";
 
 /// Wall-clock time now, ns since the Unix epoch.
 pub fn unix_ns() -> u64 {
@@ -109,6 +113,21 @@ pub fn meta(facts: Facts<'_>) -> Result<Meta, SessionError> {
         expected_ticks,
         notes,
     })
+}
+
+/// Hits of hooks that the kernel ran no program at: a loss, at most of that size. Where they are not counted, that is a
+/// note.
+pub fn left_out(probes: &[Probe], losses: &mut Losses, meta: &mut Meta) {
+    let Some(missed) = probes.iter().filter_map(Probe::missed).reduce(u64::saturating_add) else { return };
+    if Version::parse(&meta.kernel).is_some_and(|version| version < MISSES_COUNTED) {
+        let note = format!(
+            "hits of a tracepoint in an interrupt while a program runs on that CPU are missing, and only Linux \
+             {MISSES_COUNTED} counts them"
+        );
+        return meta.notes.push(note);
+    }
+    losses.counters.insert(PROGRAMS_MISSED.to_owned(), missed);
+    losses.lost_sample_causes.push(PROGRAMS_MISSED.to_owned());
 }
 
 /// Ticks that a timer of that frequency gives on all CPUs.
