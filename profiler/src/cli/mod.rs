@@ -6,6 +6,7 @@ pub mod error;
 mod event;
 pub mod explain;
 pub mod generate;
+pub mod list;
 mod near;
 pub mod record;
 pub mod report;
