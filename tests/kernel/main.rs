@@ -10,6 +10,7 @@ mod columns;
 mod command;
 mod disk;
 mod fallbacks;
+mod generic;
 mod ground_truth;
 mod hostile;
 mod modes;

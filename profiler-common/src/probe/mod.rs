@@ -5,3 +5,4 @@ pub mod offcpu;
 pub mod sched;
 pub mod switches;
 pub mod syscalls;
+pub mod tracepoint;

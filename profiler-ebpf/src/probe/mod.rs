@@ -6,3 +6,4 @@ pub mod process;
 pub mod sched;
 pub mod switches;
 pub mod syscalls;
+pub mod tracepoint;

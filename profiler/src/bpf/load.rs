@@ -16,7 +16,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use profiler_common::{
     filter::FilterConfig,
-    probe::syscalls::OTHERS,
+    probe::{syscalls::OTHERS, tracepoint::HookFilters},
     sample::What,
     sched::{
         offsets::SchedOffsets,
@@ -86,6 +86,8 @@ pub struct LoadOptions {
     pub unwind: bool,
     /// What is counted of tasks off the CPU, and where the kernel keeps what tells of them. `None`: nothing.
     pub waits: Option<(WaitConfig, SchedOffsets)>,
+    /// Which hits are counted of the tracepoints that the user named.
+    pub hook_filters: HookFilters,
     /// The event whose hits are counted (`Samples::seen`).
     pub seen: What,
     /// Account threads.
@@ -138,6 +140,7 @@ impl Kernel {
             .override_global("SEEN_WHAT", &(options.seen as u32), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .override_global("WAIT_CONFIG", &wait_config, true)
+            .override_global("HOOK_FILTERS", &options.hook_filters, true)
             .override_global("SCHED_COUNTERS", &counters, true)
             .map_max_entries("TARGETS", targets)
             .map_max_entries("WAITS", waits)
@@ -248,6 +251,7 @@ impl Kernel {
         match found {
             Program::PerfEvent(perf) => perf.load(),
             Program::RawTracePoint(raw) => raw.load(),
+            Program::TracePoint(tracepoint) => tracepoint.load(),
             _ => Err(ProgramError::UnexpectedProgramType),
         }
         .map_err(failed(program))?;

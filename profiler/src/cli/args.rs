@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{
     doctor,
+    list::ListArgs,
     report::ReportArgs,
     sched::{CpuArgs, SchedArgs},
     syscalls::SyscallArgs,
@@ -63,6 +64,8 @@ pub enum Command {
     Cpu(CpuArgs),
     /// Account system calls: how often, how long, on the CPU or blocked, with what errors. Exact, not sampled.
     Syscalls(SyscallArgs),
+    /// List what can be recorded: events, and the tracepoints of this kernel.
+    List(ListArgs),
     /// Tell what works on this machine and, if something does not, why and what mends it.
     Doctor(doctor::Options),
     /// Make the unwind tables of files as a recording does, and tell what is in them and what it took.

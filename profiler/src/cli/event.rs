@@ -3,11 +3,12 @@
 use super::{
     args::{RecordArgs, Sampler},
     error::{Exit, Failure},
+    tracepoint,
 };
 use crate::{
     host::limits::Limits,
     model::name,
-    probe::{self, Chosen, Event, PROBES},
+    probe::{self, Chosen, Event, PROBES, tracepoint::PREFIX},
     session::FREQUENCY_HZ,
 };
 
@@ -92,7 +93,16 @@ fn filter(text: &str) -> std::ops::Range<usize> {
 fn events(texts: &[String]) -> Result<Vec<Chosen>, Failure> {
     let known = || PROBES.iter().map(|probe| probe.name).collect::<Vec<_>>().join(", ");
     let mut chosen: Vec<Chosen> = Vec::new();
+    let mut hooks = 0;
     for name in texts.iter().flat_map(|text| split(text)) {
+        if let Some(hook) = name.strip_prefix(PREFIX) {
+            let new = tracepoint::resolve(hook, hooks)?;
+            if !chosen.iter().any(|known| known.part == new.part) {
+                chosen.push(new);
+                hooks += 1;
+            }
+            continue;
+        }
         let Some(probe) = probe::find(name) else {
             let message = format!("-e {}: no such event", name::clean(name.as_bytes()));
             return Err(Failure::new(Exit::Usage, message).mend(format!("events: {}", known())));

@@ -10,6 +10,7 @@ pub mod offcpu;
 pub mod sched;
 pub mod switches;
 pub mod syscalls;
+pub mod tracepoint;
 
 use std::io;
 
@@ -75,7 +76,8 @@ pub struct ProbeSpec {
 }
 
 /// All probes.
-pub const PROBES: &[ProbeSpec] = &[cpu::SPEC, switches::SPEC, offcpu::SPEC, offcpu::RUN_QUEUE];
+pub const PROBES: &[ProbeSpec] =
+    &[cpu::SPEC, switches::SPEC, offcpu::SPEC, offcpu::RUN_QUEUE, tracepoint::SPECS[0]];
 
 /// The probe of that name.
 pub fn find(name: &str) -> Option<&'static ProbeSpec> {
@@ -93,6 +95,8 @@ pub enum Event {
     OffCpu,
     /// A task waits for a CPU.
     RunQueue,
+    /// A tracepoint of the user's choice is hit; its place among the hooks that the user names.
+    Tracepoint(u8),
 }
 
 impl Event {
@@ -113,6 +117,15 @@ impl Event {
             Self::ContextSwitches => &switches::SPEC,
             Self::OffCpu => &offcpu::SPEC,
             Self::RunQueue => &offcpu::RUN_QUEUE,
+            Self::Tracepoint(place) => tracepoint::spec_at(place),
+        }
+    }
+
+    /// What kernel functions begin with that are the hook's own where they are innermost.
+    pub const fn inside(self) -> &'static [&'static str] {
+        match self {
+            Self::Tracepoint(_) => tracepoint::INSIDE,
+            Self::Cpu | Self::ContextSwitches | Self::OffCpu | Self::RunQueue => &[],
         }
     }
 
@@ -122,6 +135,7 @@ impl Event {
             Self::Cpu => cpu::sizing(frequency_hz, cpus),
             Self::ContextSwitches => switches::sizing(cpus),
             Self::OffCpu | Self::RunQueue => offcpu::sizing(cpus),
+            Self::Tracepoint(_) => tracepoint::sizing(cpus),
         }
     }
 }
@@ -140,6 +154,8 @@ pub struct Chosen {
 pub enum Part {
     /// All of it.
     Whole,
+    /// A tracepoint, and which of its hits.
+    Tracepoint(tracepoint::Asked),
 }
 
 /// A sample type that is recorded.
@@ -161,8 +177,9 @@ impl Chosen {
 
     /// Its name, as `-e` has it.
     pub fn name(&self) -> String {
-        match self.part {
+        match &self.part {
             Part::Whole => self.event.spec().name.to_owned(),
+            Part::Tracepoint(asked) => asked.name.clone(),
         }
     }
 
@@ -171,7 +188,10 @@ impl Chosen {
         let types = self.event.spec().sample_types.iter();
         types
             .map(|spec| Recorded {
-                sample_type: SampleType::new(spec.name, spec.unit),
+                sample_type: match &self.part {
+                    Part::Whole => SampleType::new(spec.name, spec.unit),
+                    Part::Tracepoint(asked) => SampleType::new(&asked.name, spec.unit),
+                },
                 what: spec.what,
                 amount: spec.amount,
             })
@@ -197,6 +217,18 @@ pub enum ProbeError {
         #[source]
         source: io::Error,
     },
+    /// An event of a hook without one.
+    #[error("no hook was named")]
+    NoHook,
+    /// A hook that the user named.
+    #[error("cannot attach to {name}: {source}")]
+    Hook {
+        /// The event.
+        name: String,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// How probes are set up.
@@ -218,6 +250,8 @@ pub enum Probe {
     Switches(switches::SwitchesProbe),
     /// The `offcpu` and `runq` probe.
     Offcpu(offcpu::OffcpuProbe),
+    /// The `tracepoint` probe.
+    Tracepoint(tracepoint::TracepointProbe),
 }
 
 impl Probe {
@@ -232,19 +266,24 @@ impl Probe {
             // One probe may be for several events.
             let program = chosen.event.spec().programs.sample;
             if !events[..i].iter().any(|before| before.event.spec().programs.sample == program) {
-                probes.push(Self::open(chosen.event, kernel, setup)?);
+                probes.push(Self::open(chosen, kernel, setup)?);
             }
         }
         Ok(probes)
     }
 
-    fn open(event: Event, kernel: &mut Kernel, setup: &Setup<'_>) -> Result<Self, ProbeError> {
-        match event {
-            Event::Cpu => Ok(Self::Cpu(cpu::CpuProbe::open(kernel, setup.cpus, setup.timer)?)),
-            Event::ContextSwitches => Ok(Self::Switches(switches::SwitchesProbe::open(kernel)?)),
-            Event::OffCpu | Event::RunQueue => {
+    fn open(chosen: &Chosen, kernel: &mut Kernel, setup: &Setup<'_>) -> Result<Self, ProbeError> {
+        match (chosen.event, &chosen.part) {
+            (Event::Cpu, _) => Ok(Self::Cpu(cpu::CpuProbe::open(kernel, setup.cpus, setup.timer)?)),
+            (Event::ContextSwitches, _) => Ok(Self::Switches(switches::SwitchesProbe::open(kernel)?)),
+            (Event::OffCpu | Event::RunQueue, _) => {
                 Ok(Self::Offcpu(offcpu::OffcpuProbe::open(kernel, setup.wakers)?))
             }
+            (Event::Tracepoint(place), Part::Tracepoint(asked)) => {
+                let cpu = setup.cpus.first().copied().unwrap_or(0);
+                Ok(Self::Tracepoint(tracepoint::TracepointProbe::open(kernel, cpu, place, asked)?))
+            }
+            (Event::Tracepoint(_), Part::Whole) => Err(ProbeError::NoHook),
         }
     }
 
@@ -254,6 +293,15 @@ impl Probe {
             Self::Cpu(probe) => probe.enable(),
             Self::Switches(probe) => Ok(probe.enable(kernel)?),
             Self::Offcpu(probe) => Ok(probe.enable(kernel)?),
+            Self::Tracepoint(probe) => probe.enable(),
+        }
+    }
+
+    /// Hits of a hook that the user named that the kernel left out; `None` of other events.
+    pub fn missed(&self) -> Option<u64> {
+        match self {
+            Self::Tracepoint(probe) => Some(probe.missed()),
+            Self::Cpu(_) | Self::Switches(_) | Self::Offcpu(_) => None,
         }
     }
 
@@ -263,6 +311,7 @@ impl Probe {
             Self::Cpu(probe) => probe.disable(),
             Self::Switches(probe) => Ok(probe.disable(samples)?),
             Self::Offcpu(probe) => Ok(probe.disable(samples)?),
+            Self::Tracepoint(probe) => probe.disable(samples),
         }
     }
 }

@@ -19,7 +19,7 @@ const MODULE: &str = "[off-cpu]";
 pub fn of(what: What, detail: u32) -> Option<String> {
     let detail = Detail(detail);
     let mut words = match what {
-        What::Tick | What::Switch => return None,
+        What::Tick | What::Switch | What::Hook0 | What::Hook1 | What::Hook2 | What::Hook3 => return None,
         What::Blocked => format!("blocked: {}", detail.cause().name()),
         What::Queued => format!("runnable: {}", detail.queue().map_or("unknown", Queue::name)),
     };
@@ -39,7 +39,7 @@ pub fn of(what: What, detail: u32) -> Option<String> {
 pub fn is_whole(what: What, detail: u32) -> bool {
     let detail = Detail(detail);
     match what {
-        What::Tick | What::Switch => false,
+        What::Tick | What::Switch | What::Hook0 | What::Hook1 | What::Hook2 | What::Hook3 => false,
         What::Blocked => detail.is_short(),
         What::Queued => detail.queue() == Some(Queue::New),
     }

@@ -13,7 +13,7 @@ use crate::{
         samples::WalkPrograms,
     },
     host::limits::Limits,
-    probe::Chosen,
+    probe::{Chosen, tracepoint},
 };
 
 /// The loaded object, and what walks by tables.
@@ -46,6 +46,7 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
             stack_limit: stack_limit(),
             unwind,
             waits: options.waits,
+            hook_filters: tracepoint::filters(&options.events),
             seen: seen(&options.events),
             sched: None,
             calls: None,

@@ -17,7 +17,7 @@ use super::{
     build::{BuildOptions, build},
     collect::Collector,
     cost::{cpu_ns, peak_rss_bytes},
-    facts::{Facts, meta, unix_ns},
+    facts::{Facts, left_out, meta, unix_ns},
     fallbacks::Fallbacks,
     load::{Loaded, load},
     pace::Pace,
@@ -308,6 +308,7 @@ impl<'a> Recording<'a> {
             let missed = meta.expected_ticks.saturating_sub(meta.ticks);
             losses.counters.insert("ticks_not_delivered".to_owned(), missed);
         }
+        left_out(&self.probes, &mut losses, &mut meta);
         let mut cost = self.recording_cost();
         let cpu_before_naming = cpu_ns();
         // The kernel side is done: its memory and descriptors are given back before names are read.

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 
 use profiler_common::{Comm, sample::What, sched::wait::Detail};
 
+use super::build::Hook;
 use crate::model::{FrameKind, Line, Location, LocationId, Profile, name};
 
 /// The kernel function that the hook is in (kernel/sched/core.c).
-pub const HOOKED: &str = "try_to_wake_up";
+pub const HOOK: Hook = Hook { hooked: Some("try_to_wake_up"), inside: &[] };
 
 /// Functions that an interrupt enters the kernel by; what is outside of them was at work on something else. x86-64
 /// (arch/x86/include/asm/idtentry.h), aarch64 (arch/arm64/kernel/entry-common.c, entry.S before Linux 5.14).

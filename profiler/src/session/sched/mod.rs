@@ -13,7 +13,10 @@ use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use profiler_common::{
     filter::FilterConfig,
-    probe::sched::{Cpu, KEPT, Thread},
+    probe::{
+        sched::{Cpu, KEPT, Thread},
+        tracepoint::HookFilters,
+    },
     sample::What,
     sched::offsets::SchedOffsets,
     task::{TASK_PT_REGS, TaskOffsets},
@@ -136,6 +139,7 @@ impl<'a> Accounting<'a> {
             stack_limit: 1,
             unwind: false,
             waits: None,
+            hook_filters: HookFilters::NONE,
             seen: What::Tick,
             sched: Some(load::SchedOptions {
                 offsets: options.sched_offsets,
