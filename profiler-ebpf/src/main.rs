@@ -26,6 +26,7 @@ use probe::{
     cpu::Cpu,
     offcpu::{self, wakers},
     switches::Switches,
+    syscall_stacks,
     tracepoint::Tracepoint,
 };
 
@@ -296,6 +297,41 @@ pub fn syscalls_exec(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "task_rename")]
 pub fn syscalls_rename(ctx: RawTracePointContext) -> i32 {
     probe::syscalls::renamed(&ctx);
+    0
+}
+
+/// `sys_enter(registers, number)`: a call is made.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn callstacks_enter(ctx: RawTracePointContext) -> i32 {
+    syscall_stacks::entered(&ctx);
+    0
+}
+
+/// Walks the user stack that made it, some frames of it.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn callstacks_walk(ctx: RawTracePointContext) -> i32 {
+    syscall_stacks::walk(&ctx);
+    0
+}
+
+/// Keeps that stack when it has been walked.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn callstacks_keep(_ctx: RawTracePointContext) -> i32 {
+    syscall_stacks::walked();
+    0
+}
+
+/// `sys_exit(registers, returned)`: the call is over.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn callstacks_exit(_ctx: RawTracePointContext) -> i32 {
+    syscall_stacks::returned();
+    0
+}
+
+/// `sched_process_exit(task)`: a thread makes no calls any more.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn callstacks_end(ctx: RawTracePointContext) -> i32 {
+    syscall_stacks::ended(&ctx);
     0
 }
 

@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod offcpu;
 pub mod sched;
 pub mod switches;
+pub mod syscall_stacks;
 pub mod syscalls;
 pub mod tracepoint;
 
@@ -76,8 +77,15 @@ pub struct ProbeSpec {
 }
 
 /// All probes.
-pub const PROBES: &[ProbeSpec] =
-    &[cpu::SPEC, switches::SPEC, offcpu::SPEC, offcpu::RUN_QUEUE, tracepoint::SPECS[0]];
+pub const PROBES: &[ProbeSpec] = &[
+    cpu::SPEC,
+    switches::SPEC,
+    offcpu::SPEC,
+    offcpu::RUN_QUEUE,
+    syscall_stacks::SPEC,
+    syscall_stacks::TIME,
+    tracepoint::SPECS[0],
+];
 
 /// The probe of that name.
 pub fn find(name: &str) -> Option<&'static ProbeSpec> {
@@ -95,6 +103,10 @@ pub enum Event {
     OffCpu,
     /// A task waits for a CPU.
     RunQueue,
+    /// A system call is made.
+    Syscalls,
+    /// A system call returns.
+    SyscallTime,
     /// A tracepoint of the user's choice is hit; its place among the hooks that the user names.
     Tracepoint(u8),
 }
@@ -110,6 +122,11 @@ impl Event {
         matches!(self, Self::OffCpu | Self::RunQueue)
     }
 
+    /// Whether it is of system calls.
+    pub const fn is_call(self) -> bool {
+        matches!(self, Self::Syscalls | Self::SyscallTime)
+    }
+
     /// The probe's registry entry.
     pub const fn spec(self) -> &'static ProbeSpec {
         match self {
@@ -117,6 +134,8 @@ impl Event {
             Self::ContextSwitches => &switches::SPEC,
             Self::OffCpu => &offcpu::SPEC,
             Self::RunQueue => &offcpu::RUN_QUEUE,
+            Self::Syscalls => &syscall_stacks::SPEC,
+            Self::SyscallTime => &syscall_stacks::TIME,
             Self::Tracepoint(place) => tracepoint::spec_at(place),
         }
     }
@@ -125,7 +144,7 @@ impl Event {
     pub const fn inside(self) -> &'static [&'static str] {
         match self {
             Self::Tracepoint(_) => tracepoint::INSIDE,
-            Self::Cpu | Self::ContextSwitches | Self::OffCpu | Self::RunQueue => &[],
+            _ => &[],
         }
     }
 
@@ -135,6 +154,7 @@ impl Event {
             Self::Cpu => cpu::sizing(frequency_hz, cpus),
             Self::ContextSwitches => switches::sizing(cpus),
             Self::OffCpu | Self::RunQueue => offcpu::sizing(cpus),
+            Self::Syscalls | Self::SyscallTime => syscall_stacks::sizing(cpus),
             Self::Tracepoint(_) => tracepoint::sizing(cpus),
         }
     }
@@ -154,6 +174,8 @@ pub struct Chosen {
 pub enum Part {
     /// All of it.
     Whole,
+    /// System calls of these names, in the order that they were named.
+    Calls(Vec<String>),
     /// A tracepoint, and which of its hits.
     Tracepoint(tracepoint::Asked),
 }
@@ -179,6 +201,7 @@ impl Chosen {
     pub fn name(&self) -> String {
         match &self.part {
             Part::Whole => self.event.spec().name.to_owned(),
+            Part::Calls(names) => format!("{}:{}", self.event.spec().name, names.join(",")),
             Part::Tracepoint(asked) => asked.name.clone(),
         }
     }
@@ -189,7 +212,7 @@ impl Chosen {
         types
             .map(|spec| Recorded {
                 sample_type: match &self.part {
-                    Part::Whole => SampleType::new(spec.name, spec.unit),
+                    Part::Whole | Part::Calls(_) => SampleType::new(spec.name, spec.unit),
                     Part::Tracepoint(asked) => SampleType::new(&asked.name, spec.unit),
                 },
                 what: spec.what,
@@ -240,6 +263,8 @@ pub struct Setup<'a> {
     pub timer: Timer,
     /// Who ends blocked times is of interest.
     pub wakers: bool,
+    /// When system calls end is of interest.
+    pub timed_calls: bool,
 }
 
 /// A probe that is set up.
@@ -252,6 +277,8 @@ pub enum Probe {
     Offcpu(offcpu::OffcpuProbe),
     /// The `tracepoint` probe.
     Tracepoint(tracepoint::TracepointProbe),
+    /// The `syscalls` and `syscall-time` probe.
+    Syscalls(syscall_stacks::SyscallsProbe),
 }
 
 impl Probe {
@@ -279,11 +306,14 @@ impl Probe {
             (Event::OffCpu | Event::RunQueue, _) => {
                 Ok(Self::Offcpu(offcpu::OffcpuProbe::open(kernel, setup.wakers)?))
             }
+            (Event::Syscalls | Event::SyscallTime, _) => {
+                Ok(Self::Syscalls(syscall_stacks::SyscallsProbe::open(kernel, setup.timed_calls)?))
+            }
             (Event::Tracepoint(place), Part::Tracepoint(asked)) => {
                 let cpu = setup.cpus.first().copied().unwrap_or(0);
                 Ok(Self::Tracepoint(tracepoint::TracepointProbe::open(kernel, cpu, place, asked)?))
             }
-            (Event::Tracepoint(_), Part::Whole) => Err(ProbeError::NoHook),
+            (Event::Tracepoint(_), _) => Err(ProbeError::NoHook),
         }
     }
 
@@ -294,13 +324,15 @@ impl Probe {
             Self::Switches(probe) => Ok(probe.enable(kernel)?),
             Self::Offcpu(probe) => Ok(probe.enable(kernel)?),
             Self::Tracepoint(probe) => probe.enable(),
+            Self::Syscalls(probe) => Ok(probe.enable(kernel)?),
         }
     }
 
-    /// Hits of a hook that the user named that the kernel left out; `None` of other events.
+    /// Hits that the kernel left out; `None` of events whose hits it does not leave out.
     pub fn missed(&self) -> Option<u64> {
         match self {
             Self::Tracepoint(probe) => Some(probe.missed()),
+            Self::Syscalls(probe) => probe.missed(),
             Self::Cpu(_) | Self::Switches(_) | Self::Offcpu(_) => None,
         }
     }
@@ -312,6 +344,7 @@ impl Probe {
             Self::Switches(probe) => Ok(probe.disable(samples)?),
             Self::Offcpu(probe) => Ok(probe.disable(samples)?),
             Self::Tracepoint(probe) => probe.disable(samples),
+            Self::Syscalls(probe) => Ok(probe.disable(samples)?),
         }
     }
 }

@@ -35,6 +35,7 @@ pub fn attempt(btf_path: &Path) -> Result<Vec<String>, String> {
         stack_limit: 1,
         unwind: false,
         waits: None,
+        call_stacks: None,
         hook_filters: HookFilters::NONE,
         seen: What::Tick,
         sched: Some(SchedOptions { offsets: sched_offsets, threads: 1, counters: 0 }),

@@ -139,6 +139,7 @@ impl<'a> Accounting<'a> {
             stack_limit: 1,
             unwind: false,
             waits: None,
+            call_stacks: None,
             hook_filters: HookFilters::NONE,
             seen: What::Tick,
             sched: Some(load::SchedOptions {
