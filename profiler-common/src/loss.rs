@@ -48,11 +48,13 @@ pub enum Loss {
     CallsFull = 18,
     /// An error of a system call whose number is not known: the map of errors was full.
     ErrorsFull = 19,
+    /// A system call of a thread that is not followed is missing: the map of threads that make calls was full.
+    InCallsFull = 20,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -73,10 +75,25 @@ impl Loss {
         Self::CallersFull,
         Self::CallsFull,
         Self::ErrorsFull,
+        Self::InCallsFull,
     ];
 
     /// Those of probes that count samples by stack.
-    pub const SAMPLING: &[Self] = Self::ALL.split_at(Self::ThreadsFull as usize).0;
+    pub const SAMPLING: &[Self] = &[
+        Self::CountsFull,
+        Self::StacksFull,
+        Self::NoScratch,
+        Self::UserStackFailed,
+        Self::KernelStackFailed,
+        Self::UserStackTruncated,
+        Self::KernelStackTruncated,
+        Self::TargetsFull,
+        Self::UnwindProcessesFull,
+        Self::UnwindRequestsFull,
+        Self::WaitsFull,
+        Self::SwitchNotTraced,
+        Self::InCallsFull,
+    ];
 
     /// Those of the accounting of threads.
     pub const ACCOUNTING: &[Self] = &[
@@ -114,6 +131,7 @@ impl Loss {
             Self::CallersFull => "calls_of_unknown_threads",
             Self::CallsFull => "calls_without_account",
             Self::ErrorsFull => "errors_map_full",
+            Self::InCallsFull => "calling_threads_map_full",
         }
     }
 }

@@ -17,11 +17,40 @@ pub enum What {
     Blocked = 2,
     /// Times that a task waited for a CPU (same place).
     Queued = 3,
+    /// Hits of the first event that the user named by its hook (`probe::tracepoint`).
+    Hook0 = 4,
+    /// Of the second.
+    Hook1 = 5,
+    /// Of the third.
+    Hook2 = 6,
+    /// Of the fourth.
+    Hook3 = 7,
+    /// System calls, when they are entered (`probe::syscall_stacks`).
+    Call = 8,
+    /// System calls, when they return.
+    CallTime = 9,
 }
+
+/// Events of a recording that the user names by their hooks: each has programs of its own.
+pub const MAX_HOOKS: usize = 4;
 
 impl What {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Tick, Self::Switch, Self::Blocked, Self::Queued];
+    pub const ALL: [Self; 10] = [
+        Self::Tick,
+        Self::Switch,
+        Self::Blocked,
+        Self::Queued,
+        Self::Hook0,
+        Self::Hook1,
+        Self::Hook2,
+        Self::Hook3,
+        Self::Call,
+        Self::CallTime,
+    ];
+
+    /// Those of events that the user names by their hooks, in the order that they were named.
+    pub const HOOKS: [Self; MAX_HOOKS] = [Self::Hook0, Self::Hook1, Self::Hook2, Self::Hook3];
 
     /// Reads a number written by the kernel side; unknown numbers are `None`.
     pub fn from_u32(value: u32) -> Option<Self> {

@@ -18,11 +18,17 @@ mod task;
 mod unwind;
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, perf_event, raw_tracepoint},
-    programs::{BtfTracePointContext, PerfEventContext, RawTracePointContext},
+    macros::{btf_tracepoint, perf_event, raw_tracepoint, tracepoint},
+    programs::{BtfTracePointContext, PerfEventContext, RawTracePointContext, TracePointContext},
 };
 
-use probe::{cpu::Cpu, offcpu, switches::Switches};
+use probe::{
+    cpu::Cpu,
+    offcpu::{self, wakers},
+    switches::Switches,
+    syscall_stacks,
+    tracepoint::Tracepoint,
+};
 
 /// On-CPU sample of one CPU's timer (or cycle counter). What programs of this kind return means nothing to the kernel:
 /// no perf output is asked for.
@@ -95,11 +101,75 @@ pub fn offcpu_woken(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// `sched_waking(task)`: a task is about to be woken, by the current one or by an interrupt.
+#[raw_tracepoint(tracepoint = "sched_waking")]
+pub fn offcpu_waking(ctx: RawTracePointContext) -> i32 {
+    wakers::waking(&ctx);
+    0
+}
+
+/// Walks the waker's user stack, some frames of it.
+#[raw_tracepoint(tracepoint = "sched_waking")]
+pub fn offcpu_waker_walk(ctx: RawTracePointContext) -> i32 {
+    wakers::walk(&ctx);
+    0
+}
+
+/// Keeps that stack when it has been walked.
+#[raw_tracepoint(tracepoint = "sched_waking")]
+pub fn offcpu_waker_keep(_ctx: RawTracePointContext) -> i32 {
+    wakers::walked();
+    0
+}
+
 /// `sched_wakeup_new(task)`: a task was made and can run.
 #[raw_tracepoint(tracepoint = "sched_wakeup_new")]
 pub fn offcpu_made(ctx: RawTracePointContext) -> i32 {
     offcpu::made(&ctx);
     0
+}
+
+/// The first tracepoint that the user asked for was hit. What programs of this kind return decides whether others who
+/// watch the same one by way of perf are told: they are.
+#[tracepoint]
+pub fn tracepoint_0(ctx: TracePointContext) -> u32 {
+    sample::take::<Tracepoint<0>>(&ctx);
+    1
+}
+
+/// The second one.
+#[tracepoint]
+pub fn tracepoint_1(ctx: TracePointContext) -> u32 {
+    sample::take::<Tracepoint<1>>(&ctx);
+    1
+}
+
+/// The third one.
+#[tracepoint]
+pub fn tracepoint_2(ctx: TracePointContext) -> u32 {
+    sample::take::<Tracepoint<2>>(&ctx);
+    1
+}
+
+/// The fourth one.
+#[tracepoint]
+pub fn tracepoint_3(ctx: TracePointContext) -> u32 {
+    sample::take::<Tracepoint<3>>(&ctx);
+    1
+}
+
+/// Walks the user stack of such a hit, some frames of it.
+#[tracepoint]
+pub fn tracepoint_walk(ctx: TracePointContext) -> u32 {
+    sample::walk::<Tracepoint<0>>(&ctx);
+    1
+}
+
+/// Counts such a hit when the user stack has been walked.
+#[tracepoint]
+pub fn tracepoint_count(ctx: TracePointContext) -> u32 {
+    sample::walked::<Tracepoint<0>>(&ctx);
+    1
 }
 
 /// `sched_process_exec(task, old_pid, bprm)`: the program's mappings and tables will be needed.
@@ -227,6 +297,41 @@ pub fn syscalls_exec(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "task_rename")]
 pub fn syscalls_rename(ctx: RawTracePointContext) -> i32 {
     probe::syscalls::renamed(&ctx);
+    0
+}
+
+/// `sys_enter(registers, number)`: a call is made.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn callstacks_enter(ctx: RawTracePointContext) -> i32 {
+    syscall_stacks::entered(&ctx);
+    0
+}
+
+/// Walks the user stack that made it, some frames of it.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn callstacks_walk(ctx: RawTracePointContext) -> i32 {
+    syscall_stacks::walk(&ctx);
+    0
+}
+
+/// Keeps that stack when it has been walked.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn callstacks_keep(_ctx: RawTracePointContext) -> i32 {
+    syscall_stacks::walked();
+    0
+}
+
+/// `sys_exit(registers, returned)`: the call is over.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn callstacks_exit(_ctx: RawTracePointContext) -> i32 {
+    syscall_stacks::returned();
+    0
+}
+
+/// `sched_process_exit(task)`: a thread makes no calls any more.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn callstacks_end(ctx: RawTracePointContext) -> i32 {
+    syscall_stacks::ended(&ctx);
     0
 }
 

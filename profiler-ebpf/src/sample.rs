@@ -43,6 +43,11 @@ pub trait Probe {
     const IDLE_TASK: bool;
     /// Where a walk goes on: programs of the probe's own type, which alone can be called from it.
     fn programs() -> &'static ProgramArray<2>;
+    /// Whether a hit is what was asked for, whosever it is.
+    #[inline(always)]
+    fn wanted(_ctx: &Self::Context) -> bool {
+        true
+    }
 }
 
 /// Slot 0: the current generation of counts.
@@ -85,6 +90,10 @@ pub fn seen(event: What, what: Seen) {
 #[inline(always)]
 pub fn take<P: Probe>(ctx: &P::Context) {
     seen(P::WHAT, Seen::Hits);
+    if !P::wanted(ctx) {
+        seen(P::WHAT, Seen::Filtered);
+        return;
+    }
     let id = bpf_get_current_pid_tgid();
     let (pid, tid) = ((id >> 32) as u32, id as u32);
     if tid == 0 {

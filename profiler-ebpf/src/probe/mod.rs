@@ -5,4 +5,6 @@ pub mod offcpu;
 pub mod process;
 pub mod sched;
 pub mod switches;
+pub mod syscall_stacks;
 pub mod syscalls;
+pub mod tracepoint;

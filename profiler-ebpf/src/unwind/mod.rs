@@ -64,11 +64,15 @@ pub enum Slot {
     PerfEvent = 0,
     /// Programs of tracepoints that are hit with interrupts off.
     Tracepoint = 1,
+    /// Programs of tracepoints by way of perf, which the kernel does not nest.
+    PerfTracepoint = 2,
+    /// Programs of the entries of system calls.
+    Syscall = 3,
 }
 
 impl Slot {
     /// Number of slots.
-    pub const COUNT: usize = 2;
+    pub const COUNT: usize = 4;
 }
 
 /// The state of a walk.

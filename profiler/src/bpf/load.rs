@@ -3,6 +3,7 @@
 use std::{
     io::{self, Read as _},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    thread,
 };
 
 use aya::{
@@ -16,7 +17,11 @@ use aya::{
 use aya_log::EbpfLogger;
 use profiler_common::{
     filter::FilterConfig,
-    probe::syscalls::OTHERS,
+    probe::{
+        syscall_stacks::{CallStackConfig, MAX_IN_CALLS, Wanted},
+        syscalls::OTHERS,
+        tracepoint::HookFilters,
+    },
     sample::What,
     sched::{
         offsets::SchedOffsets,
@@ -86,6 +91,10 @@ pub struct LoadOptions {
     pub unwind: bool,
     /// What is counted of tasks off the CPU, and where the kernel keeps what tells of them. `None`: nothing.
     pub waits: Option<(WaitConfig, SchedOffsets)>,
+    /// Which system calls are counted by stack, and where the kernel keeps whose they are. `None`: none.
+    pub call_stacks: Option<(CallStackConfig, SchedOffsets)>,
+    /// Which hits are counted of the tracepoints that the user named.
+    pub hook_filters: HookFilters,
     /// The event whose hits are counted (`Samples::seen`).
     pub seen: What,
     /// Account threads.
@@ -124,6 +133,10 @@ impl Kernel {
             Some(sched) => (sched.offsets, sched.threads, ENDED_RING),
             None => (wait_offsets, 1, SMALLEST_RING),
         };
+        let (call_stacks, sched_offsets, in_calls) = match options.call_stacks {
+            Some((config, offsets)) => (config, offsets, MAX_IN_CALLS as u32),
+            None => (CallStackConfig { counted: Wanted::NONE, timed: Wanted::NONE }, sched_offsets, 1),
+        };
         let sched_offsets = options.calls.map_or(sched_offsets, |calls| calls.offsets);
         let room = options.calls.map_or(Room { callers: 1, calls: 1, blocks: 1 }, |calls| calls.room);
         let errors = if options.calls.is_some() { MAX_ERRORS } else { 1 };
@@ -139,10 +152,14 @@ impl Kernel {
             .override_global("SEEN_WHAT", &(options.seen as u32), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .override_global("WAIT_CONFIG", &wait_config, true)
+            .override_global("HOOK_FILTERS", &options.hook_filters, true)
+            .override_global("CALL_STACKS", &call_stacks, true)
             .override_global("SCHED_COUNTERS", &counters, true)
             .override_global("CALLS_OF_THREADS", &calls_of_threads, true)
             .map_max_entries("TARGETS", targets)
             .map_max_entries("WAITS", waits)
+            .map_max_entries("IN_CALLS", in_calls)
+            .map_max_entries("WAKERS", if wait_config.wakers != 0 { waits } else { 1 })
             .map_max_entries("MODULES", for_unwinding(MAX_MODULES as u32, 1))
             .map_max_entries("PROCESSES", for_unwinding(MAX_PROCESSES as u32, 1))
             .map_max_entries("REQUESTS", for_unwinding(REQUEST_RING, SMALLEST_RING))
@@ -246,13 +263,32 @@ impl Kernel {
     /// Loads a program of any of the kinds that the object has.
     pub fn load_program(&mut self, program: &'static str) -> Result<&ProgramFd, BpfError> {
         let found = self.ebpf.program_mut(program).ok_or(BpfError::Missing(program))?;
-        match found {
-            Program::PerfEvent(perf) => perf.load(),
-            Program::RawTracePoint(raw) => raw.load(),
-            _ => Err(ProgramError::UnexpectedProgramType),
+        if found.fd().is_err() {
+            load_one(program, found)?;
         }
-        .map_err(failed(program))?;
         found.fd().map_err(failed(program))
+    }
+
+    /// Loads such programs, as far as they are of these kinds, at the same time, each on a thread of its own: most of a start is
+    /// the verifier's time.
+    pub fn load_together(&mut self, programs: &[&'static str]) -> Result<(), BpfError> {
+        let wanted = |name: &str| programs.iter().copied().find(|program| *program == name);
+        thread::scope(|scope| {
+            let loads = self.ebpf.programs_mut().filter_map(|(name, found)| {
+                let program = wanted(name)?;
+                let is_one = matches!(
+                    found,
+                    Program::PerfEvent(_) | Program::RawTracePoint(_) | Program::TracePoint(_)
+                );
+                let is_new = is_one && found.fd().is_err();
+                is_new.then(|| scope.spawn(move || load_one(program, found)))
+            });
+            let loads: Vec<_> = loads.collect();
+            loads.into_iter().try_for_each(|load| match load.join() {
+                Ok(loaded) => loaded,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })
     }
 
     /// Loads programs and puts them into the program array of that name, each under its index. The array must live as
@@ -288,6 +324,16 @@ impl Kernel {
     pub fn map_memory(&self) -> u64 {
         self.ebpf.maps().filter_map(|(_, map)| map_fd(map)).map(map_memory).sum()
     }
+}
+
+fn load_one(program: &'static str, found: &mut Program) -> Result<(), BpfError> {
+    match found {
+        Program::PerfEvent(perf) => perf.load(),
+        Program::RawTracePoint(raw) => raw.load(),
+        Program::TracePoint(tracepoint) => tracepoint.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+    .map_err(failed(program))
 }
 
 fn failed(program: &'static str) -> impl Fn(ProgramError) -> BpfError {

@@ -9,13 +9,15 @@ use aya::maps::{MapData, ProgramArray};
 use profiler_common::{
     loss::Loss,
     sample::{COUNT, CountKey, CountValue, Programs, Seen, WALK},
+    sched::waker::Woken,
     stack::{EMPTY_STACK, RawStack},
 };
 
 use super::{
     BpfError,
     generation::Generations,
-    kept::{CapturedStack, KeptStacks},
+    in_calls::InCalls,
+    kept::{CapturedStack, KeptStacks, Named},
     load::Kernel,
     stats::{Counters, map_memory},
     waits::Waits,
@@ -42,6 +44,11 @@ impl Window {
     /// The stack of that name; `None` if it is empty by nature or was lost (see [`Window::is_lost`]).
     pub fn stack(&self, hash: u64) -> Option<&CapturedStack> {
         self.stacks.get(hash)
+    }
+
+    /// What a wait was counted with in the place of its user stack, if that is no stack.
+    pub fn woken(&self, name: u64) -> Option<&Woken> {
+        self.stacks.woken(name)
     }
 
     /// True if there was a stack of that name, but it is not to be had.
@@ -109,11 +116,13 @@ pub struct Samples {
     losses: Counters,
     kept: Rc<KeptStacks>,
     waits: Option<Waits>,
+    calls: Option<InCalls>,
 }
 
 impl Samples {
-    /// Takes the maps out of the object and makes their generations. `waits`: tasks off the CPU are counted.
-    pub fn new(kernel: &mut Kernel, sizing: &Sizing, waits: bool) -> Result<Self, BpfError> {
+    /// Takes the maps out of the object and makes their generations. `waits`: tasks off the CPU are counted; `calls`: system
+    /// calls are when they return.
+    pub fn new(kernel: &mut Kernel, sizing: &Sizing, waits: bool, calls: bool) -> Result<Self, BpfError> {
         Ok(Self {
             counts: Generations::new(&mut kernel.ebpf, "COUNTS", sizing.counts)?,
             stacks: Generations::new(&mut kernel.ebpf, "STACKS", sizing.stacks)?,
@@ -121,6 +130,7 @@ impl Samples {
             losses: Counters::new(&mut kernel.ebpf, "LOSSES")?,
             kept: Rc::default(),
             waits: waits.then(|| Waits::new(kernel)).transpose()?,
+            calls: calls.then(|| InCalls::new(kernel)).transpose()?,
         })
     }
 
@@ -129,7 +139,7 @@ impl Samples {
         let mut counts = Vec::new();
         self.counts.rotate(|key, value| counts.push((*key, *value)))?;
         let mut stacks = HashMap::new();
-        self.stacks.rotate(|hash, stack| _ = stacks.insert(*hash, CapturedStack::of(stack)))?;
+        self.stacks.rotate(|hash, stack| _ = stacks.insert(*hash, Named::of(stack)))?;
         Ok(self.window(counts, stacks))
     }
 
@@ -143,17 +153,25 @@ impl Samples {
         let mut counts = Vec::new();
         self.counts.finish(|key, value| counts.push((*key, *value)))?;
         let mut stacks = HashMap::new();
-        self.stacks.finish(|hash, stack| _ = stacks.insert(*hash, CapturedStack::of(stack)))?;
+        self.stacks.finish(|hash, stack| _ = stacks.insert(*hash, Named::of(stack)))?;
         if let Some(waits) = &mut self.waits {
             counts.extend(waits.unfinished(end_ns)?);
+        }
+        if let Some(calls) = &mut self.calls {
+            counts.extend(calls.unfinished(end_ns)?);
         }
         Ok(self.window(counts, stacks))
     }
 
-    fn window(&mut self, counts: Vec<(CountKey, CountValue)>, stacks: HashMap<u64, CapturedStack>) -> Window {
+    fn window(&mut self, counts: Vec<(CountKey, CountValue)>, stacks: HashMap<u64, Named>) -> Window {
         let new_stacks = stacks.len();
         let named = counts.iter().flat_map(|(key, _)| [key.kernel_stack, key.user_stack]).collect();
-        let waiting = self.waits.as_ref().map(|waits| || waits.stacks());
+        let is_delayed = self.waits.is_some() || self.calls.is_some();
+        let waiting = is_delayed.then_some(|| {
+            let waits = self.waits.as_ref().map(Waits::stacks).unwrap_or_default();
+            let calls = self.calls.as_ref().map(InCalls::stacks).unwrap_or_default();
+            waits.into_iter().chain(calls).collect()
+        });
         self.kept = Rc::new(self.kept.next(stacks, &named, waiting));
         Window { counts, new_stacks, stacks: Rc::clone(&self.kept) }
     }
@@ -171,7 +189,8 @@ impl Samples {
     /// Kernel memory of the generations, bytes.
     pub fn map_memory(&self) -> u64 {
         let waits = self.waits.as_ref().map_or(0, Waits::memory);
-        self.counts.fds().chain(self.stacks.fds()).map(map_memory).sum::<u64>() + waits
+        let calls = self.calls.as_ref().map_or(0, InCalls::memory);
+        self.counts.fds().chain(self.stacks.fds()).map(map_memory).sum::<u64>() + waits + calls
     }
 }
 

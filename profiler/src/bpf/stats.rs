@@ -70,8 +70,12 @@ impl RunTime {
 /// Runs of all loaded programs that the kernel left out because the same program was running on that CPU
 /// (`recursion_misses` of their fdinfo, Linux 5.12; older kernels leave none out).
 pub fn missed(ebpf: &Ebpf) -> u64 {
-    let of = |fd: BorrowedFd<'_>| fdinfo(fd, "recursion_misses:");
-    ebpf.programs().filter_map(|(_, program)| program.fd().ok()).map(|fd| of(fd.as_fd())).sum()
+    ebpf.programs().filter_map(|(_, program)| program.fd().ok()).map(|fd| missed_of(fd.as_fd())).sum()
+}
+
+/// The same of one program.
+pub fn missed_of(program: BorrowedFd<'_>) -> u64 {
+    fdinfo(program, "recursion_misses:")
 }
 
 /// Kernel memory of one map in bytes (`memlock` of its fdinfo, bpf_map_show_fdinfo in kernel/bpf/syscall.c); 0 if the

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{
     doctor,
+    list::ListArgs,
     report::ReportArgs,
     sched::{CpuArgs, SchedArgs},
     stat::StatArgs,
@@ -66,6 +67,8 @@ pub enum Command {
     Cpu(CpuArgs),
     /// Account system calls: how often, how long, on the CPU or blocked, with what errors. Exact, not sampled.
     Syscalls(SyscallArgs),
+    /// List what can be recorded: events, and the tracepoints of this kernel.
+    List(ListArgs),
     /// Tell what works on this machine and, if something does not, why and what mends it.
     Doctor(doctor::Options),
     /// Make the unwind tables of files as a recording does, and tell what is in them and what it took.
@@ -124,6 +127,10 @@ pub struct RecordArgs {
     /// Count shorter times that a task is blocked (event `offcpu`) without their stacks: `1ms`, `200us`, seconds.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub min_block: Option<std::time::Duration>,
+
+    /// Show who woke a blocked task (event `offcpu`): the waker's stack stands on the blocked one's.
+    #[arg(long)]
+    pub wakers: bool,
 
     /// Record only samples that hit kernel mode.
     #[arg(long, visible_alias = "kernel", conflicts_with = "user_only")]

@@ -3,11 +3,13 @@
 use super::{
     args::{RecordArgs, Sampler},
     error::{Exit, Failure},
+    kernel_facts::check_call,
+    tracepoint,
 };
 use crate::{
     host::limits::Limits,
     model::name,
-    probe::{self, Chosen, Event, PROBES},
+    probe::{self, Chosen, Event, PROBES, Part, tracepoint::PREFIX},
     session::FREQUENCY_HZ,
 };
 
@@ -35,7 +37,7 @@ pub fn resolve(args: &RecordArgs) -> Result<(Vec<Chosen>, u64), Failure> {
             }
         }
         if args.user_only {
-            return refused("--user-only", chosen, "a task leaves the CPU in the kernel");
+            return refused("--user-only", chosen, "it happens in the kernel");
         }
     }
     if args.sampler == Sampler::Cycles && events.len() > 1 {
@@ -47,6 +49,10 @@ pub fn resolve(args: &RecordArgs) -> Result<(Vec<Chosen>, u64), Failure> {
     }
     if args.min_block.is_some() && !events.iter().any(|chosen| chosen.event == Event::OffCpu) {
         let message = "--min-block is about times that a task is blocked, which nobody records";
+        return Err(Failure::new(Exit::Usage, message).mend("record them: -e offcpu"));
+    }
+    if args.wakers && !events.iter().any(|chosen| chosen.event == Event::OffCpu) {
+        let message = "--wakers is about the ends of times that a task is blocked, which nobody records";
         return Err(Failure::new(Exit::Usage, message).mend("record them: -e offcpu"));
     }
     if !timed {
@@ -93,20 +99,69 @@ fn filter(text: &str) -> std::ops::Range<usize> {
 fn events(texts: &[String]) -> Result<Vec<Chosen>, Failure> {
     let known = || PROBES.iter().map(|probe| probe.name).collect::<Vec<_>>().join(", ");
     let mut chosen: Vec<Chosen> = Vec::new();
-    for name in texts.iter().flat_map(|text| split(text)) {
+    let mut hooks = 0;
+    for (name, is_first) in texts
+        .iter()
+        .flat_map(|text| split(text).into_iter().zip(std::iter::once(true).chain(std::iter::repeat(false))))
+    {
+        // Behind an event of some calls, what is no event is one more call.
+        if !is_first
+            && probe::find(name).is_none()
+            && !name.contains(':')
+            && let Some(Chosen { event, part: Part::Calls(calls) }) = chosen.last_mut()
+        {
+            check_call(event.spec().name, name)?;
+            add_call(calls, name);
+            continue;
+        }
+        if let Some((event, call)) = name.split_once(':')
+            && let Some(probe) = probe::find(event)
+            && probe.event.is_call()
+        {
+            check_call(event, call)?;
+            choose_call(&mut chosen, probe.event, call);
+            continue;
+        }
+        if let Some(hook) = name.strip_prefix(PREFIX) {
+            let new = tracepoint::resolve(hook, hooks)?;
+            if !chosen.iter().any(|known| known.part == new.part) {
+                chosen.push(new);
+                hooks += 1;
+            }
+            continue;
+        }
         let Some(probe) = probe::find(name) else {
             let message = format!("-e {}: no such event", name::clean(name.as_bytes()));
             return Err(Failure::new(Exit::Usage, message).mend(format!("events: {}", known())));
         };
-        let new = Chosen::whole(probe.event);
-        if !chosen.contains(&new) {
-            chosen.push(new);
+        // All of an event has all of its parts.
+        match chosen.iter_mut().find(|known| known.event == probe.event) {
+            Some(known) => known.part = Part::Whole,
+            None => chosen.push(Chosen::whole(probe.event)),
         }
     }
     if chosen.is_empty() {
         return Err(Failure::new(Exit::Usage, "-e: no event given").mend(format!("events: {}", known())));
     }
     Ok(chosen)
+}
+
+/// Adds a call to those that are recorded of an event, which then is the last one.
+fn choose_call(chosen: &mut Vec<Chosen>, event: Event, call: &str) {
+    match chosen.iter().position(|known| known.event == event) {
+        Some(at) => {
+            if let Part::Calls(calls) = &mut chosen[at].part {
+                add_call(calls, call);
+            }
+        }
+        None => chosen.push(Chosen { event, part: Part::Calls(vec![call.to_owned()]) }),
+    }
+}
+
+fn add_call(calls: &mut Vec<String>, call: &str) {
+    if !calls.iter().any(|known| known == call) {
+        calls.push(call.to_owned());
+    }
 }
 
 fn check_frequency(hz: u64) -> Result<(), Failure> {
@@ -164,6 +219,7 @@ mod tests {
             (&["-e", "cpu,context-switches", "--user-only"], "--user-only does not go with"),
             (&["-F", "0"], "between 1 and"),
             (&["-e", "runq", "--min-block", "1ms"], "--min-block is about"),
+            (&["--wakers"], "--wakers is about"),
         ] {
             let error = resolved(words).unwrap_err();
             assert!(error.contains(part), "{words:?}: {error}");

@@ -23,3 +23,4 @@ pub mod pmu;
 pub mod process;
 pub mod symbols;
 pub mod syscalls;
+pub mod tracefs;

@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod counters;
+pub mod hook;
 pub mod record;
 pub mod ring;
 pub mod sampler;

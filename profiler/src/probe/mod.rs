@@ -9,7 +9,9 @@ pub mod cpu;
 pub mod offcpu;
 pub mod sched;
 pub mod switches;
+pub mod syscall_stacks;
 pub mod syscalls;
+pub mod tracepoint;
 
 use std::io;
 
@@ -75,7 +77,15 @@ pub struct ProbeSpec {
 }
 
 /// All probes.
-pub const PROBES: &[ProbeSpec] = &[cpu::SPEC, switches::SPEC, offcpu::SPEC, offcpu::RUN_QUEUE];
+pub const PROBES: &[ProbeSpec] = &[
+    cpu::SPEC,
+    switches::SPEC,
+    offcpu::SPEC,
+    offcpu::RUN_QUEUE,
+    syscall_stacks::SPEC,
+    syscall_stacks::TIME,
+    tracepoint::SPECS[0],
+];
 
 /// The probe of that name.
 pub fn find(name: &str) -> Option<&'static ProbeSpec> {
@@ -93,6 +103,12 @@ pub enum Event {
     OffCpu,
     /// A task waits for a CPU.
     RunQueue,
+    /// A system call is made.
+    Syscalls,
+    /// A system call returns.
+    SyscallTime,
+    /// A tracepoint of the user's choice is hit; its place among the hooks that the user names.
+    Tracepoint(u8),
 }
 
 impl Event {
@@ -106,6 +122,11 @@ impl Event {
         matches!(self, Self::OffCpu | Self::RunQueue)
     }
 
+    /// Whether it is of system calls.
+    pub const fn is_call(self) -> bool {
+        matches!(self, Self::Syscalls | Self::SyscallTime)
+    }
+
     /// The probe's registry entry.
     pub const fn spec(self) -> &'static ProbeSpec {
         match self {
@@ -113,6 +134,17 @@ impl Event {
             Self::ContextSwitches => &switches::SPEC,
             Self::OffCpu => &offcpu::SPEC,
             Self::RunQueue => &offcpu::RUN_QUEUE,
+            Self::Syscalls => &syscall_stacks::SPEC,
+            Self::SyscallTime => &syscall_stacks::TIME,
+            Self::Tracepoint(place) => tracepoint::spec_at(place),
+        }
+    }
+
+    /// What kernel functions begin with that are the hook's own where they are innermost.
+    pub const fn inside(self) -> &'static [&'static str] {
+        match self {
+            Self::Tracepoint(_) => tracepoint::INSIDE,
+            _ => &[],
         }
     }
 
@@ -122,6 +154,8 @@ impl Event {
             Self::Cpu => cpu::sizing(frequency_hz, cpus),
             Self::ContextSwitches => switches::sizing(cpus),
             Self::OffCpu | Self::RunQueue => offcpu::sizing(cpus),
+            Self::Syscalls | Self::SyscallTime => syscall_stacks::sizing(cpus),
+            Self::Tracepoint(_) => tracepoint::sizing(cpus),
         }
     }
 }
@@ -140,6 +174,10 @@ pub struct Chosen {
 pub enum Part {
     /// All of it.
     Whole,
+    /// System calls of these names, in the order that they were named.
+    Calls(Vec<String>),
+    /// A tracepoint, and which of its hits.
+    Tracepoint(tracepoint::Asked),
 }
 
 /// A sample type that is recorded.
@@ -161,8 +199,10 @@ impl Chosen {
 
     /// Its name, as `-e` has it.
     pub fn name(&self) -> String {
-        match self.part {
+        match &self.part {
             Part::Whole => self.event.spec().name.to_owned(),
+            Part::Calls(names) => format!("{}:{}", self.event.spec().name, names.join(",")),
+            Part::Tracepoint(asked) => asked.name.clone(),
         }
     }
 
@@ -171,7 +211,10 @@ impl Chosen {
         let types = self.event.spec().sample_types.iter();
         types
             .map(|spec| Recorded {
-                sample_type: SampleType::new(spec.name, spec.unit),
+                sample_type: match &self.part {
+                    Part::Whole | Part::Calls(_) => SampleType::new(spec.name, spec.unit),
+                    Part::Tracepoint(asked) => SampleType::new(&asked.name, spec.unit),
+                },
                 what: spec.what,
                 amount: spec.amount,
             })
@@ -197,6 +240,31 @@ pub enum ProbeError {
         #[source]
         source: io::Error,
     },
+    /// An event of a hook without one.
+    #[error("no hook was named")]
+    NoHook,
+    /// A hook that the user named.
+    #[error("cannot attach to {name}: {source}")]
+    Hook {
+        /// The event.
+        name: String,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// How probes are set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup<'a> {
+    /// The CPUs that are looked at.
+    pub cpus: &'a [u32],
+    /// The timer, for events that one makes.
+    pub timer: Timer,
+    /// Who ends blocked times is of interest.
+    pub wakers: bool,
+    /// When system calls end is of interest.
+    pub timed_calls: bool,
 }
 
 /// A probe that is set up.
@@ -207,6 +275,10 @@ pub enum Probe {
     Switches(switches::SwitchesProbe),
     /// The `offcpu` and `runq` probe.
     Offcpu(offcpu::OffcpuProbe),
+    /// The `tracepoint` probe.
+    Tracepoint(tracepoint::TracepointProbe),
+    /// The `syscalls` and `syscall-time` probe.
+    Syscalls(syscall_stacks::SyscallsProbe),
 }
 
 impl Probe {
@@ -214,25 +286,34 @@ impl Probe {
     pub fn open_all(
         events: &[Chosen],
         kernel: &mut Kernel,
-        cpus: &[u32],
-        timer: Timer,
+        setup: &Setup<'_>,
     ) -> Result<Vec<Self>, ProbeError> {
         let mut probes = Vec::new();
         for (i, chosen) in events.iter().enumerate() {
             // One probe may be for several events.
             let program = chosen.event.spec().programs.sample;
             if !events[..i].iter().any(|before| before.event.spec().programs.sample == program) {
-                probes.push(Self::open(chosen.event, kernel, cpus, timer)?);
+                probes.push(Self::open(chosen, kernel, setup)?);
             }
         }
         Ok(probes)
     }
 
-    fn open(event: Event, kernel: &mut Kernel, cpus: &[u32], timer: Timer) -> Result<Self, ProbeError> {
-        match event {
-            Event::Cpu => Ok(Self::Cpu(cpu::CpuProbe::open(kernel, cpus, timer)?)),
-            Event::ContextSwitches => Ok(Self::Switches(switches::SwitchesProbe::open(kernel)?)),
-            Event::OffCpu | Event::RunQueue => Ok(Self::Offcpu(offcpu::OffcpuProbe::open(kernel)?)),
+    fn open(chosen: &Chosen, kernel: &mut Kernel, setup: &Setup<'_>) -> Result<Self, ProbeError> {
+        match (chosen.event, &chosen.part) {
+            (Event::Cpu, _) => Ok(Self::Cpu(cpu::CpuProbe::open(kernel, setup.cpus, setup.timer)?)),
+            (Event::ContextSwitches, _) => Ok(Self::Switches(switches::SwitchesProbe::open(kernel)?)),
+            (Event::OffCpu | Event::RunQueue, _) => {
+                Ok(Self::Offcpu(offcpu::OffcpuProbe::open(kernel, setup.wakers)?))
+            }
+            (Event::Syscalls | Event::SyscallTime, _) => {
+                Ok(Self::Syscalls(syscall_stacks::SyscallsProbe::open(kernel, setup.timed_calls)?))
+            }
+            (Event::Tracepoint(place), Part::Tracepoint(asked)) => {
+                let cpu = setup.cpus.first().copied().unwrap_or(0);
+                Ok(Self::Tracepoint(tracepoint::TracepointProbe::open(kernel, cpu, place, asked)?))
+            }
+            (Event::Tracepoint(_), _) => Err(ProbeError::NoHook),
         }
     }
 
@@ -242,6 +323,17 @@ impl Probe {
             Self::Cpu(probe) => probe.enable(),
             Self::Switches(probe) => Ok(probe.enable(kernel)?),
             Self::Offcpu(probe) => Ok(probe.enable(kernel)?),
+            Self::Tracepoint(probe) => probe.enable(),
+            Self::Syscalls(probe) => Ok(probe.enable(kernel)?),
+        }
+    }
+
+    /// Hits that the kernel left out; `None` of events whose hits it does not leave out.
+    pub fn missed(&self) -> Option<u64> {
+        match self {
+            Self::Tracepoint(probe) => Some(probe.missed()),
+            Self::Syscalls(probe) => probe.missed(),
+            Self::Cpu(_) | Self::Switches(_) | Self::Offcpu(_) => None,
         }
     }
 
@@ -251,6 +343,8 @@ impl Probe {
             Self::Cpu(probe) => probe.disable(),
             Self::Switches(probe) => Ok(probe.disable(samples)?),
             Self::Offcpu(probe) => Ok(probe.disable(samples)?),
+            Self::Tracepoint(probe) => probe.disable(samples),
+            Self::Syscalls(probe) => Ok(probe.disable(samples)?),
         }
     }
 }

@@ -7,10 +7,14 @@ use profiler_common::sample::Seen;
 use super::{RecordOptions, SessionError};
 use crate::{
     bpf::samples::Samples,
-    model::{Meta, name::clean},
+    host::kernel::Version,
+    model::{Losses, Meta, name::clean},
     perf::sampler::{Clock, Sampler},
-    probe::{Chosen, Probe, switches},
+    probe::{Chosen, Part, Probe, switches, syscall_stacks, tracepoint::MISSES_COUNTED},
 };
+
+/// The loss that [`left_out`] tells.
+const PROGRAMS_MISSED: &str = "programs_missed";
 
 /// Wall-clock time now, ns since the Unix epoch.
 pub fn unix_ns() -> u64 {
@@ -39,7 +43,7 @@ pub struct Facts<'a> {
 
 /// What made the samples.
 struct Driver {
-    name: &'static str,
+    name: String,
     reason: Option<String>,
     cpus: usize,
     expected_ticks: u64,
@@ -49,14 +53,23 @@ impl Driver {
     fn of(facts: &Facts<'_>) -> Self {
         let timer = facts.probes.iter().find_map(|probe| match probe {
             Probe::Cpu(probe) => Some(Self::timer(probe.sampler(), facts)),
-            Probe::Switches(_) | Probe::Offcpu(_) => None,
+            _ => None,
         });
         timer.unwrap_or(Self {
-            name: switches::TRACEPOINT,
+            name: facts.options.events.first().map_or(String::new(), Self::hook),
             reason: None,
             cpus: facts.cpus,
             expected_ticks: 0,
         })
+    }
+
+    /// What is hit by an event that no timer makes.
+    fn hook(chosen: &Chosen) -> String {
+        match &chosen.part {
+            Part::Tracepoint(asked) => asked.name.clone(),
+            _ if chosen.event.is_call() => syscall_stacks::TRACEPOINT.to_owned(),
+            _ => switches::TRACEPOINT.to_owned(),
+        }
     }
 
     fn timer(sampler: &Sampler, facts: &Facts<'_>) -> Self {
@@ -65,7 +78,7 @@ impl Driver {
             Clock::Cycles => 0,
         };
         Self {
-            name: sampler.clock().name(),
+            name: sampler.clock().name().to_owned(),
             reason: sampler.fallback_reason().map(str::to_owned),
             cpus: sampler.cpus(),
             expected_ticks,
@@ -90,7 +103,7 @@ pub fn meta(facts: Facts<'_>) -> Result<Meta, SessionError> {
         start_unix_ns: facts.start_unix_ns,
         duration_ns: facts.duration_ns,
         events: facts.options.events.iter().map(Chosen::name).collect(),
-        sampler: name.to_owned(),
+        sampler: name,
         sampler_reason: reason,
         frequency_hz: facts.options.frequency_hz,
         target: facts.options.target_words.clone(),
@@ -101,6 +114,21 @@ pub fn meta(facts: Facts<'_>) -> Result<Meta, SessionError> {
         expected_ticks,
         notes,
     })
+}
+
+/// Hits of hooks that the kernel ran no program at: a loss, at most of that size. Where they are not counted, that is a
+/// note.
+pub fn left_out(probes: &[Probe], losses: &mut Losses, meta: &mut Meta) {
+    let Some(missed) = probes.iter().filter_map(Probe::missed).reduce(u64::saturating_add) else { return };
+    if Version::parse(&meta.kernel).is_some_and(|version| version < MISSES_COUNTED) {
+        let note = format!(
+            "hits of a tracepoint in an interrupt while a program runs on that CPU are missing, and only Linux \
+             {MISSES_COUNTED} counts them"
+        );
+        return meta.notes.push(note);
+    }
+    losses.counters.insert(PROGRAMS_MISSED.to_owned(), missed);
+    losses.lost_sample_causes.push(PROGRAMS_MISSED.to_owned());
 }
 
 /// Ticks that a timer of that frequency gives on all CPUs.

@@ -1,6 +1,7 @@
 //! The object loaded for a recording: with what this kernel has, to walk by tables if that can be done.
 
 use profiler_common::{
+    probe::offcpu::WAKERS,
     sample::{Programs, What},
     stack::MAX_FRAMES,
 };
@@ -12,7 +13,7 @@ use crate::{
         samples::WalkPrograms,
     },
     host::limits::Limits,
-    probe::Chosen,
+    probe::{Chosen, tracepoint},
 };
 
 /// The loaded object, and what walks by tables.
@@ -30,6 +31,7 @@ fn seen(events: &[Chosen]) -> What {
     let of = |chosen: &Chosen| match chosen.event.spec().sample_types[0].what {
         // What a switch begins with, in either case.
         What::Queued => What::Blocked,
+        What::CallTime => What::Call,
         what => what,
     };
     events.iter().find(|chosen| chosen.event.is_timed()).or(events.first()).map_or(What::Tick, of)
@@ -45,6 +47,8 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
             stack_limit: stack_limit(),
             unwind,
             waits: options.waits,
+            call_stacks: options.call_stacks,
+            hook_filters: tracepoint::filters(&options.events),
             seen: seen(&options.events),
             sched: None,
             calls: None,
@@ -59,7 +63,7 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
         }
         let mut kernel = kernel(true)?;
         let unwinding = Unwinding::start(&mut kernel, options.unwind_memory)?;
-        let programs = walk_programs(&options.events, &mut kernel)?;
+        let programs = walk_programs(options, &mut kernel)?;
         Ok(Loaded { kernel, walk: Some((unwinding, programs)), note: None })
     };
     match options.unwind {
@@ -73,14 +77,20 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
 }
 
 /// Loads the programs that walk for these events. Events can share theirs.
-fn walk_programs(events: &[Chosen], kernel: &mut Kernel) -> Result<Vec<WalkPrograms>, SessionError> {
+fn walk_programs(options: &RecordOptions, kernel: &mut Kernel) -> Result<Vec<WalkPrograms>, SessionError> {
     let mut programs: Vec<Programs> = Vec::new();
-    for chosen in events {
+    for chosen in &options.events {
         let wanted = chosen.event.spec().programs;
         if !programs.iter().any(|known| known.calls == wanted.calls) {
             programs.push(wanted);
         }
     }
+    if options.wakers() {
+        programs.push(WAKERS);
+    }
+    let all: Vec<_> =
+        programs.iter().flat_map(|programs| [programs.sample, programs.walk, programs.count]).collect();
+    kernel.load_together(&all)?;
     Ok(programs.iter().map(|programs| WalkPrograms::load(kernel, programs)).collect::<Result<_, _>>()?)
 }
 

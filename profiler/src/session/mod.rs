@@ -18,11 +18,13 @@ pub mod spans;
 pub mod stat;
 pub mod syscalls;
 mod unwinding;
+mod wakers;
 
 use std::{path::PathBuf, time::Duration};
 
 use profiler_common::{
     filter::FilterConfig,
+    probe::syscall_stacks::CallStackConfig,
     sched::{offsets::SchedOffsets, wait::WaitConfig},
     task::TaskOffsets,
 };
@@ -82,6 +84,9 @@ pub struct RecordOptions {
     /// What is counted of tasks off the CPU, and where the kernel keeps what tells of them; there if one of the events
     /// is of them.
     pub waits: Option<(WaitConfig, SchedOffsets)>,
+    /// Which system calls are counted and timed, and where the kernel keeps whose they are; there if one of the events is
+    /// of them.
+    pub call_stacks: Option<(CallStackConfig, SchedOffsets)>,
     /// Keep samples of idle CPUs.
     pub idle: bool,
     /// How user stacks are walked.
@@ -99,6 +104,16 @@ pub struct RecordOptions {
 }
 
 impl RecordOptions {
+    /// Whether the time of system calls is recorded.
+    pub fn timed_calls(&self) -> bool {
+        self.call_stacks.is_some_and(|(config, _)| config.timed.is_any())
+    }
+
+    /// Whether who ends blocked times is recorded.
+    pub fn wakers(&self) -> bool {
+        self.waits.is_some_and(|(config, _)| config.wakers != 0)
+    }
+
     /// What is wanted of the timer. Maps that programs of several events share must not be met by the interrupts of a
     /// counter, which nothing masks: kernels before 5.11 (20b6cc34ea74) may wait for themselves then.
     pub fn timer(&self) -> Timer {

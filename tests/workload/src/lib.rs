@@ -107,6 +107,7 @@ const RECIPES: &[Recipe] = &[
     bare("bare-cpp", "split.cpp", Language::Cpp, &["-std=c++17"]),
     bare("bare-rust", "split.rs", Language::Rust, &["--edition=2024", "-O"]),
     bare("switches", "switches.c", Language::C, &[]),
+    bare("hooks", "hooks.c", Language::C, &[]),
     c("storm", "storm.c", &[]),
     c("call_storm", "call_storm.c", &[]),
     bare("sched", "sched.c", Language::C, &["-pthread"]),

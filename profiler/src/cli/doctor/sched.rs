@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use profiler_common::{filter::FilterConfig, sample::What, task::TASK_PT_REGS};
+use profiler_common::{
+    filter::FilterConfig, probe::tracepoint::HookFilters, sample::What, task::TASK_PT_REGS,
+};
 
 use crate::{
     bpf::load::{Kernel, LoadOptions, SchedOptions},
@@ -33,6 +35,8 @@ pub fn attempt(btf_path: &Path) -> Result<Vec<String>, String> {
         stack_limit: 1,
         unwind: false,
         waits: None,
+        call_stacks: None,
+        hook_filters: HookFilters::NONE,
         seen: What::Tick,
         sched: Some(SchedOptions { offsets: sched_offsets, threads: 1, counters: 0 }),
         calls: None,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use profiler_common::{filter::FilterConfig, sample::What, task::TASK_BTF};
+use profiler_common::{filter::FilterConfig, probe::tracepoint::HookFilters, sample::What, task::TASK_BTF};
 
 use crate::{
     bpf::{
@@ -26,6 +26,8 @@ pub fn attempt(btf_path: &Path) -> Result<(), String> {
         stack_limit: 1,
         unwind: false,
         waits: None,
+        call_stacks: None,
+        hook_filters: HookFilters::NONE,
         seen: What::Tick,
         sched: None,
         calls: Some(CallOptions { offsets: sched_offsets, room }),

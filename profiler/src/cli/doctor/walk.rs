@@ -3,7 +3,9 @@
 
 use std::{fs::File, path::Path, time::Instant};
 
-use profiler_common::{filter::FilterConfig, sample::What, stack::MAX_FRAMES};
+use profiler_common::{
+    filter::FilterConfig, probe::tracepoint::HookFilters, sample::What, stack::MAX_FRAMES,
+};
 
 use crate::{
     bpf::{
@@ -38,6 +40,8 @@ pub fn attempt(btf_path: &Path) -> Result<Walk, String> {
         stack_limit: MAX_FRAMES as u32,
         unwind: true,
         waits: None,
+        call_stacks: None,
+        hook_filters: HookFilters::NONE,
         seen: What::Tick,
         sched: None,
         calls: None,

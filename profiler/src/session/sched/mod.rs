@@ -14,7 +14,7 @@ use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use profiler_common::{
     filter::FilterConfig,
-    probe::sched::Cpu,
+    probe::{sched::Cpu, tracepoint::HookFilters},
     sample::What,
     sched::offsets::SchedOffsets,
     task::{TASK_PT_REGS, TaskOffsets},
@@ -121,6 +121,8 @@ impl<'a> Accounting<'a> {
             stack_limit: 1,
             unwind: false,
             waits: None,
+            call_stacks: None,
+            hook_filters: HookFilters::NONE,
             seen: What::Tick,
             sched: Some(room),
             calls: None,

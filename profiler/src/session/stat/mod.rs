@@ -9,7 +9,7 @@ mod tops;
 
 use std::time::Duration;
 
-use profiler_common::sample::What;
+use profiler_common::{probe::tracepoint::HookFilters, sample::What};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
@@ -94,6 +94,8 @@ impl<'a> Accounts<'a> {
             stack_limit: 1,
             unwind: false,
             waits: None,
+            call_stacks: None,
+            hook_filters: HookFilters::NONE,
             seen: What::Tick,
             sched: Some(Threads::room(account, counters.names().len())),
             calls: Some(CallOptions { offsets: account.sched_offsets, room }),

@@ -8,7 +8,7 @@ pub(in crate::session) mod totals;
 
 use std::time::Duration;
 
-use profiler_common::{sample::What, task::TASK_BTF};
+use profiler_common::{probe::tracepoint::HookFilters, sample::What, task::TASK_BTF};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
@@ -99,6 +99,8 @@ impl<'a> SyscallAccounting<'a> {
             stack_limit: 1,
             unwind: false,
             waits: None,
+            call_stacks: None,
+            hook_filters: HookFilters::NONE,
             seen: What::Tick,
             sched: None,
             calls: Some(CallOptions { offsets: account.sched_offsets, room }),
