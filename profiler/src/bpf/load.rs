@@ -269,6 +269,11 @@ impl Kernel {
         found.fd().map_err(failed(program))
     }
 
+    /// Whether a program has been loaded.
+    pub fn is_loaded(&self, program: &str) -> bool {
+        self.ebpf.program(program).is_some_and(|program| program.fd().is_ok())
+    }
+
     /// Loads such programs, as far as they are of these kinds, at the same time, each on a thread of its own: most of a start is
     /// the verifier's time.
     pub fn load_together(&mut self, programs: &[&'static str]) -> Result<(), BpfError> {

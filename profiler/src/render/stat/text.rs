@@ -16,8 +16,11 @@ use crate::{
 /// Characters of the columns of functions and of modules.
 const WIDTHS: (usize, usize) = (40, 24);
 
-/// Functions and system calls with less than this share, in percent, are not shown.
-const MIN_PERCENT: f64 = 0.05;
+/// Parts with less than this share, in percent, are shown without functions and system calls.
+const MIN_PART: f64 = 0.05;
+
+/// Functions and system calls with less than this share of their part, in percent, are not shown.
+const MIN_SHARE: f64 = 1.0;
 
 /// Writes the whole run as text. `top`: functions and system calls of each part, at most.
 ///
@@ -29,8 +32,9 @@ pub fn write(stat: &Stat, top: usize, out: &mut dyn Write) -> Result<(), RenderE
     let at_a_time = stat.thread_ns as f64 / meta.duration_ns.max(1) as f64;
     writeln!(
         out,
-        "time of {} threads: {}, {at_a_time:.2} threads at a time\n",
+        "time of {} {}: {}, {at_a_time:.2} threads at a time\n",
         count(stat.counts.threads.seen),
+        if stat.counts.threads.seen == 1 { "thread" } else { "threads" },
         seconds(stat.thread_ns)
     )?;
     for part in &stat.parts {
@@ -38,7 +42,10 @@ pub fn write(stat: &Stat, top: usize, out: &mut dyn Write) -> Result<(), RenderE
     }
     writeln!(out, "{:>6.1} % {:>9}  all", share(stat.thread_ns, stat.thread_ns), seconds(stat.thread_ns))?;
     write_counts(&stat.counts, out)?;
-    trailer(meta, &stat.losses, &stat.cost, out)?;
+    let mut losses = stat.losses.clone();
+    // Of CPUs that nobody looks at; the note that there is tells more.
+    losses.counters.remove("ticks_not_delivered");
+    trailer(meta, &losses, &stat.cost, out)?;
     Ok(writeln!(out)?)
 }
 
@@ -64,12 +71,15 @@ fn write_part(stat: &Stat, part: &Part, top: usize, out: &mut dyn Write) -> io::
         None => {}
     }
     writeln!(out)?;
-    let is_shown = |ns: u64| share(ns, stat.thread_ns) >= MIN_PERCENT;
+    if percent < MIN_PART {
+        return Ok(());
+    }
+    let is_shown = |ns: u64| share(ns, part.ns) >= MIN_SHARE;
     for function in part.functions.iter().take(top).filter(|function| is_shown(function.ns)) {
         write_function(stat, function, out)?;
     }
-    let syscalls = part.syscalls.iter().take(top).filter(|syscall| is_shown(syscall.ns));
-    syscalls.into_iter().try_for_each(|syscall| write_syscall(stat, syscall, out))
+    let mut syscalls = part.syscalls.iter().take(top).filter(|syscall| is_shown(syscall.ns));
+    syscalls.try_for_each(|syscall| write_syscall(stat, syscall, out))
 }
 
 fn write_function(stat: &Stat, function: &Function, out: &mut dyn Write) -> io::Result<()> {
@@ -95,7 +105,7 @@ fn write_syscall(stat: &Stat, syscall: &Syscall, out: &mut dyn Write) -> io::Res
         width = WIDTHS.0
     )?;
     if let Some(calls) = syscall.count {
-        write!(out, " {} calls", count(calls))?;
+        write!(out, " {} {}", count(calls), if calls == 1 { "call" } else { "calls" })?;
     }
     match syscall.errors {
         None | Some(0) => writeln!(out),

@@ -135,3 +135,87 @@ impl Parts<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::stat::tops::tests::profile;
+
+    fn total() -> Row {
+        Row {
+            wall_ns: 1_000,
+            cpu_ns: 500,
+            irq_ns: 100,
+            run_queue_ns: 50,
+            blocked_ns: 340,
+            blocked: [("pipe", 40), ("futex", 300)].into_iter().collect(),
+            unknown_ns: 10,
+            counters: [(MINOR_FAULTS, 5), (MAJOR_FAULTS, 1), ("cycles", 9)].into_iter().collect(),
+            ..Row::default()
+        }
+    }
+
+    fn call(syscall: &str, own_cpu_ns: u64, bytes: Option<u64>) -> syscalls::Row {
+        syscalls::Row {
+            syscall: syscall.to_owned(),
+            own_cpu_ns,
+            bytes,
+            count: 3,
+            errors: Some(1),
+            ..syscalls::Row::default()
+        }
+    }
+
+    fn stat(calls: &[syscalls::Row], profile: &Profile) -> Stat {
+        Parts { total: &total(), calls, numbers: Numbers::default(), profile }.stat()
+    }
+
+    fn times(stat: &Stat) -> Vec<(Kind, u64)> {
+        stat.parts.iter().map(|part| (part.kind, part.ns)).collect()
+    }
+
+    #[test]
+    fn parts_are_the_whole() {
+        let calls = [call("read", 200, Some(7)), call("openat", 50, None)];
+        let waits: &[(&[&str], i64)] = &[(&["[blocked: pipe]", "k:ksys_read", "get"], 40)];
+        let stat = stat(&calls, &profile(&[(&["work"], 2), (&["k:fault", "work"], 4)], waits));
+        // A third of 600 ns on a CPU.
+        let expected = [
+            (Kind::User, 200),
+            (Kind::Syscalls, 250),
+            (Kind::Kernel, 50),
+            (Kind::Interrupts, 100),
+            (Kind::RunQueue, 50),
+            (Kind::Blocked("futex"), 300),
+            (Kind::Blocked("pipe"), 40),
+            (Kind::Unknown, 10),
+        ];
+        assert_eq!((times(&stat), stat.thread_ns), (expected.to_vec(), 1_000));
+        assert_eq!(stat.parts.iter().map(|part| part.ns).sum::<u64>(), stat.thread_ns);
+        let read = Syscall { syscall: "read".to_owned(), ns: 200, count: Some(3), errors: Some(1) };
+        assert_eq!(stat.parts[1].syscalls[0], read);
+        assert_eq!(stat.parts[6].syscalls, [Syscall { ns: 40, ..read }]);
+        let estimated: Vec<_> = stat.parts.iter().filter_map(|part| part.estimated_by).collect();
+        assert_eq!(estimated, [6, 6]);
+        let counts = &stat.counts;
+        assert_eq!((counts.read_bytes, counts.syscalls, counts.syscall_errors), (7, 6, 2));
+        assert_eq!(
+            (counts.minor_faults, counts.major_faults, counts.counters.iter().count()),
+            (Some(5), Some(1), 1)
+        );
+    }
+
+    #[test]
+    fn without_samples_what_they_divide_is_one_part() {
+        let stat = stat(&[call("read", 200, None)], &profile(&[], &[]));
+        assert_eq!(times(&stat)[..2], [(Kind::OutsideSyscalls, 300), (Kind::Syscalls, 200)]);
+    }
+
+    #[test]
+    fn no_part_is_larger_than_what_it_is_of() {
+        let all_user = profile(&[(&["work"], 5)], &[]);
+        let stat_of = |cpu_ns| times(&stat(&[call("read", cpu_ns, None)], &all_user));
+        assert_eq!(stat_of(100)[..2], [(Kind::User, 400), (Kind::Syscalls, 100)]);
+        assert_eq!(stat_of(9_999)[0], (Kind::Syscalls, 500));
+    }
+}

@@ -7,7 +7,7 @@
 mod compose;
 mod tops;
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use profiler_common::{probe::tracepoint::HookFilters, sample::What};
 use tokio::time::{Instant, sleep_until};
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     bpf::{
+        calls::Room,
         load::{CallOptions, Kernel, LoadOptions},
         stats::RunTime,
         targets::Targets,
@@ -30,7 +31,7 @@ use crate::{
         clock::monotonic_ns,
         counters::{Counters, DEFAULT, MAJOR_FAULTS, MINOR_FAULTS},
     },
-    probe::syscalls::Depth,
+    probe::{sched::SchedProbe, syscalls::SyscallsProbe},
 };
 use compose::Parts;
 
@@ -71,14 +72,28 @@ impl<'a> StatRun<'a> {
     /// # Errors
     /// What cannot be attached.
     pub fn start(options: &'a StatOptions, begun_ns: u64) -> Result<Self, SessionError> {
-        let recording = Recording::attach(&options.samples, &cpus::online())?;
-        let accounts = Accounts::attach(&options.accounts, begun_ns)?;
+        // Most of the start is the verifier's time, in both.
+        let (recording, loaded) = thread::scope(|scope| {
+            let loading = scope.spawn(|| Loaded::of(&options.accounts));
+            let recording = Recording::attach(&options.samples, &cpus::online());
+            let loaded = loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (recording, loaded)
+        });
+        let (recording, accounts) = (recording?, Accounts::attach(&options.accounts, loaded?, begun_ns)?);
         Ok(Self { accounts, recording, followed: options.samples.filter.by_process != 0, begun_ns })
     }
 }
 
-impl<'a> Accounts<'a> {
-    fn attach(options: &'a SyscallOptions, begun_ns: u64) -> Result<Self, SessionError> {
+/// What the accounts are kept by, before it is attached.
+struct Loaded {
+    kernel: Kernel,
+    counters: Counters,
+    room: Room,
+    notes: Vec<String>,
+}
+
+impl Loaded {
+    fn of(options: &SyscallOptions) -> Result<Self, SessionError> {
         let account = &options.account;
         let mut notes = account.notes.clone();
         let (registers, offsets) = sched::registers(account, &mut notes);
@@ -101,6 +116,16 @@ impl<'a> Accounts<'a> {
             calls: Some(CallOptions { offsets: account.sched_offsets, room }),
             log: account.log,
         })?;
+        SchedProbe::load(&mut kernel)?;
+        SyscallsProbe::load(&mut kernel, options.depth)?;
+        Ok(Self { kernel, counters, room, notes })
+    }
+}
+
+impl<'a> Accounts<'a> {
+    fn attach(options: &'a SyscallOptions, loaded: Loaded, begun_ns: u64) -> Result<Self, SessionError> {
+        let account = &options.account;
+        let Loaded { mut kernel, counters, room, mut notes } = loaded;
         let mut targets = kernel.targets()?;
         if account.filter.follow_children != 0 {
             kernel.follow_children()?;
@@ -112,7 +137,7 @@ impl<'a> Accounts<'a> {
         notes.extend(note.flatten());
         let threads = Threads::open(&mut kernel, account, counters, begun_ns)?;
         notes.extend(threads.probe.notes().iter().cloned());
-        let calls = CallAccounts::open(&mut kernel, room, Depth::Timed, options.by)?;
+        let calls = CallAccounts::open(&mut kernel, room, options.depth, options.by)?;
         Ok(Self { options, kernel, targets, threads, calls, run_time, notes })
     }
 

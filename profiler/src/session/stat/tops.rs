@@ -40,6 +40,9 @@ const CALLS: [&str; 9] = [
     "__sys_",
 ];
 
+/// Calls whose functions jump to ones of other names (kernel/exit.c).
+const JUMPED_TO: [(&str, &str); 2] = [("kernel_wait4", "wait4"), ("kernel_waitid", "waitid")];
+
 /// The functions that call them (arch/x86/entry/syscall_64.c since Linux 6.9, arch/arm64/kernel/syscall.c).
 const CALLERS: [&str; 2] = ["x64_sys_call", "invoke_syscall"];
 
@@ -200,11 +203,105 @@ fn side<'a>(frames: impl Iterator<Item = Frame<'a>>) -> Side {
 
 /// The system call whose function a frame is.
 fn call_of<'a>(frame: &Frame<'a>) -> Option<&'a str> {
+    if !is_kernel(frame) {
+        return None;
+    }
     let name = frame.function.name.as_str();
-    CALLS.into_iter().find_map(|prefix| name.strip_prefix(prefix)).filter(|_| is_kernel(frame))
+    let jumped_to = || JUMPED_TO.into_iter().find(|(function, _)| *function == name).map(|(_, call)| call);
+    CALLS.into_iter().find_map(|prefix| name.strip_prefix(prefix)).or_else(jumped_to)
 }
 
 /// The cause in a label of the module `[off-cpu]`: `[blocked: futex, until the end]`.
 fn cause(label: &str) -> Option<&str> {
     label.strip_prefix("[blocked: ")?.split([',', ']']).next()
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::{
+        model::{SampleType, StackEnd, Unit},
+        render::fixture::{At, Builder, at, module, thread},
+    };
+
+    /// Samples of a CPU, and times that a thread was blocked, each with its stack.
+    pub fn profile(samples: &[(&[&str], i64)], blocked: &[(&[&str], i64)]) -> Profile {
+        let mut builder = Builder::default();
+        builder.0.sample_types = vec![
+            SampleType::new("samples", Unit::Count),
+            SampleType::new("cpu", Unit::Nanoseconds),
+            SampleType::new("offcpu", Unit::Nanoseconds),
+            SampleType::new("blocks", Unit::Count),
+        ];
+        let (kernel, program) =
+            (module("[kernel]", ModuleKind::Kernel), module("/bin/program", ModuleKind::Native));
+        let off = module("[off-cpu]", ModuleKind::Kernel);
+        let frame = |name: &&str| -> At {
+            match name.strip_prefix("k:") {
+                Some(name) => at(&kernel, 1, name),
+                None if name.starts_with('[') => at(&off, 0, name),
+                None => at(&program, 1, name),
+            }
+        };
+        let mut add = |stack: &[&str], values: Vec<i64>| {
+            let frames: Vec<_> = stack.iter().map(frame).collect();
+            builder.sample(thread(7, 7, "program", "program"), &frames, StackEnd::Complete, 0, values);
+        };
+        samples.iter().for_each(|(stack, n)| add(stack, vec![*n, n * 10, 0, 0]));
+        blocked.iter().for_each(|(stack, ns)| add(stack, vec![0, 0, *ns, 1]));
+        builder.0
+    }
+
+    #[test]
+    fn samples_are_where_they_hit() {
+        let tops = Tops::of(&profile(
+            &[
+                (&["work", "main"], 6),
+                (&["k:copy", "k:__x64_sys_read", "k:do_syscall_64", "read", "main"], 3),
+                (&["k:read_zero", "k:x64_sys_call", "k:do_syscall_64", "read", "main"], 1),
+                (&["k:clear_page", "k:exc_page_fault", "work", "main"], 2),
+                (&["k:free", "k:do_exit", "k:do_group_exit", "k:__x64_sys_exit_group", "_exit"], 1),
+                (&["k:napi", "k:handle_softirqs", "k:__x64_sys_sendto", "send"], 4),
+                (&[], 1),
+            ],
+            &[],
+        ));
+        let of = [Side::User, Side::Syscall, Side::Kernel, Side::Interrupt].map(|side| tops.of_side(side));
+        assert_eq!((of, tops.samples()), ([7, 4, 3, 4], 18));
+        let functions = tops.functions(Side::Syscall, 1_000);
+        let found: Vec<_> = functions.iter().map(|f| (f.function.as_str(), f.ns, f.samples)).collect();
+        assert_eq!(found, [("copy", 750, Some(3)), ("read_zero", 250, Some(1))]);
+    }
+
+    #[test]
+    fn waits_have_the_innermost_function_of_user_mode_and_their_call() {
+        let tops = Tops::of(&profile(
+            &[],
+            &[
+                (
+                    &[
+                        "[blocked: pipe]",
+                        "k:schedule",
+                        "k:vfs_read",
+                        "k:ksys_read",
+                        "k:do_syscall_64",
+                        "get",
+                        "main",
+                    ],
+                    50,
+                ),
+                (&["[blocked: pipe, until the end]", "k:schedule", "k:ksys_read", "get", "other"], 20),
+                (&["[blocked: wait]", "k:do_wait", "k:kernel_wait4", "k:do_syscall_64", "wait4"], 5),
+                (&["[blocked: kernel-thread]", "k:schedule", "k:kthread"], 9),
+            ],
+        ));
+        let functions = |cause: &str| -> Vec<_> {
+            tops.blocked_functions(cause).into_iter().map(|f| (f.function, f.ns, f.samples)).collect()
+        };
+        assert_eq!(functions("pipe"), [("get".to_owned(), 70, None)]);
+        assert_eq!(functions("kernel-thread"), [("[no user stack]".to_owned(), 9, None)]);
+        assert_eq!(tops.blocking_calls("pipe"), [("read".to_owned(), 70)]);
+        assert_eq!(tops.blocking_calls("wait"), [("wait4".to_owned(), 5)]);
+        assert_eq!(tops.samples(), 0);
+    }
 }

@@ -271,14 +271,17 @@ impl Totals {
                 0 => Key::Other { place: other_place(caller.number) },
                 _ => self.key(caller, caller.number),
             };
-            let sum = self.sum(key);
             // Off the CPU since it left, or ended then.
             let left_ns = if caller.left_ns != 0 { caller.left_ns } else { now_ns };
             let elsewhere_ns = caller.off_ns + caller.irq_ns;
-            sum.unreturned_cpu_ns += left_ns.saturating_sub(caller.since_ns).saturating_sub(elsewhere_ns);
+            let cpu_ns = left_ns.saturating_sub(caller.since_ns).saturating_sub(elsewhere_ns);
             if caller.task != 0 {
+                let sum = self.sum(key);
                 sum.in_progress += 1;
                 sum.in_progress_ns += now_ns.saturating_sub(caller.since_ns);
+                sum.unreturned_cpu_ns += cpu_ns;
+            } else if let Some(sum) = self.sums.get_mut(&key) {
+                sum.unreturned_cpu_ns += cpu_ns;
             }
         }
     }
