@@ -26,6 +26,7 @@ mod selection;
 mod switches;
 mod syscall_stacks;
 mod syscalls;
+mod together;
 mod unwind;
 mod unwind_scale;
 mod wakers;
