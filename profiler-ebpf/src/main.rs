@@ -22,7 +22,12 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, PerfEventContext, RawTracePointContext, TracePointContext},
 };
 
-use probe::{cpu::Cpu, offcpu, switches::Switches, tracepoint::Tracepoint};
+use probe::{
+    cpu::Cpu,
+    offcpu::{self, wakers},
+    switches::Switches,
+    tracepoint::Tracepoint,
+};
 
 /// On-CPU sample of one CPU's timer (or cycle counter). What programs of this kind return means nothing to the kernel:
 /// no perf output is asked for.
@@ -92,6 +97,27 @@ pub fn offcpu_keep(_ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sched_wakeup")]
 pub fn offcpu_woken(ctx: RawTracePointContext) -> i32 {
     offcpu::woken(&ctx);
+    0
+}
+
+/// `sched_waking(task)`: a task is about to be woken, by the current one or by an interrupt.
+#[raw_tracepoint(tracepoint = "sched_waking")]
+pub fn offcpu_waking(ctx: RawTracePointContext) -> i32 {
+    wakers::waking(&ctx);
+    0
+}
+
+/// Walks the waker's user stack, some frames of it.
+#[raw_tracepoint(tracepoint = "sched_waking")]
+pub fn offcpu_waker_walk(ctx: RawTracePointContext) -> i32 {
+    wakers::walk(&ctx);
+    0
+}
+
+/// Keeps that stack when it has been walked.
+#[raw_tracepoint(tracepoint = "sched_waking")]
+pub fn offcpu_waker_keep(_ctx: RawTracePointContext) -> i32 {
+    wakers::walked();
     0
 }
 

@@ -32,6 +32,8 @@ pub enum Side {
     Kernel,
     /// Of the user program.
     User,
+    /// No stack, but the names of several (`profiler_common::sched::waker`).
+    Woken,
 }
 
 /// Has the kernel capture a stack of the current task and keeps it under its hash, which is returned. `end` is what
@@ -40,7 +42,9 @@ pub enum Side {
 pub fn capture<C: EbpfContext>(ctx: &C, side: Side, end: WalkEnd, scratch: &mut RawStack) -> u64 {
     let (flags, failed, truncated) = match side {
         Side::Kernel => (0, Loss::KernelStackFailed, Loss::KernelStackTruncated),
-        Side::User => (BPF_F_USER_STACK as u64, Loss::UserStackFailed, Loss::UserStackTruncated),
+        Side::User | Side::Woken => {
+            (BPF_F_USER_STACK as u64, Loss::UserStackFailed, Loss::UserStackTruncated)
+        }
     };
     // SAFETY: the buffer is MAX_STACK_BYTES long, and the helper writes no more than it is told.
     let bytes =

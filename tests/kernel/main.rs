@@ -27,3 +27,4 @@ mod switches;
 mod syscalls;
 mod unwind;
 mod unwind_scale;
+mod wakers;

@@ -4,3 +4,4 @@ pub mod cause;
 pub mod offsets;
 pub mod syscall;
 pub mod wait;
+pub mod waker;

@@ -155,9 +155,13 @@ pub struct WaitConfig {
     pub blocked: u32,
     /// 1: waits for a CPU are counted.
     pub queued: u32,
+    /// 1: blocked times are counted with who ended them.
+    pub wakers: u32,
+    /// Not used.
+    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<WaitConfig>() == 16);
+const _: () = assert!(size_of::<WaitConfig>() == 24);
 
 #[cfg(feature = "user")]
 // SAFETY: repr(C), integers only, no padding (size asserted above); every bit pattern is valid.

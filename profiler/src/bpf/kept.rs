@@ -10,7 +10,10 @@ use std::{
     rc::Rc,
 };
 
-use profiler_common::stack::{MAX_FRAMES, RawStack, WalkEnd};
+use profiler_common::{
+    sched::waker::Woken,
+    stack::{MAX_FRAMES, RawStack, WalkEnd},
+};
 
 /// Stacks that are all held, if any are: some 10 MB.
 const HELD: usize = 32 * 1024;
@@ -39,9 +42,25 @@ impl CapturedStack {
     }
 }
 
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// A stack.
+    Stack(CapturedStack),
+    /// The user stack of a task that waited, and who woke it.
+    Woken(Woken),
+}
+
+impl Named {
+    /// What the kernel side has written.
+    pub fn of(entry: &RawStack) -> Self {
+        Woken::read(entry).map_or_else(|| Self::Stack(CapturedStack::of(entry)), Self::Woken)
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Kept {
-    stack: Rc<CapturedStack>,
+    named: Rc<Named>,
     /// Windows since it was drained, or used.
     unused: u32,
 }
@@ -55,18 +74,38 @@ pub struct KeptStacks {
 impl KeptStacks {
     /// The stack of that name.
     pub fn get(&self, name: u64) -> Option<&CapturedStack> {
-        self.stacks.get(&name).map(|kept| &*kept.stack)
+        match &*self.stacks.get(&name)?.named {
+            Named::Stack(stack) => Some(stack),
+            Named::Woken(_) => None,
+        }
+    }
+
+    /// The user stack and the waker of that name.
+    pub fn woken(&self, name: u64) -> Option<&Woken> {
+        match &*self.stacks.get(&name)?.named {
+            Named::Woken(woken) => Some(woken),
+            Named::Stack(_) => None,
+        }
     }
 
     /// Those of the next window: `drained` with it, and of these what its counts can name. `named`: the stacks that it
     /// counted with; `waiting`: if waits are recorded, gives the stacks that they may still be counted with.
     pub fn next(
         &self,
-        drained: HashMap<u64, CapturedStack>,
+        drained: HashMap<u64, Named>,
         named: &HashSet<u64>,
         waiting: Option<impl FnOnce() -> HashSet<u64>>,
     ) -> Self {
-        let new = |(name, stack)| (name, Kept { stack: Rc::new(stack), unused: 0 });
+        // What a name stands for that a count has, or one that was drained, may be other names.
+        let parts = |named: &Named| match named {
+            Named::Woken(woken) => woken.stacks().to_vec(),
+            Named::Stack(_) => Vec::new(),
+        };
+        let used: HashSet<u64> = {
+            let kept = named.iter().filter_map(|name| Some(&*self.stacks.get(name)?.named));
+            drained.values().chain(kept).flat_map(parts).collect()
+        };
+        let new = |(name, named)| (name, Kept { named: Rc::new(named), unused: 0 });
         let mut stacks: HashMap<u64, Kept> = drained.into_iter().map(new).collect();
         let (held, waiting) = match waiting {
             None => (0, HashSet::new()),
@@ -74,10 +113,11 @@ impl KeptStacks {
             Some(waiting) => (UNUSED_WINDOWS, waiting()),
         };
         for (name, kept) in &self.stacks {
-            let is_used = held == u32::MAX || named.contains(name) || waiting.contains(name);
+            let is_used =
+                held == u32::MAX || [named, &used, &waiting].iter().any(|names| names.contains(name));
             let unused = if held != 0 && is_used { 0 } else { kept.unused + 1 };
             if unused <= held.max(1) {
-                stacks.entry(*name).or_insert_with(|| Kept { stack: Rc::clone(&kept.stack), unused });
+                stacks.entry(*name).or_insert_with(|| Kept { named: Rc::clone(&kept.named), unused });
             }
         }
         Self { stacks }
@@ -90,8 +130,8 @@ mod tests {
 
     const NOBODY: Option<fn() -> HashSet<u64>> = None;
 
-    fn stacks(names: impl IntoIterator<Item = u64>) -> HashMap<u64, CapturedStack> {
-        let stack = |name| (name, CapturedStack { frames: [name].into(), end: WalkEnd::Ended });
+    fn stacks(names: impl IntoIterator<Item = u64>) -> HashMap<u64, Named> {
+        let stack = |name| (name, Named::Stack(CapturedStack { frames: [name].into(), end: WalkEnd::Ended }));
         names.into_iter().map(stack).collect()
     }
 
@@ -130,5 +170,20 @@ mod tests {
         }
         // Few are left, and nothing of them is lost any more.
         assert!(kept.get(1).is_some());
+    }
+
+    #[test]
+    fn what_a_used_name_stands_for_is_used() {
+        let many = HELD as u64 + 10;
+        let mut kept = KeptStacks::default().next(stacks(0..many), &named([]), Some(|| named([])));
+        let woken =
+            Woken { waited: 5, pid: 1, incarnation: 0, kernel_stack: 6, user_stack: 7, comm: [0; 16] };
+        let drained = HashMap::from([(many, Named::Woken(woken))]);
+        kept = kept.next(drained, &named([many]), Some(|| named([])));
+        assert_eq!((kept.woken(many), kept.get(many)), (Some(&woken), None));
+        for _ in 0..2 {
+            kept = kept.next(stacks([]), &named([many]), Some(|| named([])));
+        }
+        assert!([5, 6, 7].iter().all(|name| kept.get(*name).is_some()) && kept.get(8).is_none());
     }
 }

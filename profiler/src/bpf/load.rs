@@ -144,6 +144,7 @@ impl Kernel {
             .override_global("SCHED_COUNTERS", &counters, true)
             .map_max_entries("TARGETS", targets)
             .map_max_entries("WAITS", waits)
+            .map_max_entries("WAKERS", if wait_config.wakers != 0 { waits } else { 1 })
             .map_max_entries("MODULES", for_unwinding(MAX_MODULES as u32, 1))
             .map_max_entries("PROCESSES", for_unwinding(MAX_PROCESSES as u32, 1))
             .map_max_entries("REQUESTS", for_unwinding(REQUEST_RING, SMALLEST_RING))

@@ -9,13 +9,14 @@ use aya::maps::{MapData, ProgramArray};
 use profiler_common::{
     loss::Loss,
     sample::{COUNT, CountKey, CountValue, Programs, Seen, WALK},
+    sched::waker::Woken,
     stack::{EMPTY_STACK, RawStack},
 };
 
 use super::{
     BpfError,
     generation::Generations,
-    kept::{CapturedStack, KeptStacks},
+    kept::{CapturedStack, KeptStacks, Named},
     load::Kernel,
     stats::{Counters, map_memory},
     waits::Waits,
@@ -42,6 +43,11 @@ impl Window {
     /// The stack of that name; `None` if it is empty by nature or was lost (see [`Window::is_lost`]).
     pub fn stack(&self, hash: u64) -> Option<&CapturedStack> {
         self.stacks.get(hash)
+    }
+
+    /// What a wait was counted with in the place of its user stack, if that is no stack.
+    pub fn woken(&self, name: u64) -> Option<&Woken> {
+        self.stacks.woken(name)
     }
 
     /// True if there was a stack of that name, but it is not to be had.
@@ -129,7 +135,7 @@ impl Samples {
         let mut counts = Vec::new();
         self.counts.rotate(|key, value| counts.push((*key, *value)))?;
         let mut stacks = HashMap::new();
-        self.stacks.rotate(|hash, stack| _ = stacks.insert(*hash, CapturedStack::of(stack)))?;
+        self.stacks.rotate(|hash, stack| _ = stacks.insert(*hash, Named::of(stack)))?;
         Ok(self.window(counts, stacks))
     }
 
@@ -143,14 +149,14 @@ impl Samples {
         let mut counts = Vec::new();
         self.counts.finish(|key, value| counts.push((*key, *value)))?;
         let mut stacks = HashMap::new();
-        self.stacks.finish(|hash, stack| _ = stacks.insert(*hash, CapturedStack::of(stack)))?;
+        self.stacks.finish(|hash, stack| _ = stacks.insert(*hash, Named::of(stack)))?;
         if let Some(waits) = &mut self.waits {
             counts.extend(waits.unfinished(end_ns)?);
         }
         Ok(self.window(counts, stacks))
     }
 
-    fn window(&mut self, counts: Vec<(CountKey, CountValue)>, stacks: HashMap<u64, CapturedStack>) -> Window {
+    fn window(&mut self, counts: Vec<(CountKey, CountValue)>, stacks: HashMap<u64, Named>) -> Window {
         let new_stacks = stacks.len();
         let named = counts.iter().flat_map(|(key, _)| [key.kernel_stack, key.user_stack]).collect();
         let waiting = self.waits.as_ref().map(|waits| || waits.stacks());

@@ -7,10 +7,16 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd},
 };
 
-use aya::maps::{HashMap, IterableMap as _, MapData};
+use aya::{
+    Pod,
+    maps::{HashMap, IterableMap as _, MapData},
+};
 use profiler_common::{
     sample::{CountKey, CountValue, What},
-    sched::wait::{Detail, State, Wait},
+    sched::{
+        wait::{Detail, State, Wait},
+        waker::Waker,
+    },
 };
 
 use super::{BpfError, batch, load::Kernel, stats::map_memory};
@@ -20,18 +26,13 @@ const NAME: &str = "WAITS";
 /// The map of them.
 pub struct Waits {
     map: HashMap<MapData, u32, Wait>,
+    wakers: HashMap<MapData, u32, Waker>,
 }
 
 impl Waits {
     /// Takes the map out of the object.
     pub fn new(kernel: &mut Kernel) -> Result<Self, BpfError> {
-        let map = kernel.ebpf.take_map(NAME).ok_or(BpfError::Missing(NAME))?;
-        let map = map.try_into().map_err(|source| BpfError::Map {
-            operation: "open",
-            map: NAME,
-            source: Box::new(source),
-        })?;
-        Ok(Self { map })
+        Ok(Self { map: take(kernel, NAME)?, wakers: take(kernel, "WAKERS")? })
     }
 
     /// The names of all stacks that a wait can still be counted with. Entries come and go meanwhile: one that is there
@@ -40,7 +41,13 @@ impl Waits {
         let waits = self.map.iter().filter_map(Result::ok);
         let names =
             |wait: Wait| [wait.kernel_stack, wait.user_stack, wait.kernel_memo.stack, wait.memo.stack];
-        waits.flat_map(|(_, wait)| names(wait)).collect()
+        let of_wakers =
+            |waker: Waker| [waker.kernel_stack, waker.user_stack, waker.kernel_memo.stack, waker.memo.stack];
+        let wakers = self.wakers.iter().filter_map(Result::ok);
+        waits
+            .flat_map(|(_, wait)| names(wait))
+            .chain(wakers.flat_map(|(_, waker)| of_wakers(waker)))
+            .collect()
     }
 
     /// The waits that go on, as counts until `end_ns`. Only when no program writes any more.
@@ -54,12 +61,17 @@ impl Waits {
 
     /// Kernel memory, bytes.
     pub fn memory(&self) -> u64 {
-        map_memory(self.fd())
+        map_memory(self.fd()) + map_memory(self.wakers.map().fd().as_fd())
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
         self.map.map().fd().as_fd()
     }
+}
+
+fn take<V: Pod>(kernel: &mut Kernel, name: &'static str) -> Result<HashMap<MapData, u32, V>, BpfError> {
+    let map = kernel.ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
+    map.try_into().map_err(|source| BpfError::Map { operation: "open", map: name, source: Box::new(source) })
 }
 
 /// What the kernel has added up of a thread's waits for a CPU until now, ns (Documentation/scheduler/sched-stats.rst).

@@ -125,6 +125,10 @@ pub struct RecordArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub min_block: Option<std::time::Duration>,
 
+    /// Show who woke a blocked task (event `offcpu`): the waker's stack stands on the blocked one's.
+    #[arg(long)]
+    pub wakers: bool,
+
     /// Record only samples that hit kernel mode.
     #[arg(long, visible_alias = "kernel", conflicts_with = "user_only")]
     pub kernel_only: bool,

@@ -50,6 +50,10 @@ pub fn resolve(args: &RecordArgs) -> Result<(Vec<Chosen>, u64), Failure> {
         let message = "--min-block is about times that a task is blocked, which nobody records";
         return Err(Failure::new(Exit::Usage, message).mend("record them: -e offcpu"));
     }
+    if args.wakers && !events.iter().any(|chosen| chosen.event == Event::OffCpu) {
+        let message = "--wakers is about the ends of times that a task is blocked, which nobody records";
+        return Err(Failure::new(Exit::Usage, message).mend("record them: -e offcpu"));
+    }
     if !timed {
         return Ok((events, 0));
     }
@@ -169,6 +173,7 @@ mod tests {
             (&["-e", "cpu,context-switches", "--user-only"], "--user-only does not go with"),
             (&["-F", "0"], "between 1 and"),
             (&["-e", "runq", "--min-block", "1ms"], "--min-block is about"),
+            (&["--wakers"], "--wakers is about"),
         ] {
             let error = resolved(words).unwrap_err();
             assert!(error.contains(part), "{words:?}: {error}");

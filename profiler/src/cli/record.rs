@@ -222,6 +222,8 @@ fn waits(
         min_block_ns: args.min_block.map_or(0, |time| time.as_nanos() as u64),
         blocked: asked(Event::OffCpu),
         queued: asked(Event::RunQueue),
+        wakers: u32::from(args.wakers),
+        padding: 0,
     };
     Ok(Some((config, offsets)))
 }

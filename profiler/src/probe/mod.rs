@@ -231,6 +231,17 @@ pub enum ProbeError {
     },
 }
 
+/// How probes are set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup<'a> {
+    /// The CPUs that are looked at.
+    pub cpus: &'a [u32],
+    /// The timer, for events that one makes.
+    pub timer: Timer,
+    /// Who ends blocked times is of interest.
+    pub wakers: bool,
+}
+
 /// A probe that is set up.
 pub enum Probe {
     /// The `cpu` probe.
@@ -248,27 +259,28 @@ impl Probe {
     pub fn open_all(
         events: &[Chosen],
         kernel: &mut Kernel,
-        cpus: &[u32],
-        timer: Timer,
+        setup: &Setup<'_>,
     ) -> Result<Vec<Self>, ProbeError> {
         let mut probes = Vec::new();
         for (i, chosen) in events.iter().enumerate() {
             // One probe may be for several events.
             let program = chosen.event.spec().programs.sample;
             if !events[..i].iter().any(|before| before.event.spec().programs.sample == program) {
-                probes.push(Self::open(chosen, kernel, cpus, timer)?);
+                probes.push(Self::open(chosen, kernel, setup)?);
             }
         }
         Ok(probes)
     }
 
-    fn open(chosen: &Chosen, kernel: &mut Kernel, cpus: &[u32], timer: Timer) -> Result<Self, ProbeError> {
+    fn open(chosen: &Chosen, kernel: &mut Kernel, setup: &Setup<'_>) -> Result<Self, ProbeError> {
         match (chosen.event, &chosen.part) {
-            (Event::Cpu, _) => Ok(Self::Cpu(cpu::CpuProbe::open(kernel, cpus, timer)?)),
+            (Event::Cpu, _) => Ok(Self::Cpu(cpu::CpuProbe::open(kernel, setup.cpus, setup.timer)?)),
             (Event::ContextSwitches, _) => Ok(Self::Switches(switches::SwitchesProbe::open(kernel)?)),
-            (Event::OffCpu | Event::RunQueue, _) => Ok(Self::Offcpu(offcpu::OffcpuProbe::open(kernel)?)),
+            (Event::OffCpu | Event::RunQueue, _) => {
+                Ok(Self::Offcpu(offcpu::OffcpuProbe::open(kernel, setup.wakers)?))
+            }
             (Event::Tracepoint(place), Part::Tracepoint(asked)) => {
-                let cpu = cpus.first().copied().unwrap_or(0);
+                let cpu = setup.cpus.first().copied().unwrap_or(0);
                 Ok(Self::Tracepoint(tracepoint::TracepointProbe::open(kernel, cpu, place, asked)?))
             }
             (Event::Tracepoint(_), Part::Whole) => Err(ProbeError::NoHook),

@@ -2,7 +2,7 @@
 //! woken or made. One probe for both events: a task's wait for a CPU begins where its being blocked ends.
 
 use profiler_common::{
-    probe::offcpu::{MADE, PROGRAMS, WOKEN},
+    probe::offcpu::{MADE, PROGRAMS, WAKERS, WOKEN},
     sample::What,
 };
 
@@ -16,7 +16,8 @@ use crate::{
     model::Unit,
 };
 
-const HOOKS: &[&str] = &["raw tracepoints: sched_switch, sched_wakeup, sched_wakeup_new"];
+const HOOKS: &[&str] =
+    &["raw tracepoints: sched_switch, sched_wakeup, sched_wakeup_new; with --wakers: sched_waking"];
 
 /// The registry entry of `offcpu`.
 pub const SPEC: ProbeSpec = ProbeSpec {
@@ -77,22 +78,29 @@ pub fn sizing(cpus: usize) -> Sizing {
 
 /// The attached probe.
 pub struct OffcpuProbe {
+    wakers: bool,
     attached: Vec<Attached>,
 }
 
 impl OffcpuProbe {
-    /// Loads the programs; they are not attached yet.
-    pub fn open(kernel: &mut Kernel) -> Result<Self, BpfError> {
+    /// Loads the programs; they are not attached yet. `wakers`: those too that tell who wakes.
+    pub fn open(kernel: &mut Kernel, wakers: bool) -> Result<Self, BpfError> {
         kernel.load_program(PROGRAMS.sample)?;
         kernel.load_program(WOKEN)?;
         kernel.load_program(MADE)?;
-        Ok(Self { attached: Vec::new() })
+        if wakers {
+            kernel.load_program(WAKERS.sample)?;
+        }
+        Ok(Self { wakers, attached: Vec::new() })
     }
 
     /// Attaches the programs; what tells of wake-ups first, so that no wait is without its end.
     pub fn enable(&mut self, kernel: &mut Kernel) -> Result<(), BpfError> {
         self.attached.push(kernel.attach(WOKEN, "sched_wakeup")?);
         self.attached.push(kernel.attach(MADE, "sched_wakeup_new")?);
+        if self.wakers {
+            self.attached.push(kernel.attach(WAKERS.sample, "sched_waking")?);
+        }
         self.attached.push(kernel.attach(PROGRAMS.sample, switches::TRACEPOINT)?);
         Ok(())
     }

@@ -6,8 +6,9 @@ use profiler_common::{sample::What, stack::WalkEnd};
 
 use super::{
     RecordOptions,
-    collect::{Collector, KeptStack, SampleKey, SampledThread, Sum},
+    collect::{Collector, KeptStack, SampleKey, SampledThread, SampledWaker, Sum},
     label::{self, Labels},
+    wakers,
 };
 use crate::{
     model::{
@@ -31,9 +32,16 @@ pub struct Column {
     pub per_count: i64,
     /// Value of one nanosecond of its duration.
     pub per_ns: i64,
-    /// The kernel function that is hooked (`ProbeSpec::hooked`).
+    /// Which kernel frames are the hook's own.
+    pub own: Own,
+}
+
+/// Kernel frames that are a hook's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Own {
+    /// The function that is hooked (`ProbeSpec::hooked`): those inside of it.
     pub hooked: Option<&'static str>,
-    /// What its innermost frames begin with, if they are the hook's own (`Event::inside`).
+    /// What names of innermost ones begin with (`Event::inside`).
     pub inside: &'static [&'static str],
 }
 
@@ -54,6 +62,8 @@ pub struct BuildOptions {
     pub columns: Vec<Column>,
     /// Keep samples of idle CPUs.
     pub idle: bool,
+    /// Blocked times have who ended them.
+    pub wakers: bool,
 }
 
 impl BuildOptions {
@@ -69,13 +79,13 @@ impl BuildOptions {
                 Amount::Time => 0,
             },
             per_ns: i64::from(recorded.amount == Amount::Time),
-            hooked: chosen.event.spec().hooked,
-            inside: chosen.event.inside(),
+            own: Own { hooked: chosen.event.spec().hooked, inside: chosen.event.inside() },
         };
         let columns = |chosen: &Chosen| -> Vec<Column> {
             chosen.sample_types().into_iter().map(|recorded| column(chosen, recorded)).collect()
         };
-        Self { columns: options.events.iter().flat_map(columns).collect(), idle: options.idle }
+        let columns = options.events.iter().flat_map(columns).collect();
+        Self { columns, idle: options.idle, wakers: options.wakers() }
     }
 }
 
@@ -95,9 +105,12 @@ pub fn build(collector: &Collector, symbolizer: Symbolizer, options: &BuildOptio
     let mut builder = Builder {
         profile,
         kept: collector.stacks(),
+        wakers: collector.wakers(),
+        with_wakers: options.wakers,
         names: &names,
         columns: &options.columns,
         labels: Labels::default(),
+        turned: wakers::Turned::default(),
         stacks: HashMap::new(),
         threads: HashMap::new(),
         unresolved: BTreeMap::new(),
@@ -120,11 +133,15 @@ struct Place {
     user: u32,
     what: What,
     detail: u32,
+    waker: u32,
 }
 
 struct Builder<'a> {
     profile: Profile,
     kept: &'a [KeptStack],
+    wakers: &'a [SampledWaker],
+    with_wakers: bool,
+    turned: wakers::Turned,
     names: &'a Names,
     columns: &'a [Column],
     labels: Labels,
@@ -144,7 +161,8 @@ impl Builder<'_> {
         keep_idle: bool,
     ) {
         let idle_task = thread.key.tid == 0;
-        let place = Place { kernel: key.kernel, user: key.user, what: key.what, detail: key.detail };
+        let SampleKey { kernel, user, what, detail, waker, .. } = *key;
+        let place = Place { kernel, user, what, detail, waker };
         let stack = self.stack(place, idle_task);
         // Not what an idle CPU does is recorded of a hook, but what hits it there.
         let idle = idle_task
@@ -172,11 +190,20 @@ impl Builder<'_> {
         }
         let [kernel, user] = [place.kernel, place.user].map(|side| &self.kept[side as usize]);
         let column = self.columns.iter().find(|column| column.what == place.what);
-        let (mut locations, mut end) = self.joined(kernel, user, column, idle_task);
+        let own = column.map(|column| column.own).unwrap_or_default();
+        let (mut locations, mut end) = self.joined(kernel, user, own, idle_task);
         if let Some(label) = label::of(place.what, place.detail) {
             locations.insert(0, self.labels.location(label, &mut self.profile));
             if label::is_whole(place.what, place.detail) {
                 end = StackEnd::Complete;
+            }
+        }
+        if self.with_wakers && wakers::is_ended(place.what, place.detail) {
+            let waker = place.waker.checked_sub(1).map(|at| &self.wakers[at as usize]);
+            let (above, whole) = self.waker(waker);
+            locations.splice(0..0, above);
+            if end == StackEnd::Complete {
+                end = whole;
             }
         }
         let id = StackId(self.profile.stacks.len() as u32);
@@ -190,12 +217,12 @@ impl Builder<'_> {
         &self,
         kernel: &KeptStack,
         user: &KeptStack,
-        column: Option<&Column>,
+        own: Own,
         idle_task: bool,
     ) -> (Vec<LocationId>, StackEnd) {
         let user_walk = user.end.unwrap_or(WalkEnd::Ended);
         let (real, user_end) = self.names.user_end(&user.frames, user_walk);
-        let frames = self.without_hook(&kernel.frames, column).iter().chain(&user.frames[..real]);
+        let frames = self.without_hook(&kernel.frames, own).iter().chain(&user.frames[..real]);
         let locations = frames.map(|&frame| self.names.location(frame)).collect();
         let end = match (kernel.end, user.end) {
             (None, _) | (_, None) => StackEnd::Lost,
@@ -208,18 +235,40 @@ impl Builder<'_> {
         (locations, end)
     }
 
+    /// What stands on the stack of a wait: who ended it, its stack from the outermost function inwards seen from the wait,
+    /// and how far that stack reaches.
+    fn waker(&mut self, waker: Option<&SampledWaker>) -> (Vec<LocationId>, StackEnd) {
+        let Some(waker) = waker else {
+            let label = wakers::unseen();
+            return (vec![self.labels.location(label, &mut self.profile)], StackEnd::Complete);
+        };
+        let [kernel, user] = [waker.kernel, waker.user].map(|side| &self.kept[side as usize]);
+        let own = Own { hooked: Some(wakers::HOOKED), ..Own::default() };
+        let (mut locations, mut end) = self.joined(kernel, user, own, waker.comm.is_none());
+        let at = locations.iter().position(|&id| wakers::is_interrupt(&self.profile, id));
+        if let Some(at) = at {
+            (locations, end) = (locations[..=at].to_vec(), StackEnd::Complete);
+        }
+        let by_interrupt = at.is_some() || waker.comm.is_none();
+        let label = wakers::label(if by_interrupt { None } else { waker.comm.as_ref() });
+        let mut above: Vec<_> =
+            locations.into_iter().flat_map(|id| self.turned.location(id, &mut self.profile)).collect();
+        above.insert(0, self.labels.location(label, &mut self.profile));
+        above.reverse();
+        (above, end)
+    }
+
     /// The frames of a kernel stack from the hooked function on: inside of it are those of the hook, the profiler's own
     /// program among them.
-    fn without_hook<'f>(&self, frames: &'f [FrameId], column: Option<&Column>) -> &'f [FrameId] {
-        let Some(column) = column else { return frames };
+    fn without_hook<'f>(&self, frames: &'f [FrameId], own: Own) -> &'f [FrameId] {
         let has = |frame: &FrameId, is: &dyn Fn(&str) -> bool| {
             let location = &self.profile.locations[self.names.location(*frame).index()];
             location.lines.iter().any(|line| is(&self.profile.functions[line.function.index()].name))
         };
-        let is_inside = |name: &str| column.inside.iter().any(|start| name.starts_with(start));
+        let is_inside = |name: &str| own.inside.iter().any(|start| name.starts_with(start));
         let inside = frames.iter().take_while(|frame| has(frame, &is_inside)).count();
         let frames = &frames[inside..];
-        let Some(hooked) = column.hooked else { return frames };
+        let Some(hooked) = own.hooked else { return frames };
         frames.iter().position(|frame| has(frame, &|name| name == hooked)).map_or(frames, |at| &frames[at..])
     }
 

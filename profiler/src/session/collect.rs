@@ -9,6 +9,7 @@ use std::{collections::HashMap, hash::Hash, ops::AddAssign};
 use profiler_common::{
     Comm,
     sample::{CountKey, CountValue, What},
+    sched::waker::Woken,
     stack::{EMPTY_STACK, WalkEnd},
 };
 
@@ -56,6 +57,17 @@ pub struct KeptStack {
     pub end: Option<WalkEnd>,
 }
 
+/// Who ended a wait, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SampledWaker {
+    /// Its command name; `None`: an idle CPU, so that it was an interrupt.
+    pub comm: Option<Comm>,
+    /// Index into [`Collector::stacks`].
+    pub kernel: u32,
+    /// Index into [`Collector::stacks`].
+    pub user: u32,
+}
+
 /// What, who, where (kernel and user stack) and when, as indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SampleKey {
@@ -69,6 +81,8 @@ pub struct SampleKey {
     pub what: What,
     /// Of which kind (`CountKey::detail`).
     pub detail: u32,
+    /// One more than an index into [`Collector::wakers`]; 0: none is known.
+    pub waker: u32,
     /// Number of the window: its start divided by [`Collector::window_ns`].
     pub window: u32,
 }
@@ -122,6 +136,7 @@ pub struct Collector {
     threads: Vec<SampledThread>,
     thread_index: HashMap<ThreadKey, u32>,
     stacks: Interner<KeptStack>,
+    wakers: Interner<SampledWaker>,
     user_cache: HashMap<(u32, u64, u64), u32>,
     /// `Symbolizer::replacements` that the cache is of.
     replacements: u64,
@@ -137,6 +152,7 @@ impl Collector {
             threads: Vec::new(),
             thread_index: HashMap::new(),
             stacks: Interner::new(),
+            wakers: Interner::new(),
             user_cache: HashMap::new(),
             replacements: 0,
             kernel_cache: HashMap::new(),
@@ -156,11 +172,15 @@ impl Collector {
         }
         for (key, value) in &window.counts {
             let thread = self.thread(key, value, symbolizer);
-            let kernel = self.kernel_stack(key, value, window, symbolizer);
-            let user = self.user_stack(key, value, window, symbolizer);
+            let kernel = self.kernel_stack(key.kernel_stack, value.first_ns, window, symbolizer);
+            let woken = window.woken(key.user_stack);
+            let waited = woken.map_or(key.user_stack, |woken| woken.waited);
+            let user = self.user_stack(owner(key, value), waited, window, symbolizer);
+            let waker = woken.map_or(0, |woken| self.waker(woken, value, window, symbolizer) + 1);
             // A number that this version of the kernel side does not write.
             let Some(what) = What::from_u32(key.what) else { continue };
-            let sample = SampleKey { thread, kernel, user, what, detail: key.detail, window: number };
+            let detail = key.detail;
+            let sample = SampleKey { thread, kernel, user, what, detail, waker, window: number };
             *self.samples.entry(sample).or_default() += Sum { count: value.count, ns: value.ns };
         }
         // Kernel text can change too (modules, BPF programs); it is looked up anew in every window.
@@ -189,41 +209,32 @@ impl Collector {
 
     fn kernel_stack(
         &mut self,
-        key: &CountKey,
-        value: &CountValue,
+        name: u64,
+        first_ns: u64,
         window: &Window,
         symbolizer: &mut Symbolizer,
     ) -> u32 {
-        if let Some(&id) = self.kernel_cache.get(&key.kernel_stack) {
+        if let Some(&id) = self.kernel_cache.get(&name) {
             return id;
         }
-        let Some(stack) = window.stack(key.kernel_stack) else {
-            return self.no_stack(window.is_lost(key.kernel_stack));
-        };
+        let Some(stack) = window.stack(name) else { return self.no_stack(window.is_lost(name)) };
         let mut frames = Vec::with_capacity(stack.frames.len());
-        symbolizer.kernel_stack(value.first_ns, &stack.frames, &mut frames);
+        symbolizer.kernel_stack(first_ns, &stack.frames, &mut frames);
         let id = self.stacks.intern(KeptStack { frames: frames.into(), end: Some(stack.end) });
-        self.kernel_cache.insert(key.kernel_stack, id);
+        self.kernel_cache.insert(name, id);
         id
     }
 
-    fn user_stack(
-        &mut self,
-        key: &CountKey,
-        value: &CountValue,
-        window: &Window,
-        symbolizer: &mut Symbolizer,
-    ) -> u32 {
-        if key.user_stack == EMPTY_STACK {
+    fn user_stack(&mut self, owner: Owner, name: u64, window: &Window, symbolizer: &mut Symbolizer) -> u32 {
+        if name == EMPTY_STACK {
             return self.no_stack(false);
         }
-        let cached = (key.pid, key.incarnation, key.user_stack);
+        let cached = (owner.pid, owner.incarnation, name);
         if let Some(&id) = self.user_cache.get(&cached) {
             return id;
         }
-        let Some(stack) = window.stack(key.user_stack) else { return self.no_stack(true) };
+        let Some(stack) = window.stack(name) else { return self.no_stack(true) };
         let mut frames = Vec::with_capacity(stack.frames.len());
-        let owner = owner(key, value);
         let right = match stack.end {
             // Walked by the kernel, which needs to know nothing.
             WalkEnd::Ended | WalkEnd::UnknownProcess | WalkEnd::NoRegisters | WalkEnd::TailCallFailed => None,
@@ -241,6 +252,23 @@ impl Collector {
         let id = self.stacks.intern(KeptStack { frames: frames.into(), end: Some(end) });
         self.user_cache.insert(cached, id);
         id
+    }
+
+    /// Who ended the waits of a count: index into [`Collector::wakers`].
+    fn waker(
+        &mut self,
+        woken: &Woken,
+        value: &CountValue,
+        window: &Window,
+        symbolizer: &mut Symbolizer,
+    ) -> u32 {
+        // The first of the waits was over then at the latest: the waker may not have been there when it began.
+        let ended_ns = value.first_ns.saturating_add(value.ns);
+        let kernel = self.kernel_stack(woken.kernel_stack, ended_ns, window, symbolizer);
+        let owner = Owner { pid: woken.pid, incarnation: woken.incarnation, first_ns: ended_ns };
+        let user = self.user_stack(owner, woken.user_stack, window, symbolizer);
+        let comm = (woken.pid != 0).then_some(woken.comm);
+        self.wakers.intern(SampledWaker { comm, kernel, user })
     }
 
     fn no_stack(&mut self, lost: bool) -> u32 {
@@ -266,11 +294,16 @@ impl Collector {
         &self.stacks.values
     }
 
+    /// Those that ended waits.
+    pub fn wakers(&self) -> &[SampledWaker] {
+        &self.wakers.values
+    }
+
     /// The samples with their sums, in a fixed order.
     pub fn samples(&self) -> Vec<(SampleKey, Sum)> {
         let mut samples: Vec<_> = self.samples.iter().map(|(key, sum)| (*key, *sum)).collect();
         samples.sort_unstable_by_key(|(key, _)| {
-            (key.window, key.thread, key.kernel, key.user, key.what, key.detail)
+            (key.window, key.thread, key.kernel, key.user, key.what, key.detail, key.waker)
         });
         samples
     }

@@ -1,6 +1,7 @@
 //! The object loaded for a recording: with what this kernel has, to walk by tables if that can be done.
 
 use profiler_common::{
+    probe::offcpu::WAKERS,
     sample::{Programs, What},
     stack::MAX_FRAMES,
 };
@@ -60,7 +61,7 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
         }
         let mut kernel = kernel(true)?;
         let unwinding = Unwinding::start(&mut kernel, options.unwind_memory)?;
-        let programs = walk_programs(&options.events, &mut kernel)?;
+        let programs = walk_programs(options, &mut kernel)?;
         Ok(Loaded { kernel, walk: Some((unwinding, programs)), note: None })
     };
     match options.unwind {
@@ -74,13 +75,16 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
 }
 
 /// Loads the programs that walk for these events. Events can share theirs.
-fn walk_programs(events: &[Chosen], kernel: &mut Kernel) -> Result<Vec<WalkPrograms>, SessionError> {
+fn walk_programs(options: &RecordOptions, kernel: &mut Kernel) -> Result<Vec<WalkPrograms>, SessionError> {
     let mut programs: Vec<Programs> = Vec::new();
-    for chosen in events {
+    for chosen in &options.events {
         let wanted = chosen.event.spec().programs;
         if !programs.iter().any(|known| known.calls == wanted.calls) {
             programs.push(wanted);
         }
+    }
+    if options.wakers() {
+        programs.push(WAKERS);
     }
     Ok(programs.iter().map(|programs| WalkPrograms::load(kernel, programs)).collect::<Result<_, _>>()?)
 }

@@ -17,6 +17,7 @@ pub mod sched;
 pub mod spans;
 pub mod syscalls;
 mod unwinding;
+mod wakers;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -96,6 +97,11 @@ pub struct RecordOptions {
 }
 
 impl RecordOptions {
+    /// Whether who ends blocked times is recorded.
+    pub fn wakers(&self) -> bool {
+        self.waits.is_some_and(|(config, _)| config.wakers != 0)
+    }
+
     /// What is wanted of the timer. Maps that programs of several events share must not be met by the interrupts of a
     /// counter, which nothing masks: kernels before 5.11 (20b6cc34ea74) may wait for themselves then.
     pub fn timer(&self) -> Timer {

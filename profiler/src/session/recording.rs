@@ -33,7 +33,7 @@ use crate::{
     host::{cpus, features::Feature},
     model::{Cost, Losses},
     perf::{clock::monotonic_ns, record::ProcessEvent, sideband::Sideband},
-    probe::Probe,
+    probe::{Probe, Setup},
     symbolize::{Symbolizer, Watch},
     unwind::builder::Built,
 };
@@ -114,7 +114,8 @@ impl<'a> Recording<'a> {
         let sizing = sizes.reduce(Sizing::and).ok_or(SessionError::NoEvent)?;
         let waits = options.events.iter().any(|chosen| chosen.event.is_wait());
         let samples = Samples::new(&mut kernel, &sizing, waits)?;
-        let mut probes = Probe::open_all(&options.events, &mut kernel, cpus, options.timer())?;
+        let setup = Setup { cpus, timer: options.timer(), wakers: options.wakers() };
+        let mut probes = Probe::open_all(&options.events, &mut kernel, &setup)?;
         for &pid in &options.targets {
             targets.add(pid)?;
         }
@@ -123,7 +124,9 @@ impl<'a> Recording<'a> {
         }
         let start_ns = monotonic_ns();
         // A filter by process names who is looked at; the others can match any process, also one that starts later.
-        let watch = if options.filter.by_process != 0 { Watch::Known } else { Watch::All };
+        // Who wakes a task can be any as well.
+        let watch =
+            if options.filter.by_process != 0 && !options.wakers() { Watch::Known } else { Watch::All };
         let cost = Cost { start_ns: start_ns.saturating_sub(begun_ns), ..Cost::default() };
         Ok(Self {
             options,

@@ -13,6 +13,9 @@
 //!
 //! A task's entry is written by one program at a time: by the CPU that it leaves, by the one that wakes it (which waits
 //! until the first is done with it), by the one that it gets; each holds the lock of the run queue that the task is in.
+//! [`wakers`] keeps who woke it beside that.
+
+pub mod wakers;
 
 use aya_ebpf::{
     Global,
@@ -42,7 +45,8 @@ use crate::{
 
 /// What is asked for. Its parts are constants for the verifier.
 #[unsafe(no_mangle)]
-static WAIT_CONFIG: Global<WaitConfig> = Global::new(WaitConfig { min_block_ns: 0, blocked: 1, queued: 1 });
+static WAIT_CONFIG: Global<WaitConfig> =
+    Global::new(WaitConfig { min_block_ns: 0, blocked: 1, queued: 1, wakers: 0, padding: 0 });
 
 /// Tasks that have left a CPU once, by thread id, until they end.
 #[btf_map]
@@ -99,6 +103,9 @@ pub fn woken(ctx: &RawTracePointContext) {
     let Some(wait) = find(tid) else { return };
     // A task that had not left yet was not blocked.
     if wait.state != State::Blocked as u32 {
+        if WAIT_CONFIG.load().wakers != 0 {
+            wakers::forget(tid);
+        }
         return;
     }
     // SAFETY: the helper has no precondition.
@@ -155,6 +162,9 @@ fn catch_up(wait: &Wait, tid: u32, switches: u64, run_delay_ns: u64) {
     if is_known {
         count(wait, tid, waited_ns);
     }
+    if WAIT_CONFIG.load().wakers != 0 && wait.state == State::Blocked as u32 {
+        wakers::forget(tid);
+    }
     let lost = u64::from(wait.state != State::Running as u32 && !is_known);
     // All of them are seen only where waits for a CPU are asked for.
     let unseen = if WAIT_CONFIG.load().queued != 0 { switches.wrapping_sub(wait.switches + 1) } else { 0 };
@@ -185,6 +195,8 @@ fn count(wait: &Wait, tid: u32, ns: u64) {
     if is_blocked && ns < config.min_block_ns {
         (key.kernel_stack, key.user_stack) = (EMPTY_STACK, EMPTY_STACK);
         key.detail = Detail(wait.detail).short().0;
+    } else if is_blocked && config.wakers != 0 {
+        key.user_stack = wakers::joined(wait, tid);
     }
     sample::add(&key, ns, wait.left_ns, &wait.comm);
 }
@@ -204,6 +216,9 @@ fn left(ctx: &RawTracePointContext, preempt: bool, now_ns: u64) {
     if state & DEAD != 0 {
         // It need not be there.
         _ = WAITS.remove(tid);
+        if WAIT_CONFIG.load().wakers != 0 {
+            wakers::remove(tid);
+        }
         return;
     }
     let config = WAIT_CONFIG.load();
