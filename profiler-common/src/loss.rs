@@ -48,11 +48,13 @@ pub enum Loss {
     CallsFull = 18,
     /// An error of a system call whose number is not known: the map of errors was full.
     ErrorsFull = 19,
+    /// A hit of a uprobe was not counted: the program at another one was preempted on that CPU, and used its memory.
+    UprobeBusy = 20,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -73,6 +75,7 @@ impl Loss {
         Self::CallersFull,
         Self::CallsFull,
         Self::ErrorsFull,
+        Self::UprobeBusy,
     ];
 
     /// Those of probes that count samples by stack.
@@ -114,6 +117,7 @@ impl Loss {
             Self::CallersFull => "calls_of_unknown_threads",
             Self::CallsFull => "calls_without_account",
             Self::ErrorsFull => "errors_map_full",
+            Self::UprobeBusy => "uprobe_hits_left_out",
         }
     }
 }

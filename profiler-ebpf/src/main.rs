@@ -18,8 +18,10 @@ mod task;
 mod unwind;
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, perf_event, raw_tracepoint, tracepoint},
-    programs::{BtfTracePointContext, PerfEventContext, RawTracePointContext, TracePointContext},
+    macros::{btf_tracepoint, perf_event, raw_tracepoint, tracepoint, uprobe},
+    programs::{
+        BtfTracePointContext, PerfEventContext, ProbeContext, RawTracePointContext, TracePointContext,
+    },
 };
 
 use probe::{
@@ -27,6 +29,7 @@ use probe::{
     offcpu::{self, wakers},
     switches::Switches,
     tracepoint::Tracepoint,
+    uprobe::Uprobe,
 };
 
 /// On-CPU sample of one CPU's timer (or cycle counter). What programs of this kind return means nothing to the kernel:
@@ -168,6 +171,49 @@ pub fn tracepoint_walk(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 pub fn tracepoint_count(ctx: TracePointContext) -> u32 {
     sample::walked::<Tracepoint<0>>(&ctx);
+    1
+}
+
+/// A task came to the first place in user code that the user named. What programs of this kind return is as for
+/// tracepoints.
+#[uprobe]
+pub fn uprobe_0(ctx: ProbeContext) -> u32 {
+    sample::take::<Uprobe<0>>(&ctx);
+    1
+}
+
+/// To the second one.
+#[uprobe]
+pub fn uprobe_1(ctx: ProbeContext) -> u32 {
+    sample::take::<Uprobe<1>>(&ctx);
+    1
+}
+
+/// To the third one.
+#[uprobe]
+pub fn uprobe_2(ctx: ProbeContext) -> u32 {
+    sample::take::<Uprobe<2>>(&ctx);
+    1
+}
+
+/// To the fourth one.
+#[uprobe]
+pub fn uprobe_3(ctx: ProbeContext) -> u32 {
+    sample::take::<Uprobe<3>>(&ctx);
+    1
+}
+
+/// Walks the stack of such a hit, some frames of it.
+#[uprobe]
+pub fn uprobe_walk(ctx: ProbeContext) -> u32 {
+    sample::walk::<Uprobe<0>>(&ctx);
+    1
+}
+
+/// Counts such a hit when its stack has been walked.
+#[uprobe]
+pub fn uprobe_count(ctx: ProbeContext) -> u32 {
+    sample::walked::<Uprobe<0>>(&ctx);
     1
 }
 

@@ -6,3 +6,4 @@ pub mod sched;
 pub mod switches;
 pub mod syscalls;
 pub mod tracepoint;
+pub mod uprobe;

@@ -7,3 +7,4 @@ pub mod sched;
 pub mod switches;
 pub mod syscalls;
 pub mod tracepoint;
+pub mod uprobe;

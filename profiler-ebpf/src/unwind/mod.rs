@@ -66,11 +66,13 @@ pub enum Slot {
     Tracepoint = 1,
     /// Programs of tracepoints by way of perf, which the kernel does not nest.
     PerfTracepoint = 2,
+    /// Programs at breakpoints in user code.
+    Uprobe = 3,
 }
 
 impl Slot {
     /// Number of slots.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 4;
 }
 
 /// The state of a walk.

@@ -16,7 +16,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use profiler_common::{
     filter::FilterConfig,
-    probe::{syscalls::OTHERS, tracepoint::HookFilters},
+    probe::{syscalls::OTHERS, tracepoint::HookFilters, uprobe::BUSY},
     sample::What,
     sched::{
         offsets::SchedOffsets,
@@ -88,6 +88,8 @@ pub struct LoadOptions {
     pub waits: Option<(WaitConfig, SchedOffsets)>,
     /// Which hits are counted of the tracepoints that the user named.
     pub hook_filters: HookFilters,
+    /// CPUs that there can be, if there are events in user code; else 1.
+    pub uprobe_cpus: u32,
     /// The event whose hits are counted (`Samples::seen`).
     pub seen: What,
     /// Account threads.
@@ -142,6 +144,7 @@ impl Kernel {
             .override_global("WAIT_CONFIG", &wait_config, true)
             .override_global("HOOK_FILTERS", &options.hook_filters, true)
             .override_global("SCHED_COUNTERS", &counters, true)
+            .map_max_entries(BUSY, options.uprobe_cpus)
             .map_max_entries("TARGETS", targets)
             .map_max_entries("WAITS", waits)
             .map_max_entries("WAKERS", if wait_config.wakers != 0 { waits } else { 1 })
@@ -252,6 +255,7 @@ impl Kernel {
             Program::PerfEvent(perf) => perf.load(),
             Program::RawTracePoint(raw) => raw.load(),
             Program::TracePoint(tracepoint) => tracepoint.load(),
+            Program::UProbe(uprobe) => uprobe.load(),
             _ => Err(ProgramError::UnexpectedProgramType),
         }
         .map_err(failed(program))?;

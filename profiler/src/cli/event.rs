@@ -3,12 +3,12 @@
 use super::{
     args::{RecordArgs, Sampler},
     error::{Exit, Failure},
-    tracepoint,
+    tracepoint, uprobe,
 };
 use crate::{
     host::limits::Limits,
     model::name,
-    probe::{self, Chosen, Event, PROBES, tracepoint::PREFIX},
+    probe::{self, Chosen, Event, PROBES, tracepoint::PREFIX, uprobe::PREFIXES},
     session::FREQUENCY_HZ,
 };
 
@@ -17,7 +17,7 @@ const DEFAULT_FREQUENCY_HZ: u64 = 99;
 
 /// The events, each once, in the order that they were named, and samples per second and CPU (0 if no timer makes them).
 pub fn resolve(args: &RecordArgs) -> Result<(Vec<Chosen>, u64), Failure> {
-    let events = events(&args.event)?;
+    let events = events(&args.event, args.pid.first().copied())?;
     let timed = events.iter().any(|chosen| chosen.event.is_timed());
     let untimed = events.iter().find(|chosen| !chosen.event.is_timed());
     let refused = |option: &str, chosen: &Chosen, why: &str| {
@@ -90,13 +90,12 @@ fn filter(text: &str) -> std::ops::Range<usize> {
     }
 }
 
-fn events(texts: &[String]) -> Result<Vec<Chosen>, Failure> {
+fn events(texts: &[String], process: Option<u32>) -> Result<Vec<Chosen>, Failure> {
     let known = || PROBES.iter().map(|probe| probe.name).collect::<Vec<_>>().join(", ");
     let mut chosen: Vec<Chosen> = Vec::new();
     let mut hooks = 0;
     for name in texts.iter().flat_map(|text| split(text)) {
-        if let Some(hook) = name.strip_prefix(PREFIX) {
-            let new = tracepoint::resolve(hook, hooks)?;
+        if let Some(new) = hook(name, process, hooks)? {
             if !chosen.iter().any(|known| known.part == new.part) {
                 chosen.push(new);
                 hooks += 1;
@@ -116,6 +115,15 @@ fn events(texts: &[String]) -> Result<Vec<Chosen>, Failure> {
         return Err(Failure::new(Exit::Usage, "-e: no event given").mend(format!("events: {}", known())));
     }
     Ok(chosen)
+}
+
+/// The event that is named by its hook; `None` if it is named otherwise. `hooks`: how many were before.
+fn hook(name: &str, process: Option<u32>, hooks: usize) -> Result<Option<Chosen>, Failure> {
+    if let Some(rest) = name.strip_prefix(PREFIX) {
+        return tracepoint::resolve(rest, hooks).map(Some);
+    }
+    let user_code = PREFIXES.into_iter().find_map(|prefix| Some((prefix, name.strip_prefix(prefix.0)?)));
+    user_code.map(|(prefix, rest)| uprobe::resolve(prefix, rest, process, hooks)).transpose()
 }
 
 fn check_frequency(hz: u64) -> Result<(), Failure> {

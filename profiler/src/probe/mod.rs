@@ -11,6 +11,7 @@ pub mod sched;
 pub mod switches;
 pub mod syscalls;
 pub mod tracepoint;
+pub mod uprobe;
 
 use std::io;
 
@@ -77,7 +78,7 @@ pub struct ProbeSpec {
 
 /// All probes.
 pub const PROBES: &[ProbeSpec] =
-    &[cpu::SPEC, switches::SPEC, offcpu::SPEC, offcpu::RUN_QUEUE, tracepoint::SPECS[0]];
+    &[cpu::SPEC, switches::SPEC, offcpu::SPEC, offcpu::RUN_QUEUE, tracepoint::SPECS[0], uprobe::SPECS[0]];
 
 /// The probe of that name.
 pub fn find(name: &str) -> Option<&'static ProbeSpec> {
@@ -97,6 +98,8 @@ pub enum Event {
     RunQueue,
     /// A tracepoint of the user's choice is hit; its place among the hooks that the user names.
     Tracepoint(u8),
+    /// A place in user code is come to; its place among the hooks that the user names.
+    Uprobe(u8),
 }
 
 impl Event {
@@ -118,6 +121,7 @@ impl Event {
             Self::OffCpu => &offcpu::SPEC,
             Self::RunQueue => &offcpu::RUN_QUEUE,
             Self::Tracepoint(place) => tracepoint::spec_at(place),
+            Self::Uprobe(place) => uprobe::spec_at(place),
         }
     }
 
@@ -125,7 +129,7 @@ impl Event {
     pub const fn inside(self) -> &'static [&'static str] {
         match self {
             Self::Tracepoint(_) => tracepoint::INSIDE,
-            Self::Cpu | Self::ContextSwitches | Self::OffCpu | Self::RunQueue => &[],
+            Self::Cpu | Self::ContextSwitches | Self::OffCpu | Self::RunQueue | Self::Uprobe(_) => &[],
         }
     }
 
@@ -135,7 +139,7 @@ impl Event {
             Self::Cpu => cpu::sizing(frequency_hz, cpus),
             Self::ContextSwitches => switches::sizing(cpus),
             Self::OffCpu | Self::RunQueue => offcpu::sizing(cpus),
-            Self::Tracepoint(_) => tracepoint::sizing(cpus),
+            Self::Tracepoint(_) | Self::Uprobe(_) => tracepoint::sizing_of_hooks(cpus),
         }
     }
 }
@@ -156,6 +160,8 @@ pub enum Part {
     Whole,
     /// A tracepoint, and which of its hits.
     Tracepoint(tracepoint::Asked),
+    /// A place in user code.
+    Uprobe(uprobe::Asked),
 }
 
 /// A sample type that is recorded.
@@ -180,6 +186,7 @@ impl Chosen {
         match &self.part {
             Part::Whole => self.event.spec().name.to_owned(),
             Part::Tracepoint(asked) => asked.name.clone(),
+            Part::Uprobe(asked) => asked.name.clone(),
         }
     }
 
@@ -190,7 +197,8 @@ impl Chosen {
             .map(|spec| Recorded {
                 sample_type: match &self.part {
                     Part::Whole => SampleType::new(spec.name, spec.unit),
-                    Part::Tracepoint(asked) => SampleType::new(&asked.name, spec.unit),
+                    // Named as what the user named.
+                    Part::Tracepoint(_) | Part::Uprobe(_) => SampleType::new(&self.name(), spec.unit),
                 },
                 what: spec.what,
                 amount: spec.amount,
@@ -242,6 +250,13 @@ pub struct Setup<'a> {
     pub wakers: bool,
 }
 
+impl Setup<'_> {
+    /// The CPU to open what is of all of them on.
+    fn first_cpu(&self) -> u32 {
+        self.cpus.first().copied().unwrap_or(0)
+    }
+}
+
 /// A probe that is set up.
 pub enum Probe {
     /// The `cpu` probe.
@@ -251,7 +266,9 @@ pub enum Probe {
     /// The `offcpu` and `runq` probe.
     Offcpu(offcpu::OffcpuProbe),
     /// The `tracepoint` probe.
-    Tracepoint(tracepoint::TracepointProbe),
+    Tracepoint(tracepoint::HookProbe),
+    /// The `uprobe` probe.
+    Uprobe(tracepoint::HookProbe),
 }
 
 impl Probe {
@@ -280,10 +297,12 @@ impl Probe {
                 Ok(Self::Offcpu(offcpu::OffcpuProbe::open(kernel, setup.wakers)?))
             }
             (Event::Tracepoint(place), Part::Tracepoint(asked)) => {
-                let cpu = setup.cpus.first().copied().unwrap_or(0);
-                Ok(Self::Tracepoint(tracepoint::TracepointProbe::open(kernel, cpu, place, asked)?))
+                Ok(Self::Tracepoint(tracepoint::open(kernel, setup.first_cpu(), place, asked)?))
             }
-            (Event::Tracepoint(_), Part::Whole) => Err(ProbeError::NoHook),
+            (Event::Uprobe(place), Part::Uprobe(asked)) => {
+                Ok(Self::Uprobe(uprobe::open(kernel, setup.first_cpu(), place, asked)?))
+            }
+            (Event::Tracepoint(_) | Event::Uprobe(_), _) => Err(ProbeError::NoHook),
         }
     }
 
@@ -293,15 +312,15 @@ impl Probe {
             Self::Cpu(probe) => probe.enable(),
             Self::Switches(probe) => Ok(probe.enable(kernel)?),
             Self::Offcpu(probe) => Ok(probe.enable(kernel)?),
-            Self::Tracepoint(probe) => probe.enable(),
+            Self::Tracepoint(probe) | Self::Uprobe(probe) => probe.enable(),
         }
     }
 
-    /// Hits of a hook that the user named that the kernel left out; `None` of other events.
+    /// Hits of a tracepoint that the user named that the kernel left out; `None` of other events.
     pub fn missed(&self) -> Option<u64> {
         match self {
             Self::Tracepoint(probe) => Some(probe.missed()),
-            Self::Cpu(_) | Self::Switches(_) | Self::Offcpu(_) => None,
+            Self::Cpu(_) | Self::Switches(_) | Self::Offcpu(_) | Self::Uprobe(_) => None,
         }
     }
 
@@ -311,7 +330,7 @@ impl Probe {
             Self::Cpu(probe) => probe.disable(),
             Self::Switches(probe) => Ok(probe.disable(samples)?),
             Self::Offcpu(probe) => Ok(probe.disable(samples)?),
-            Self::Tracepoint(probe) => probe.disable(samples),
+            Self::Tracepoint(probe) | Self::Uprobe(probe) => probe.disable(samples),
         }
     }
 }

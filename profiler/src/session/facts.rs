@@ -53,7 +53,7 @@ impl Driver {
     fn of(facts: &Facts<'_>) -> Self {
         let timer = facts.probes.iter().find_map(|probe| match probe {
             Probe::Cpu(probe) => Some(Self::timer(probe.sampler(), facts)),
-            Probe::Switches(_) | Probe::Offcpu(_) | Probe::Tracepoint(_) => None,
+            Probe::Switches(_) | Probe::Offcpu(_) | Probe::Tracepoint(_) | Probe::Uprobe(_) => None,
         });
         timer.unwrap_or(Self {
             name: facts.options.events.first().map_or(String::new(), Self::hook),
@@ -67,7 +67,7 @@ impl Driver {
     fn hook(chosen: &Chosen) -> String {
         match &chosen.part {
             Part::Whole => switches::TRACEPOINT.to_owned(),
-            Part::Tracepoint(asked) => asked.name.clone(),
+            Part::Tracepoint(_) | Part::Uprobe(_) => chosen.name(),
         }
     }
 

@@ -41,6 +41,7 @@ pub fn attempt(btf_path: &Path) -> Result<Walk, String> {
         unwind: true,
         waits: None,
         hook_filters: HookFilters::NONE,
+        uprobe_cpus: 1,
         seen: What::Tick,
         sched: None,
         calls: None,

@@ -140,6 +140,7 @@ impl<'a> Accounting<'a> {
             unwind: false,
             waits: None,
             hook_filters: HookFilters::NONE,
+            uprobe_cpus: 1,
             seen: What::Tick,
             sched: Some(load::SchedOptions {
                 offsets: options.sched_offsets,

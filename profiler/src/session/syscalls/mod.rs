@@ -102,6 +102,7 @@ impl<'a> SyscallAccounting<'a> {
             unwind: false,
             waits: None,
             hook_filters: HookFilters::NONE,
+            uprobe_cpus: 1,
             seen: What::Tick,
             sched: None,
             calls: Some(CallOptions { offsets: account.sched_offsets, room }),
