@@ -24,19 +24,25 @@ pub fn resolve(args: &RecordArgs) -> Result<(Vec<Chosen>, u64), Failure> {
         let message = format!("{option} does not go with -e {}: {why}", chosen.name());
         Err(Failure::new(Exit::Usage, message).mend(format!("leave {option} out, or record -e cpu")))
     };
-    if let Some(chosen) = untimed {
-        if !timed {
-            let options = [
-                ("-F", args.frequency.is_some()),
-                ("--sampler", args.sampler != Sampler::Auto),
-                ("--idle", args.idle),
-            ];
-            if let Some((option, _)) = options.into_iter().find(|(_, given)| *given) {
-                return refused(option, chosen, "no timer makes its samples");
-            }
+    if let Some(chosen) = untimed.filter(|_| !timed) {
+        let options = [
+            ("-F", args.frequency.is_some()),
+            ("--sampler", args.sampler != Sampler::Auto),
+            ("--idle", args.idle),
+        ];
+        if let Some((option, _)) = options.into_iter().find(|(_, given)| *given) {
+            return refused(option, chosen, "no timer makes its samples");
         }
-        if args.user_only {
-            return refused("--user-only", chosen, "a task leaves the CPU in the kernel");
+    }
+    for chosen in &events {
+        let modes = [
+            ("--user-only", args.user_only, chosen.event.never_in_user_mode()),
+            ("--kernel-only", args.kernel_only, chosen.event.never_in_kernel()),
+        ];
+        if let Some((option, why)) =
+            modes.into_iter().find_map(|(o, given, why)| Some((o, why.filter(|_| given)?)))
+        {
+            return refused(option, chosen, why);
         }
     }
     if args.sampler == Sampler::Cycles && events.len() > 1 {

@@ -113,6 +113,25 @@ impl Event {
         matches!(self, Self::OffCpu | Self::RunQueue)
     }
 
+    /// Why its samples cannot be only those of user mode; `None`: they can.
+    pub const fn never_in_user_mode(self) -> Option<&'static str> {
+        match self {
+            Self::Cpu | Self::Uprobe(_) => None,
+            Self::ContextSwitches | Self::OffCpu | Self::RunQueue => {
+                Some("a task leaves the CPU in the kernel")
+            }
+            Self::Tracepoint(_) => Some("the kernel's tracepoints are in the kernel"),
+        }
+    }
+
+    /// Why they cannot be only those of the kernel; `None`: they can.
+    pub const fn never_in_kernel(self) -> Option<&'static str> {
+        match self {
+            Self::Uprobe(_) => Some("what is hooked is user code"),
+            _ => None,
+        }
+    }
+
     /// The probe's registry entry.
     pub const fn spec(self) -> &'static ProbeSpec {
         match self {
