@@ -48,13 +48,15 @@ pub enum Loss {
     CallsFull = 18,
     /// An error of a system call whose number is not known: the map of errors was full.
     ErrorsFull = 19,
+    /// A system call of a thread that is not followed is missing: the map of threads that make calls was full.
+    InCallsFull = 20,
     /// A hit of a uprobe was not counted: the program at another one was preempted on that CPU, and used its memory.
-    UprobeBusy = 20,
+    UprobeBusy = 21,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -75,11 +77,26 @@ impl Loss {
         Self::CallersFull,
         Self::CallsFull,
         Self::ErrorsFull,
+        Self::InCallsFull,
         Self::UprobeBusy,
     ];
 
     /// Those of probes that count samples by stack.
-    pub const SAMPLING: &[Self] = Self::ALL.split_at(Self::ThreadsFull as usize).0;
+    pub const SAMPLING: &[Self] = &[
+        Self::CountsFull,
+        Self::StacksFull,
+        Self::NoScratch,
+        Self::UserStackFailed,
+        Self::KernelStackFailed,
+        Self::UserStackTruncated,
+        Self::KernelStackTruncated,
+        Self::TargetsFull,
+        Self::UnwindProcessesFull,
+        Self::UnwindRequestsFull,
+        Self::WaitsFull,
+        Self::SwitchNotTraced,
+        Self::InCallsFull,
+    ];
 
     /// Those of the accounting of threads.
     pub const ACCOUNTING: &[Self] = &[
@@ -117,6 +134,7 @@ impl Loss {
             Self::CallersFull => "calls_of_unknown_threads",
             Self::CallsFull => "calls_without_account",
             Self::ErrorsFull => "errors_map_full",
+            Self::InCallsFull => "calling_threads_map_full",
             Self::UprobeBusy => "uprobe_hits_left_out",
         }
     }

@@ -25,6 +25,10 @@ pub enum What {
     Hook2 = 6,
     /// Of the fourth.
     Hook3 = 7,
+    /// System calls, when they are entered (`probe::syscall_stacks`).
+    Call = 8,
+    /// System calls, when they return.
+    CallTime = 9,
 }
 
 /// Events of a recording that the user names by their hooks: each has programs of its own.
@@ -32,7 +36,7 @@ pub const MAX_HOOKS: usize = 4;
 
 impl What {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Tick,
         Self::Switch,
         Self::Blocked,
@@ -41,6 +45,8 @@ impl What {
         Self::Hook1,
         Self::Hook2,
         Self::Hook3,
+        Self::Call,
+        Self::CallTime,
     ];
 
     /// Those of events that the user names by their hooks, in the order that they were named.

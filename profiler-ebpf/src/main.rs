@@ -1,13 +1,14 @@
 //! The eBPF side of `profiler`: one object, sources cut by probe.
 //!
 //! A probe's program filters (`filter`), captures (`stack`, `unwind`), aggregates into the current generation of its maps
-//! (`sample`), and counts what it could not keep (`loss`). Entry points are declared here, one line each, so that this file is the list
+//! (`sample`), and counts what it could not keep (`loss`). Entry points are declared here and in `hooks`, one line each, so that these files are the list
 //! of everything that can run in the kernel; programs of probes that were not asked for are never loaded.
 
 #![no_std]
 #![no_main]
 
 mod filter;
+mod hooks;
 mod loss;
 mod probe;
 mod registers;
@@ -18,18 +19,15 @@ mod task;
 mod unwind;
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, perf_event, raw_tracepoint, tracepoint, uprobe},
-    programs::{
-        BtfTracePointContext, PerfEventContext, ProbeContext, RawTracePointContext, TracePointContext,
-    },
+    macros::{btf_tracepoint, perf_event, raw_tracepoint},
+    programs::{BtfTracePointContext, PerfEventContext, RawTracePointContext},
 };
 
 use probe::{
     cpu::Cpu,
     offcpu::{self, wakers},
     switches::Switches,
-    tracepoint::Tracepoint,
-    uprobe::Uprobe,
+    syscall_stacks,
 };
 
 /// On-CPU sample of one CPU's timer (or cycle counter). What programs of this kind return means nothing to the kernel:
@@ -129,92 +127,6 @@ pub fn offcpu_waker_keep(_ctx: RawTracePointContext) -> i32 {
 pub fn offcpu_made(ctx: RawTracePointContext) -> i32 {
     offcpu::made(&ctx);
     0
-}
-
-/// The first tracepoint that the user asked for was hit. What programs of this kind return decides whether others who
-/// watch the same one by way of perf are told: they are.
-#[tracepoint]
-pub fn tracepoint_0(ctx: TracePointContext) -> u32 {
-    sample::take::<Tracepoint<0>>(&ctx);
-    1
-}
-
-/// The second one.
-#[tracepoint]
-pub fn tracepoint_1(ctx: TracePointContext) -> u32 {
-    sample::take::<Tracepoint<1>>(&ctx);
-    1
-}
-
-/// The third one.
-#[tracepoint]
-pub fn tracepoint_2(ctx: TracePointContext) -> u32 {
-    sample::take::<Tracepoint<2>>(&ctx);
-    1
-}
-
-/// The fourth one.
-#[tracepoint]
-pub fn tracepoint_3(ctx: TracePointContext) -> u32 {
-    sample::take::<Tracepoint<3>>(&ctx);
-    1
-}
-
-/// Walks the user stack of such a hit, some frames of it.
-#[tracepoint]
-pub fn tracepoint_walk(ctx: TracePointContext) -> u32 {
-    sample::walk::<Tracepoint<0>>(&ctx);
-    1
-}
-
-/// Counts such a hit when the user stack has been walked.
-#[tracepoint]
-pub fn tracepoint_count(ctx: TracePointContext) -> u32 {
-    sample::walked::<Tracepoint<0>>(&ctx);
-    1
-}
-
-/// A task came to the first place in user code that the user named. What programs of this kind return is as for
-/// tracepoints.
-#[uprobe]
-pub fn uprobe_0(ctx: ProbeContext) -> u32 {
-    sample::take::<Uprobe<0>>(&ctx);
-    1
-}
-
-/// To the second one.
-#[uprobe]
-pub fn uprobe_1(ctx: ProbeContext) -> u32 {
-    sample::take::<Uprobe<1>>(&ctx);
-    1
-}
-
-/// To the third one.
-#[uprobe]
-pub fn uprobe_2(ctx: ProbeContext) -> u32 {
-    sample::take::<Uprobe<2>>(&ctx);
-    1
-}
-
-/// To the fourth one.
-#[uprobe]
-pub fn uprobe_3(ctx: ProbeContext) -> u32 {
-    sample::take::<Uprobe<3>>(&ctx);
-    1
-}
-
-/// Walks the stack of such a hit, some frames of it.
-#[uprobe]
-pub fn uprobe_walk(ctx: ProbeContext) -> u32 {
-    sample::walk::<Uprobe<0>>(&ctx);
-    1
-}
-
-/// Counts such a hit when its stack has been walked.
-#[uprobe]
-pub fn uprobe_count(ctx: ProbeContext) -> u32 {
-    sample::walked::<Uprobe<0>>(&ctx);
-    1
 }
 
 /// `sched_process_exec(task, old_pid, bprm)`: the program's mappings and tables will be needed.
@@ -342,6 +254,41 @@ pub fn syscalls_exec(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "task_rename")]
 pub fn syscalls_rename(ctx: RawTracePointContext) -> i32 {
     probe::syscalls::renamed(&ctx);
+    0
+}
+
+/// `sys_enter(registers, number)`: a call is made.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn callstacks_enter(ctx: RawTracePointContext) -> i32 {
+    syscall_stacks::entered(&ctx);
+    0
+}
+
+/// Walks the user stack that made it, some frames of it.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn callstacks_walk(ctx: RawTracePointContext) -> i32 {
+    syscall_stacks::walk(&ctx);
+    0
+}
+
+/// Keeps that stack when it has been walked.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn callstacks_keep(_ctx: RawTracePointContext) -> i32 {
+    syscall_stacks::walked();
+    0
+}
+
+/// `sys_exit(registers, returned)`: the call is over.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn callstacks_exit(_ctx: RawTracePointContext) -> i32 {
+    syscall_stacks::returned();
+    0
+}
+
+/// `sched_process_exit(task)`: a thread makes no calls any more.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn callstacks_end(ctx: RawTracePointContext) -> i32 {
+    syscall_stacks::ended(&ctx);
     0
 }
 

@@ -24,6 +24,7 @@ mod processes;
 mod sched;
 mod selection;
 mod switches;
+mod syscall_stacks;
 mod syscalls;
 mod unwind;
 mod unwind_scale;

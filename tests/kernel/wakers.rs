@@ -72,9 +72,7 @@ fn a_known_waker_stands_on_the_wait_that_it_ended() {
         expect::at_least(&view.list(of_it), view.count(|e| of_it(e) && right(e)), found, 98.0);
     };
     for (name, function) in WAITS {
-        check(name, &|e| {
-            waker(e) == "[woken by waits]" && is_turned(e, &["start_thread", "helper", function])
-        });
+        check(name, &|e| waker(e) == "[woken by waits]" && is_turned(e, &["helper", function]));
     }
     // The timer's interrupt has no user part, whomever it hit.
     check("sleep", &|e| {

@@ -4,6 +4,7 @@ pub mod cpu;
 pub mod offcpu;
 pub mod sched;
 pub mod switches;
+pub mod syscall_stacks;
 pub mod syscalls;
 pub mod tracepoint;
 pub mod uprobe;

@@ -5,6 +5,7 @@ pub mod offcpu;
 pub mod process;
 pub mod sched;
 pub mod switches;
+pub mod syscall_stacks;
 pub mod syscalls;
 pub mod tracepoint;
 pub mod uprobe;

@@ -66,13 +66,15 @@ pub enum Slot {
     Tracepoint = 1,
     /// Programs of tracepoints by way of perf, which the kernel does not nest.
     PerfTracepoint = 2,
+    /// Programs of the entries of system calls.
+    Syscall = 3,
     /// Programs at breakpoints in user code.
-    Uprobe = 3,
+    Uprobe = 4,
 }
 
 impl Slot {
     /// Number of slots.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 5;
 }
 
 /// The state of a walk.

@@ -16,7 +16,12 @@ use aya::{
 use aya_log::EbpfLogger;
 use profiler_common::{
     filter::FilterConfig,
-    probe::{syscalls::OTHERS, tracepoint::HookFilters, uprobe::BUSY},
+    probe::{
+        syscall_stacks::{CallStackConfig, MAX_IN_CALLS, Wanted},
+        syscalls::OTHERS,
+        tracepoint::HookFilters,
+        uprobe::BUSY,
+    },
     sample::What,
     sched::{
         offsets::SchedOffsets,
@@ -86,6 +91,8 @@ pub struct LoadOptions {
     pub unwind: bool,
     /// What is counted of tasks off the CPU, and where the kernel keeps what tells of them. `None`: nothing.
     pub waits: Option<(WaitConfig, SchedOffsets)>,
+    /// Which system calls are counted by stack, and where the kernel keeps whose they are. `None`: none.
+    pub call_stacks: Option<(CallStackConfig, SchedOffsets)>,
     /// Which hits are counted of the tracepoints that the user named.
     pub hook_filters: HookFilters,
     /// CPUs that there can be, if there are events in user code; else 1.
@@ -128,6 +135,10 @@ impl Kernel {
             Some(sched) => (sched.offsets, sched.threads, ENDED_RING),
             None => (wait_offsets, 1, SMALLEST_RING),
         };
+        let (call_stacks, sched_offsets, in_calls) = match options.call_stacks {
+            Some((config, offsets)) => (config, offsets, MAX_IN_CALLS as u32),
+            None => (CallStackConfig { counted: Wanted::NONE, timed: Wanted::NONE }, sched_offsets, 1),
+        };
         let sched_offsets = options.calls.map_or(sched_offsets, |calls| calls.offsets);
         let room = options.calls.map_or(Room { callers: 1, calls: 1, blocks: 1 }, |calls| calls.room);
         let errors = if options.calls.is_some() { MAX_ERRORS } else { 1 };
@@ -143,10 +154,12 @@ impl Kernel {
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .override_global("WAIT_CONFIG", &wait_config, true)
             .override_global("HOOK_FILTERS", &options.hook_filters, true)
+            .override_global("CALL_STACKS", &call_stacks, true)
             .override_global("SCHED_COUNTERS", &counters, true)
             .map_max_entries(BUSY, options.uprobe_cpus)
             .map_max_entries("TARGETS", targets)
             .map_max_entries("WAITS", waits)
+            .map_max_entries("IN_CALLS", in_calls)
             .map_max_entries("WAKERS", if wait_config.wakers != 0 { waits } else { 1 })
             .map_max_entries("MODULES", for_unwinding(MAX_MODULES as u32, 1))
             .map_max_entries("PROCESSES", for_unwinding(MAX_PROCESSES as u32, 1))

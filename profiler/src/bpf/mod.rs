@@ -8,6 +8,7 @@ pub mod batch;
 pub mod calls;
 pub mod counters;
 pub mod generation;
+pub mod in_calls;
 pub mod inner;
 pub mod kept;
 pub mod load;

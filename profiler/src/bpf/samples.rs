@@ -16,6 +16,7 @@ use profiler_common::{
 use super::{
     BpfError,
     generation::Generations,
+    in_calls::InCalls,
     kept::{CapturedStack, KeptStacks, Named},
     load::Kernel,
     stats::{Counters, map_memory},
@@ -115,11 +116,13 @@ pub struct Samples {
     losses: Counters,
     kept: Rc<KeptStacks>,
     waits: Option<Waits>,
+    calls: Option<InCalls>,
 }
 
 impl Samples {
-    /// Takes the maps out of the object and makes their generations. `waits`: tasks off the CPU are counted.
-    pub fn new(kernel: &mut Kernel, sizing: &Sizing, waits: bool) -> Result<Self, BpfError> {
+    /// Takes the maps out of the object and makes their generations. `waits`: tasks off the CPU are counted; `calls`: system
+    /// calls are when they return.
+    pub fn new(kernel: &mut Kernel, sizing: &Sizing, waits: bool, calls: bool) -> Result<Self, BpfError> {
         Ok(Self {
             counts: Generations::new(&mut kernel.ebpf, "COUNTS", sizing.counts)?,
             stacks: Generations::new(&mut kernel.ebpf, "STACKS", sizing.stacks)?,
@@ -127,6 +130,7 @@ impl Samples {
             losses: Counters::new(&mut kernel.ebpf, "LOSSES")?,
             kept: Rc::default(),
             waits: waits.then(|| Waits::new(kernel)).transpose()?,
+            calls: calls.then(|| InCalls::new(kernel)).transpose()?,
         })
     }
 
@@ -153,13 +157,21 @@ impl Samples {
         if let Some(waits) = &mut self.waits {
             counts.extend(waits.unfinished(end_ns)?);
         }
+        if let Some(calls) = &mut self.calls {
+            counts.extend(calls.unfinished(end_ns)?);
+        }
         Ok(self.window(counts, stacks))
     }
 
     fn window(&mut self, counts: Vec<(CountKey, CountValue)>, stacks: HashMap<u64, Named>) -> Window {
         let new_stacks = stacks.len();
         let named = counts.iter().flat_map(|(key, _)| [key.kernel_stack, key.user_stack]).collect();
-        let waiting = self.waits.as_ref().map(|waits| || waits.stacks());
+        let is_delayed = self.waits.is_some() || self.calls.is_some();
+        let waiting = is_delayed.then_some(|| {
+            let waits = self.waits.as_ref().map(Waits::stacks).unwrap_or_default();
+            let calls = self.calls.as_ref().map(InCalls::stacks).unwrap_or_default();
+            waits.into_iter().chain(calls).collect()
+        });
         self.kept = Rc::new(self.kept.next(stacks, &named, waiting));
         Window { counts, new_stacks, stacks: Rc::clone(&self.kept) }
     }
@@ -182,7 +194,8 @@ impl Samples {
     /// Kernel memory of the generations, bytes.
     pub fn map_memory(&self) -> u64 {
         let waits = self.waits.as_ref().map_or(0, Waits::memory);
-        self.counts.fds().chain(self.stacks.fds()).map(map_memory).sum::<u64>() + waits
+        let calls = self.calls.as_ref().map_or(0, InCalls::memory);
+        self.counts.fds().chain(self.stacks.fds()).map(map_memory).sum::<u64>() + waits + calls
     }
 }
 

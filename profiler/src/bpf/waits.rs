@@ -69,7 +69,11 @@ impl Waits {
     }
 }
 
-fn take<V: Pod>(kernel: &mut Kernel, name: &'static str) -> Result<HashMap<MapData, u32, V>, BpfError> {
+/// Takes a map out of the object.
+pub fn take<K: Pod, V: Pod>(
+    kernel: &mut Kernel,
+    name: &'static str,
+) -> Result<HashMap<MapData, K, V>, BpfError> {
     let map = kernel.ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
     map.try_into().map_err(|source| BpfError::Map { operation: "open", map: name, source: Box::new(source) })
 }

@@ -3,12 +3,13 @@
 use super::{
     args::{RecordArgs, Sampler},
     error::{Exit, Failure},
+    kernel_facts::check_call,
     tracepoint, uprobe,
 };
 use crate::{
     host::limits::Limits,
     model::name,
-    probe::{self, Chosen, Event, PROBES, tracepoint::PREFIX, uprobe::PREFIXES},
+    probe::{self, Chosen, Event, PROBES, Part, tracepoint::PREFIX, uprobe::PREFIXES},
     session::FREQUENCY_HZ,
 };
 
@@ -100,7 +101,28 @@ fn events(texts: &[String], process: Option<u32>) -> Result<Vec<Chosen>, Failure
     let known = || PROBES.iter().map(|probe| probe.name).collect::<Vec<_>>().join(", ");
     let mut chosen: Vec<Chosen> = Vec::new();
     let mut hooks = 0;
-    for name in texts.iter().flat_map(|text| split(text)) {
+    for (name, is_first) in texts
+        .iter()
+        .flat_map(|text| split(text).into_iter().zip(std::iter::once(true).chain(std::iter::repeat(false))))
+    {
+        // Behind an event of some calls, what is no event is one more call.
+        if !is_first
+            && probe::find(name).is_none()
+            && !name.contains(':')
+            && let Some(Chosen { event, part: Part::Calls(calls) }) = chosen.last_mut()
+        {
+            check_call(event.spec().name, name)?;
+            add_call(calls, name);
+            continue;
+        }
+        if let Some((event, call)) = name.split_once(':')
+            && let Some(probe) = probe::find(event)
+            && probe.event.is_call()
+        {
+            check_call(event, call)?;
+            choose_call(&mut chosen, probe.event, call);
+            continue;
+        }
         if let Some(new) = hook(name, process, hooks)? {
             if !chosen.iter().any(|known| known.part == new.part) {
                 chosen.push(new);
@@ -112,15 +134,34 @@ fn events(texts: &[String], process: Option<u32>) -> Result<Vec<Chosen>, Failure
             let message = format!("-e {}: no such event", name::clean(name.as_bytes()));
             return Err(Failure::new(Exit::Usage, message).mend(format!("events: {}", known())));
         };
-        let new = Chosen::whole(probe.event);
-        if !chosen.contains(&new) {
-            chosen.push(new);
+        // All of an event has all of its parts.
+        match chosen.iter_mut().find(|known| known.event == probe.event) {
+            Some(known) => known.part = Part::Whole,
+            None => chosen.push(Chosen::whole(probe.event)),
         }
     }
     if chosen.is_empty() {
         return Err(Failure::new(Exit::Usage, "-e: no event given").mend(format!("events: {}", known())));
     }
     Ok(chosen)
+}
+
+/// Adds a call to those that are recorded of an event, which then is the last one.
+fn choose_call(chosen: &mut Vec<Chosen>, event: Event, call: &str) {
+    match chosen.iter().position(|known| known.event == event) {
+        Some(at) => {
+            if let Part::Calls(calls) = &mut chosen[at].part {
+                add_call(calls, call);
+            }
+        }
+        None => chosen.push(Chosen { event, part: Part::Calls(vec![call.to_owned()]) }),
+    }
+}
+
+fn add_call(calls: &mut Vec<String>, call: &str) {
+    if !calls.iter().any(|known| known == call) {
+        calls.push(call.to_owned());
+    }
 }
 
 /// The event that is named by its hook; `None` if it is named otherwise. `hooks`: how many were before.

@@ -6,6 +6,7 @@ pub mod error;
 mod event;
 pub mod explain;
 pub mod generate;
+mod kernel_facts;
 pub mod list;
 mod near;
 pub mod record;

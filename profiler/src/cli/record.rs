@@ -9,7 +9,6 @@ use std::{
 
 use profiler_common::{
     filter::{MODE_KERNEL, MODE_USER},
-    sched::{offsets::SchedOffsets, wait::WaitConfig},
     task::TaskOffsets,
 };
 use tokio::{
@@ -20,7 +19,7 @@ use tokio::{
 use super::{
     args::{LogLevel, RecordArgs, Sampler, Unwind},
     error::{Exit, Failure},
-    event, explain,
+    event, explain, kernel_facts,
     target::Selection,
 };
 use crate::{
@@ -30,7 +29,7 @@ use crate::{
     },
     model::{Unit, name},
     perf::sampler::Clock,
-    probe::{Chosen, Event},
+    probe::Chosen,
     render::{
         FORMATS, Format, RenderOptions, format_by_name,
         output::{OutputSet, Written},
@@ -176,7 +175,8 @@ fn record_options(
             TaskOffsets::UNKNOWN
         }
     };
-    let waits = waits(args, &events, path)?;
+    let waits = kernel_facts::waits(args, &events, path)?;
+    let call_stacks = kernel_facts::call_stacks(&events, path)?;
     Ok(RecordOptions {
         events,
         frequency_hz,
@@ -188,6 +188,7 @@ fn record_options(
         btf: path.to_owned(),
         force_fallback,
         waits,
+        call_stacks,
         idle: args.idle,
         sampler: match args.sampler {
             Sampler::Auto => None,
@@ -204,28 +205,6 @@ fn record_options(
         command_line: std::env::args_os().map(|arg| name::clean(arg.as_encoded_bytes())).collect(),
         notes,
     })
-}
-
-/// What is recorded of tasks off the CPU.
-fn waits(
-    args: &RecordArgs,
-    events: &[Chosen],
-    btf_path: &Path,
-) -> Result<Option<(WaitConfig, SchedOffsets)>, Failure> {
-    let Some(wait) = events.iter().find(|chosen| chosen.event.is_wait()) else { return Ok(None) };
-    let offsets = btf::sched_offsets(btf_path).map_err(|error| {
-        let message = format!("-e {}: what tasks wait for is not known: {error}", wait.name());
-        Failure::new(Exit::Unsupported, message).mend("see `profiler doctor`, line `btf`")
-    })?;
-    let asked = |event| u32::from(events.iter().any(|chosen| chosen.event == event));
-    let config = WaitConfig {
-        min_block_ns: args.min_block.map_or(0, |time| time.as_nanos() as u64),
-        blocked: asked(Event::OffCpu),
-        queued: asked(Event::RunQueue),
-        wakers: u32::from(args.wakers),
-        padding: 0,
-    };
-    Ok(Some((config, offsets)))
 }
 
 fn render_options(args: &RecordArgs) -> RenderOptions {

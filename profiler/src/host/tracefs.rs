@@ -212,7 +212,7 @@ fn parse(text: &str) -> Result<Tracepoint, &'static str> {
     Ok(Tracepoint { id, fields: fields.ok_or("a field")? })
 }
 
-/// What follows `field:`: `unsigned short common_type; offset:0; size:2; signed:0;`, with tabs between them.
+/// `unsigned short common_type; offset:0; size:2; signed:0;`
 fn field(line: &str) -> Option<Field> {
     let mut parts = line.split(';').map(str::trim);
     let declaration = parts.next()?;

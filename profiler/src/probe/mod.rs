@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod offcpu;
 pub mod sched;
 pub mod switches;
+pub mod syscall_stacks;
 pub mod syscalls;
 pub mod tracepoint;
 pub mod uprobe;
@@ -77,8 +78,16 @@ pub struct ProbeSpec {
 }
 
 /// All probes.
-pub const PROBES: &[ProbeSpec] =
-    &[cpu::SPEC, switches::SPEC, offcpu::SPEC, offcpu::RUN_QUEUE, tracepoint::SPECS[0], uprobe::SPECS[0]];
+pub const PROBES: &[ProbeSpec] = &[
+    cpu::SPEC,
+    switches::SPEC,
+    offcpu::SPEC,
+    offcpu::RUN_QUEUE,
+    syscall_stacks::SPEC,
+    syscall_stacks::TIME,
+    tracepoint::SPECS[0],
+    uprobe::SPECS[0],
+];
 
 /// The probe of that name.
 pub fn find(name: &str) -> Option<&'static ProbeSpec> {
@@ -96,6 +105,10 @@ pub enum Event {
     OffCpu,
     /// A task waits for a CPU.
     RunQueue,
+    /// A system call is made.
+    Syscalls,
+    /// A system call returns.
+    SyscallTime,
     /// A tracepoint of the user's choice is hit; its place among the hooks that the user names.
     Tracepoint(u8),
     /// A place in user code is come to; its place among the hooks that the user names.
@@ -113,14 +126,16 @@ impl Event {
         matches!(self, Self::OffCpu | Self::RunQueue)
     }
 
+    /// Whether it is of system calls.
+    pub const fn is_call(self) -> bool {
+        matches!(self, Self::Syscalls | Self::SyscallTime)
+    }
+
     /// Why its samples cannot be only those of user mode; `None`: they can.
     pub const fn never_in_user_mode(self) -> Option<&'static str> {
         match self {
             Self::Cpu | Self::Uprobe(_) => None,
-            Self::ContextSwitches | Self::OffCpu | Self::RunQueue => {
-                Some("a task leaves the CPU in the kernel")
-            }
-            Self::Tracepoint(_) => Some("the kernel's tracepoints are in the kernel"),
+            _ => Some("it happens in the kernel"),
         }
     }
 
@@ -139,6 +154,8 @@ impl Event {
             Self::ContextSwitches => &switches::SPEC,
             Self::OffCpu => &offcpu::SPEC,
             Self::RunQueue => &offcpu::RUN_QUEUE,
+            Self::Syscalls => &syscall_stacks::SPEC,
+            Self::SyscallTime => &syscall_stacks::TIME,
             Self::Tracepoint(place) => tracepoint::spec_at(place),
             Self::Uprobe(place) => uprobe::spec_at(place),
         }
@@ -148,7 +165,7 @@ impl Event {
     pub const fn inside(self) -> &'static [&'static str] {
         match self {
             Self::Tracepoint(_) => tracepoint::INSIDE,
-            Self::Cpu | Self::ContextSwitches | Self::OffCpu | Self::RunQueue | Self::Uprobe(_) => &[],
+            _ => &[],
         }
     }
 
@@ -158,6 +175,7 @@ impl Event {
             Self::Cpu => cpu::sizing(frequency_hz, cpus),
             Self::ContextSwitches => switches::sizing(cpus),
             Self::OffCpu | Self::RunQueue => offcpu::sizing(cpus),
+            Self::Syscalls | Self::SyscallTime => syscall_stacks::sizing(cpus),
             Self::Tracepoint(_) | Self::Uprobe(_) => tracepoint::sizing_of_hooks(cpus),
         }
     }
@@ -177,6 +195,8 @@ pub struct Chosen {
 pub enum Part {
     /// All of it.
     Whole,
+    /// System calls of these names, in the order that they were named.
+    Calls(Vec<String>),
     /// A tracepoint, and which of its hits.
     Tracepoint(tracepoint::Asked),
     /// A place in user code.
@@ -204,6 +224,7 @@ impl Chosen {
     pub fn name(&self) -> String {
         match &self.part {
             Part::Whole => self.event.spec().name.to_owned(),
+            Part::Calls(names) => format!("{}:{}", self.event.spec().name, names.join(",")),
             Part::Tracepoint(asked) => asked.name.clone(),
             Part::Uprobe(asked) => asked.name.clone(),
         }
@@ -215,7 +236,7 @@ impl Chosen {
         types
             .map(|spec| Recorded {
                 sample_type: match &self.part {
-                    Part::Whole => SampleType::new(spec.name, spec.unit),
+                    Part::Whole | Part::Calls(_) => SampleType::new(spec.name, spec.unit),
                     // Named as what the user named.
                     Part::Tracepoint(_) | Part::Uprobe(_) => SampleType::new(&self.name(), spec.unit),
                 },
@@ -267,6 +288,8 @@ pub struct Setup<'a> {
     pub timer: Timer,
     /// Who ends blocked times is of interest.
     pub wakers: bool,
+    /// When system calls end is of interest.
+    pub timed_calls: bool,
 }
 
 impl Setup<'_> {
@@ -288,6 +311,8 @@ pub enum Probe {
     Tracepoint(tracepoint::HookProbe),
     /// The `uprobe` probe.
     Uprobe(tracepoint::HookProbe),
+    /// The `syscalls` and `syscall-time` probe.
+    Syscalls(syscall_stacks::SyscallsProbe),
 }
 
 impl Probe {
@@ -315,6 +340,9 @@ impl Probe {
             (Event::OffCpu | Event::RunQueue, _) => {
                 Ok(Self::Offcpu(offcpu::OffcpuProbe::open(kernel, setup.wakers)?))
             }
+            (Event::Syscalls | Event::SyscallTime, _) => {
+                Ok(Self::Syscalls(syscall_stacks::SyscallsProbe::open(kernel, setup.timed_calls)?))
+            }
             (Event::Tracepoint(place), Part::Tracepoint(asked)) => {
                 Ok(Self::Tracepoint(tracepoint::open(kernel, setup.first_cpu(), place, asked)?))
             }
@@ -332,13 +360,15 @@ impl Probe {
             Self::Switches(probe) => Ok(probe.enable(kernel)?),
             Self::Offcpu(probe) => Ok(probe.enable(kernel)?),
             Self::Tracepoint(probe) | Self::Uprobe(probe) => probe.enable(),
+            Self::Syscalls(probe) => Ok(probe.enable(kernel)?),
         }
     }
 
-    /// Hits of a tracepoint that the user named that the kernel left out; `None` of other events.
+    /// Hits that the kernel left out; `None` of events whose hits it does not leave out.
     pub fn missed(&self) -> Option<u64> {
         match self {
             Self::Tracepoint(probe) => Some(probe.missed()),
+            Self::Syscalls(probe) => probe.missed(),
             Self::Cpu(_) | Self::Switches(_) | Self::Offcpu(_) | Self::Uprobe(_) => None,
         }
     }
@@ -350,6 +380,7 @@ impl Probe {
             Self::Switches(probe) => Ok(probe.disable(samples)?),
             Self::Offcpu(probe) => Ok(probe.disable(samples)?),
             Self::Tracepoint(probe) | Self::Uprobe(probe) => probe.disable(samples),
+            Self::Syscalls(probe) => Ok(probe.disable(samples)?),
         }
     }
 }

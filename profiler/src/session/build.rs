@@ -32,16 +32,16 @@ pub struct Column {
     pub per_count: i64,
     /// Value of one nanosecond of its duration.
     pub per_ns: i64,
-    /// Which kernel frames are the hook's own.
-    pub own: Own,
+    /// What of its stacks is the hook's own.
+    pub hook: Hook,
 }
 
-/// Kernel frames that are a hook's own.
+/// How frames of a kernel stack are known that are the hook's own, the profiler's program among them.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Own {
-    /// The function that is hooked (`ProbeSpec::hooked`): those inside of it.
+pub struct Hook {
+    /// The kernel function that is hooked (`ProbeSpec::hooked`).
     pub hooked: Option<&'static str>,
-    /// What names of innermost ones begin with (`Event::inside`).
+    /// What the innermost frames begin with, if they are the hook's own (`Event::inside`).
     pub inside: &'static [&'static str],
 }
 
@@ -79,7 +79,7 @@ impl BuildOptions {
                 Amount::Time => 0,
             },
             per_ns: i64::from(recorded.amount == Amount::Time),
-            own: Own { hooked: chosen.event.spec().hooked, inside: chosen.event.inside() },
+            hook: Hook { hooked: chosen.event.spec().hooked, inside: chosen.event.inside() },
         };
         let columns = |chosen: &Chosen| -> Vec<Column> {
             chosen.sample_types().into_iter().map(|recorded| column(chosen, recorded)).collect()
@@ -190,8 +190,8 @@ impl Builder<'_> {
         }
         let [kernel, user] = [place.kernel, place.user].map(|side| &self.kept[side as usize]);
         let column = self.columns.iter().find(|column| column.what == place.what);
-        let own = column.map(|column| column.own).unwrap_or_default();
-        let (mut locations, mut end) = self.joined(kernel, user, own, idle_task);
+        let hook = column.map(|column| column.hook).unwrap_or_default();
+        let (mut locations, mut end) = self.joined(kernel, user, hook, idle_task);
         if let Some(label) = label::of(place.what, place.detail) {
             locations.insert(0, self.labels.location(label, &mut self.profile));
             if label::is_whole(place.what, place.detail) {
@@ -217,12 +217,12 @@ impl Builder<'_> {
         &self,
         kernel: &KeptStack,
         user: &KeptStack,
-        own: Own,
+        hook: Hook,
         idle_task: bool,
     ) -> (Vec<LocationId>, StackEnd) {
         let user_walk = user.end.unwrap_or(WalkEnd::Ended);
         let (real, user_end) = self.names.user_end(&user.frames, user_walk);
-        let frames = self.without_hook(&kernel.frames, own).iter().chain(&user.frames[..real]);
+        let frames = self.without_hook(&kernel.frames, hook).iter().chain(&user.frames[..real]);
         let locations = frames.map(|&frame| self.names.location(frame)).collect();
         let end = match (kernel.end, user.end) {
             (None, _) | (_, None) => StackEnd::Lost,
@@ -243,8 +243,7 @@ impl Builder<'_> {
             return (vec![self.labels.location(label, &mut self.profile)], StackEnd::Complete);
         };
         let [kernel, user] = [waker.kernel, waker.user].map(|side| &self.kept[side as usize]);
-        let own = Own { hooked: Some(wakers::HOOKED), ..Own::default() };
-        let (mut locations, mut end) = self.joined(kernel, user, own, waker.comm.is_none());
+        let (mut locations, mut end) = self.joined(kernel, user, wakers::HOOK, waker.comm.is_none());
         let at = locations.iter().position(|&id| wakers::is_interrupt(&self.profile, id));
         if let Some(at) = at {
             (locations, end) = (locations[..=at].to_vec(), StackEnd::Complete);
@@ -260,15 +259,15 @@ impl Builder<'_> {
 
     /// The frames of a kernel stack from the hooked function on: inside of it are those of the hook, the profiler's own
     /// program among them.
-    fn without_hook<'f>(&self, frames: &'f [FrameId], own: Own) -> &'f [FrameId] {
+    fn without_hook<'f>(&self, frames: &'f [FrameId], hook: Hook) -> &'f [FrameId] {
         let has = |frame: &FrameId, is: &dyn Fn(&str) -> bool| {
             let location = &self.profile.locations[self.names.location(*frame).index()];
             location.lines.iter().any(|line| is(&self.profile.functions[line.function.index()].name))
         };
-        let is_inside = |name: &str| own.inside.iter().any(|start| name.starts_with(start));
+        let is_inside = |name: &str| hook.inside.iter().any(|start| name.starts_with(start));
         let inside = frames.iter().take_while(|frame| has(frame, &is_inside)).count();
         let frames = &frames[inside..];
-        let Some(hooked) = own.hooked else { return frames };
+        let Some(hooked) = hook.hooked else { return frames };
         frames.iter().position(|frame| has(frame, &|name| name == hooked)).map_or(frames, |at| &frames[at..])
     }
 

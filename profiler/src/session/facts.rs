@@ -10,7 +10,7 @@ use crate::{
     host::kernel::Version,
     model::{Losses, Meta, name::clean},
     perf::sampler::{Clock, Sampler},
-    probe::{Chosen, Part, Probe, switches, tracepoint::MISSES_COUNTED},
+    probe::{Chosen, Part, Probe, switches, syscall_stacks, tracepoint::MISSES_COUNTED},
 };
 
 /// The loss that [`left_out`] tells.
@@ -53,7 +53,7 @@ impl Driver {
     fn of(facts: &Facts<'_>) -> Self {
         let timer = facts.probes.iter().find_map(|probe| match probe {
             Probe::Cpu(probe) => Some(Self::timer(probe.sampler(), facts)),
-            Probe::Switches(_) | Probe::Offcpu(_) | Probe::Tracepoint(_) | Probe::Uprobe(_) => None,
+            _ => None,
         });
         timer.unwrap_or(Self {
             name: facts.options.events.first().map_or(String::new(), Self::hook),
@@ -66,8 +66,9 @@ impl Driver {
     /// What is hit by an event that no timer makes.
     fn hook(chosen: &Chosen) -> String {
         match &chosen.part {
-            Part::Whole => switches::TRACEPOINT.to_owned(),
             Part::Tracepoint(_) | Part::Uprobe(_) => chosen.name(),
+            _ if chosen.event.is_call() => syscall_stacks::TRACEPOINT.to_owned(),
+            _ => switches::TRACEPOINT.to_owned(),
         }
     }
 

@@ -64,7 +64,11 @@ impl<'a> Fallbacks<'a> {
             access.helpers |= TASK_BTF;
         }
         // A walk by tables starts from them, they tell why a task is blocked, and the kernel side's log tells them.
-        if options.unwind == UnwindMode::FramePointer && options.waits.is_none() && !options.log {
+        if options.unwind == UnwindMode::FramePointer
+            && options.waits.is_none()
+            && options.call_stacks.is_none()
+            && !options.log
+        {
             return access;
         }
         if access.helpers == 0 && self.may_use(Feature::TaskPtRegs) {

@@ -4,24 +4,48 @@
 use std::collections::HashMap;
 
 use profiler_common::{
+    probe::syscall_stacks,
     sample::What,
     sched::wait::{Detail, Queue},
 };
 
+use crate::host::syscalls::Abi;
 use crate::model::{
     FrameKind, Function, FunctionId, Line, Location, LocationId, Module, ModuleId, ModuleKind, Profile,
 };
 
-/// The module that labels are in.
-const MODULE: &str = "[off-cpu]";
+/// A frame that stands for no function.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Label {
+    /// The module that it is in.
+    pub module: &'static str,
+    /// Its name, brackets included.
+    pub text: String,
+}
+
+impl Label {
+    /// One about a wait.
+    pub const fn of_wait(text: String) -> Self {
+        Self { module: "[off-cpu]", text }
+    }
+}
 
 /// The label of samples of that kind, if they have one.
-pub fn of(what: What, detail: u32) -> Option<String> {
-    let detail = Detail(detail);
-    let mut words = match what {
-        What::Tick | What::Switch | What::Hook0 | What::Hook1 | What::Hook2 | What::Hook3 => return None,
-        What::Blocked => format!("blocked: {}", detail.cause().name()),
-        What::Queued => format!("runnable: {}", detail.queue().map_or("unknown", Queue::name)),
+pub fn of(what: What, detail: u32) -> Option<Label> {
+    match what {
+        What::Tick | What::Switch | What::Hook0 | What::Hook1 | What::Hook2 | What::Hook3 => None,
+        What::Blocked | What::Queued => Some(Label::of_wait(of_wait(what, Detail(detail)))),
+        What::Call | What::CallTime => {
+            Some(Label { module: "[syscalls]", text: of_call(syscall_stacks::Detail(detail)) })
+        }
+    }
+}
+
+fn of_wait(what: What, detail: Detail) -> String {
+    let mut words = if what == What::Blocked {
+        format!("blocked: {}", detail.cause().name())
+    } else {
+        format!("runnable: {}", detail.queue().map_or("unknown", Queue::name))
     };
     if what == What::Blocked && detail.is_uninterruptible() {
         words.push_str(", uninterruptible");
@@ -32,39 +56,47 @@ pub fn of(what: What, detail: u32) -> Option<String> {
     if detail.is_unfinished() {
         words.push_str(", until the end");
     }
-    Some(format!("[{words}]"))
+    format!("[{words}]")
+}
+
+fn of_call(detail: syscall_stacks::Detail) -> String {
+    let (abi, number) = Abi::of(detail.number());
+    let (native, _) = Abi::of(0);
+    let whose = if abi == native { String::new() } else { format!(", {}", abi.name()) };
+    let unfinished = if detail.is_unfinished() { ", until the end" } else { "" };
+    format!("[syscall: {}{whose}{unfinished}]", abi.call(number))
 }
 
 /// Whether the label is the whole stack: there is none by intention, or by nature.
 pub fn is_whole(what: What, detail: u32) -> bool {
     let detail = Detail(detail);
     match what {
-        What::Tick | What::Switch | What::Hook0 | What::Hook1 | What::Hook2 | What::Hook3 => false,
         What::Blocked => detail.is_short(),
         What::Queued => detail.queue() == Some(Queue::New),
+        _ => false,
     }
 }
 
 /// The labels in a profile.
 #[derive(Default)]
 pub struct Labels {
-    module: Option<ModuleId>,
-    locations: HashMap<String, LocationId>,
+    modules: HashMap<&'static str, ModuleId>,
+    locations: HashMap<Label, LocationId>,
 }
 
 impl Labels {
     /// The location of a label.
-    pub fn location(&mut self, label: String, profile: &mut Profile) -> LocationId {
+    pub fn location(&mut self, label: Label, profile: &mut Profile) -> LocationId {
         if let Some(&id) = self.locations.get(&label) {
             return id;
         }
-        let module = *self.module.get_or_insert_with(|| {
-            let module = Module { path: MODULE.to_owned(), build_id: None, kind: ModuleKind::Kernel };
+        let module = *self.modules.entry(label.module).or_insert_with_key(|name| {
+            let module = Module { path: (*name).to_owned(), build_id: None, kind: ModuleKind::Kernel };
             profile.modules.push(module);
             ModuleId(profile.modules.len() as u32 - 1)
         });
         let function = FunctionId(profile.functions.len() as u32);
-        profile.functions.push(Function { name: label.clone(), file: None, unresolved: None });
+        profile.functions.push(Function { name: label.text.clone(), file: None, unresolved: None });
         let id = LocationId(profile.locations.len() as u32);
         profile.locations.push(Location {
             module,
@@ -80,14 +112,14 @@ impl Labels {
 
 #[cfg(test)]
 mod tests {
-    use profiler_common::sched::cause::Cause;
+    use profiler_common::{probe::syscalls::COMPAT, sched::cause::Cause};
 
     use super::*;
 
     #[test]
     fn waits_have_labels_and_samples_have_none() {
         let blocked = |cause, uninterruptible| Detail::blocked(cause, uninterruptible);
-        let text = |what, detail: Detail| of(what, detail.0);
+        let text = |what, detail: Detail| of(what, detail.0).map(|label| label.text);
         let label = |words: &str| Some(words.to_owned());
         assert_eq!(text(What::Blocked, blocked(Cause::Futex, false)), label("[blocked: futex]"));
         assert_eq!(
@@ -103,10 +135,20 @@ mod tests {
     }
 
     #[test]
+    fn calls_have_their_names() {
+        let detail = |number: libc::c_long, compat| syscall_stacks::Detail::of(number as u32, compat);
+        let label = of(What::Call, detail(libc::SYS_openat, false).0).unwrap();
+        assert_eq!((label.module, label.text.as_str()), ("[syscalls]", "[syscall: openat]"));
+        let (compat, _) = Abi::of(COMPAT);
+        let text = of(What::CallTime, detail(3, true).unfinished().0).unwrap().text;
+        assert_eq!(text, format!("[syscall: read, {}, until the end]", compat.name()));
+    }
+
+    #[test]
     fn a_label_is_one_location() {
         let mut profile = Profile::default();
         let mut labels = Labels::default();
-        let mut location = |text: &str| labels.location(text.to_owned(), &mut profile);
+        let mut location = |text: &str| labels.location(Label::of_wait(text.to_owned()), &mut profile);
         let [a, b, c] = [location("[a]"), location("[b]"), location("[a]")];
         assert!(a == c && a != b);
         assert_eq!((profile.modules.len(), profile.functions.len(), profile.locations.len()), (1, 2, 2));

@@ -31,6 +31,7 @@ fn seen(events: &[Chosen]) -> What {
     let of = |chosen: &Chosen| match chosen.event.spec().sample_types[0].what {
         // What a switch begins with, in either case.
         What::Queued => What::Blocked,
+        What::CallTime => What::Call,
         what => what,
     };
     events.iter().find(|chosen| chosen.event.is_timed()).or(events.first()).map_or(What::Tick, of)
@@ -46,6 +47,7 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
             stack_limit: stack_limit(),
             unwind,
             waits: options.waits,
+            call_stacks: options.call_stacks,
             hook_filters: tracepoint::filters(&options.events),
             uprobe_cpus: uprobe_cpus(&options.events),
             seen: seen(&options.events),

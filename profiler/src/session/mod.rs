@@ -23,6 +23,7 @@ use std::{path::PathBuf, time::Duration};
 
 use profiler_common::{
     filter::FilterConfig,
+    probe::syscall_stacks::CallStackConfig,
     sched::{offsets::SchedOffsets, wait::WaitConfig},
     task::TaskOffsets,
 };
@@ -82,6 +83,9 @@ pub struct RecordOptions {
     /// What is counted of tasks off the CPU, and where the kernel keeps what tells of them; there if one of the events
     /// is of them.
     pub waits: Option<(WaitConfig, SchedOffsets)>,
+    /// Which system calls are counted and timed, and where the kernel keeps whose they are; there if one of the events is
+    /// of them.
+    pub call_stacks: Option<(CallStackConfig, SchedOffsets)>,
     /// Keep samples of idle CPUs.
     pub idle: bool,
     /// How user stacks are walked.
@@ -97,6 +101,11 @@ pub struct RecordOptions {
 }
 
 impl RecordOptions {
+    /// Whether the time of system calls is recorded.
+    pub fn timed_calls(&self) -> bool {
+        self.call_stacks.is_some_and(|(config, _)| config.timed.is_any())
+    }
+
     /// Whether who ends blocked times is recorded.
     pub fn wakers(&self) -> bool {
         self.waits.is_some_and(|(config, _)| config.wakers != 0)

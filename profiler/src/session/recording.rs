@@ -112,9 +112,13 @@ impl<'a> Recording<'a> {
         }
         let sizes = options.events.iter().map(|chosen| chosen.event.sizing(options.frequency_hz, cpus.len()));
         let sizing = sizes.reduce(Sizing::and).ok_or(SessionError::NoEvent)?;
-        let waits = options.events.iter().any(|chosen| chosen.event.is_wait());
-        let samples = Samples::new(&mut kernel, &sizing, waits)?;
-        let setup = Setup { cpus, timer: options.timer(), wakers: options.wakers() };
+        let samples = Samples::new(&mut kernel, &sizing, options.waits.is_some(), options.timed_calls())?;
+        let setup = Setup {
+            cpus,
+            timer: options.timer(),
+            wakers: options.wakers(),
+            timed_calls: options.timed_calls(),
+        };
         let mut probes = Probe::open_all(&options.events, &mut kernel, &setup)?;
         for &pid in &options.targets {
             targets.add(pid)?;

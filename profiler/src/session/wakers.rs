@@ -5,10 +5,11 @@ use std::collections::HashMap;
 
 use profiler_common::{Comm, sample::What, sched::wait::Detail};
 
+use super::{build::Hook, label::Label};
 use crate::model::{FrameKind, Line, Location, LocationId, Profile, name};
 
 /// The kernel function that the hook is in (kernel/sched/core.c).
-pub const HOOKED: &str = "try_to_wake_up";
+pub const HOOK: Hook = Hook { hooked: Some("try_to_wake_up"), inside: &[] };
 
 /// Functions that an interrupt enters the kernel by; what is outside of them was at work on something else. x86-64
 /// (arch/x86/include/asm/idtentry.h), aarch64 (arch/arm64/kernel/entry-common.c, entry.S before Linux 5.14).
@@ -38,16 +39,16 @@ pub fn is_ended(what: What, detail: u32) -> bool {
 }
 
 /// The label of the waker; `None`: an interrupt.
-pub fn label(comm: Option<&Comm>) -> String {
-    comm.map_or_else(
+pub fn label(comm: Option<&Comm>) -> Label {
+    Label::of_wait(comm.map_or_else(
         || "[woken by an interrupt]".to_owned(),
         |comm| format!("[woken by {}]", name::clean_c(comm)),
-    )
+    ))
 }
 
 /// The label of a wake-up that nobody saw.
-pub fn unseen() -> String {
-    "[waker not seen]".to_owned()
+pub fn unseen() -> Label {
+    Label::of_wait("[waker not seen]".to_owned())
 }
 
 /// Whether an interrupt enters the kernel there.
@@ -102,8 +103,8 @@ mod tests {
             !is_ended(What::Blocked, blocked.short().0) && !is_ended(What::Blocked, blocked.unfinished().0)
         );
         assert!(!is_ended(What::Queued, Detail::queued(Queue::Woken).0) && !is_ended(What::Tick, 0));
-        assert_eq!(label(Some(b"a;b\n\0\0\0\0\0\0\0\0\0\0\0\0")), "[woken by a;b\\n]");
-        assert_eq!(label(None), "[woken by an interrupt]");
+        assert_eq!(label(Some(b"a;b\n\0\0\0\0\0\0\0\0\0\0\0\0")).text, "[woken by a;b\\n]");
+        assert_eq!(label(None).text, "[woken by an interrupt]");
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn now() -> u64 {
 /// Whether the current call is one of a 32-bit program: `TS_COMPAT` (arch/x86/include/asm/thread_info.h), which the entry
 /// sets, or `TIF_32BIT` (arch/arm64/include/asm/thread_info.h), which the thread has.
 #[inline(always)]
-fn is_compat<const TYPED: bool>(task: *const u8) -> bool {
+pub fn is_compat<const TYPED: bool>(task: *const u8) -> bool {
     #[cfg(bpf_target_arch = "x86_64")]
     return get::<TYPED, u32>(task, sched_offset!(thread_status)) & 0x2 != 0;
     #[cfg(bpf_target_arch = "aarch64")]

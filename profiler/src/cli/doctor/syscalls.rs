@@ -26,6 +26,7 @@ pub fn attempt(btf_path: &Path) -> Result<(), String> {
         stack_limit: 1,
         unwind: false,
         waits: None,
+        call_stacks: None,
         hook_filters: HookFilters::NONE,
         uprobe_cpus: 1,
         seen: What::Tick,

@@ -40,6 +40,7 @@ pub fn attempt(btf_path: &Path) -> Result<Walk, String> {
         stack_limit: MAX_FRAMES as u32,
         unwind: true,
         waits: None,
+        call_stacks: None,
         hook_filters: HookFilters::NONE,
         uprobe_cpus: 1,
         seen: What::Tick,

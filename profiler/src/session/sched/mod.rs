@@ -139,6 +139,7 @@ impl<'a> Accounting<'a> {
             stack_limit: 1,
             unwind: false,
             waits: None,
+            call_stacks: None,
             hook_filters: HookFilters::NONE,
             uprobe_cpus: 1,
             seen: What::Tick,
