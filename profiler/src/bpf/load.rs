@@ -20,6 +20,7 @@ use profiler_common::{
         syscall_stacks::{CallStackConfig, MAX_IN_CALLS, Wanted},
         syscalls::OTHERS,
         tracepoint::HookFilters,
+        uprobe::BUSY,
     },
     sample::What,
     sched::{
@@ -94,6 +95,8 @@ pub struct LoadOptions {
     pub call_stacks: Option<(CallStackConfig, SchedOffsets)>,
     /// Which hits are counted of the tracepoints that the user named.
     pub hook_filters: HookFilters,
+    /// CPUs that there can be, if there are events in user code; else 1.
+    pub uprobe_cpus: u32,
     /// The event whose hits are counted (`Samples::seen`).
     pub seen: What,
     /// Account threads.
@@ -153,6 +156,7 @@ impl Kernel {
             .override_global("HOOK_FILTERS", &options.hook_filters, true)
             .override_global("CALL_STACKS", &call_stacks, true)
             .override_global("SCHED_COUNTERS", &counters, true)
+            .map_max_entries(BUSY, options.uprobe_cpus)
             .map_max_entries("TARGETS", targets)
             .map_max_entries("WAITS", waits)
             .map_max_entries("IN_CALLS", in_calls)
@@ -264,6 +268,7 @@ impl Kernel {
             Program::PerfEvent(perf) => perf.load(),
             Program::RawTracePoint(raw) => raw.load(),
             Program::TracePoint(tracepoint) => tracepoint.load(),
+            Program::UProbe(uprobe) => uprobe.load(),
             _ => Err(ProgramError::UnexpectedProgramType),
         }
         .map_err(failed(program))?;

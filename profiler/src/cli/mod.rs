@@ -17,3 +17,4 @@ pub mod syscalls;
 mod target;
 mod tracepoint;
 pub mod unwind_table;
+mod uprobe;

@@ -141,6 +141,7 @@ impl<'a> Accounting<'a> {
             waits: None,
             call_stacks: None,
             hook_filters: HookFilters::NONE,
+            uprobe_cpus: 1,
             seen: What::Tick,
             sched: Some(load::SchedOptions {
                 offsets: options.sched_offsets,
