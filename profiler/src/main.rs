@@ -7,7 +7,7 @@ use profiler::cli::{
     args::{Cli, Command},
     doctor,
     error::{Exit, Failure},
-    explain, generate, list, record, report, sched, syscalls, unwind_table,
+    explain, generate, list, record, report, sched, stat, syscalls, unwind_table,
 };
 
 fn main() -> ExitCode {
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Report(args) => report::run(&args, &mut std::io::stdout().lock())
             .map(|()| Exit::Success.code())
             .map_err(|error| explain::report(&error)),
+        Command::Stat(args) => stat::run(&args, cli.log_level, begun_ns),
         Command::Sched(args) => sched::run_sched(&args, cli.log_level, begun_ns),
         Command::Cpu(args) => sched::run_cpu(&args, cli.log_level, begun_ns),
         Command::Syscalls(args) => syscalls::run(&args, cli.log_level, begun_ns),

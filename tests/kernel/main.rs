@@ -23,6 +23,7 @@ mod places;
 mod processes;
 mod sched;
 mod selection;
+mod stat;
 mod switches;
 mod syscall_stacks;
 mod syscalls;

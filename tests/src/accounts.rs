@@ -1,4 +1,4 @@
-//! Running `profiler sched`, `cpu` or `syscalls` beside a workload, and reading the rows of the whole run.
+//! Running `profiler sched`, `cpu`, `syscalls` or `stat` beside a workload, and reading the rows of the whole run.
 
 use std::{
     ffi::OsStr,
@@ -81,10 +81,16 @@ impl Accounts {
 
     /// The same of a command, with what the command says: an object on one line.
     pub fn and_said(arguments: &[impl AsRef<OsStr>]) -> (Self, Value) {
-        let output = Command::new(binary::profiler()).args(["sched", "--json"]).args(arguments).output();
+        let (accounts, said) = Self::of_view_and_said("sched", arguments);
+        (accounts, serde_json::from_str(&said).expect("it says JSON"))
+    }
+
+    /// Runs `profiler VIEW --json ARGUMENTS` to its end, with the line that its command says, an object.
+    pub fn of_view_and_said(view: &str, arguments: &[impl AsRef<OsStr>]) -> (Self, String) {
+        let output = Command::new(binary::profiler()).args([view, "--json"]).args(arguments).output();
         let (accounts, others) = Self::of_output(&output.expect("the profiler can be started"));
-        let said = others.iter().find(|line| line.starts_with('{')).expect("the command says something");
-        (accounts, serde_json::from_str(said).expect("it says JSON"))
+        let said = others.into_iter().find(|line| line.starts_with('{')).expect("the command says something");
+        (accounts, said)
     }
 
     /// The rows, and the other lines.

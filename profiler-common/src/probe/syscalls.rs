@@ -36,8 +36,13 @@ pub struct Caller {
     pub since_ns: u64,
     /// Time off the CPU since then, ns.
     pub off_ns: u64,
-    /// When it left the CPU inside of that call; 0: it is on one.
+    /// When it left the CPU inside of that call, or ended inside of it; 0: it is on one.
     pub left_ns: u64,
+    /// Time of that call on a CPU that interrupts took, up to when the thread last left a CPU, ns. This and the next are
+    /// known only if threads are accounted too.
+    pub irq_ns: u64,
+    /// What interrupts had taken from the CPU when the thread came to it, or entered the call, ns.
+    pub irq_at_ns: u64,
     /// When the thread was made, ns since boot.
     pub start_ns: u64,
     /// When its process was made: tells processes apart that had the same id.
@@ -56,7 +61,7 @@ pub struct Caller {
     pub calls: [u32; CALLS],
 }
 
-const _: () = assert!(size_of::<Caller>() == 7 * 8 + 4 * 4 + crate::COMM_LEN + 4 * CALLS);
+const _: () = assert!(size_of::<Caller>() == 9 * 8 + 4 * 4 + crate::COMM_LEN + 4 * CALLS);
 
 impl Caller {
     /// A free place.
@@ -66,6 +71,8 @@ impl Caller {
         since_ns: 0,
         off_ns: 0,
         left_ns: 0,
+        irq_ns: 0,
+        irq_at_ns: 0,
         start_ns: 0,
         process_start_ns: 0,
         tgid: 0,
@@ -93,6 +100,10 @@ pub struct Call {
     pub max_ns: u64,
     /// The part of `total_ns` off the CPU.
     pub off_ns: u64,
+    /// The part of `total_ns` that interrupts took, if threads are accounted too.
+    pub irq_ns: u64,
+    /// Sum of what calls returned, without errors: bytes, of calls that return those.
+    pub bytes: u64,
     /// The place of the thread.
     pub caller: u32,
     /// The number, with [`COMPAT`].
@@ -101,7 +112,7 @@ pub struct Call {
     pub blocks: [u32; BLOCKS],
 }
 
-const _: () = assert!(size_of::<Call>() == 6 * 8 + 2 * 4 + 4 * BLOCKS);
+const _: () = assert!(size_of::<Call>() == 8 * 8 + 2 * 4 + 4 * BLOCKS);
 
 impl Call {
     /// A free place.
@@ -112,6 +123,8 @@ impl Call {
         total_ns: 0,
         max_ns: 0,
         off_ns: 0,
+        irq_ns: 0,
+        bytes: 0,
         caller: 0,
         number: 0,
         blocks: [0; BLOCKS],
@@ -137,9 +150,13 @@ pub struct Other {
     pub max_ns: u64,
     /// As in [`Call`].
     pub off_ns: u64,
+    /// As in [`Call`].
+    pub irq_ns: u64,
+    /// As in [`Call`].
+    pub bytes: u64,
 }
 
-const _: () = assert!(size_of::<Other>() == 6 * 8);
+const _: () = assert!(size_of::<Other>() == 8 * 8);
 
 /// Key of the number of errors.
 #[repr(C)]

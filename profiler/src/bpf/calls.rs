@@ -249,6 +249,8 @@ impl Calls {
                 total_ns: sum.total_ns + cpu.total_ns,
                 max_ns: sum.max_ns.max(cpu.max_ns),
                 off_ns: sum.off_ns + cpu.off_ns,
+                irq_ns: sum.irq_ns + cpu.irq_ns,
+                bytes: sum.bytes.wrapping_add(cpu.bytes),
             });
             if sum != Other::default() {
                 others.push(OtherAccount { place, sum, errors: errors.remove(&place).unwrap_or_default() });

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Read as _},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    thread,
 };
 
 use aya::{
@@ -143,6 +144,7 @@ impl Kernel {
         let room = options.calls.map_or(Room { callers: 1, calls: 1, blocks: 1 }, |calls| calls.room);
         let errors = if options.calls.is_some() { MAX_ERRORS } else { 1 };
         let counters = options.sched.map_or(0, |sched| sched.counters);
+        let calls_of_threads = u32::from(options.calls.is_some() && options.sched.is_some());
         let mut ebpf = EbpfLoader::new()
             .override_global("FILTER", &options.filter, true)
             .override_global("TASK_OFFSETS", &options.offsets, true)
@@ -156,6 +158,7 @@ impl Kernel {
             .override_global("HOOK_FILTERS", &options.hook_filters, true)
             .override_global("CALL_STACKS", &call_stacks, true)
             .override_global("SCHED_COUNTERS", &counters, true)
+            .override_global("CALLS_OF_THREADS", &calls_of_threads, true)
             .map_max_entries(BUSY, options.uprobe_cpus)
             .map_max_entries("TARGETS", targets)
             .map_max_entries("WAITS", waits)
@@ -264,15 +267,37 @@ impl Kernel {
     /// Loads a program of any of the kinds that the object has.
     pub fn load_program(&mut self, program: &'static str) -> Result<&ProgramFd, BpfError> {
         let found = self.ebpf.program_mut(program).ok_or(BpfError::Missing(program))?;
-        match found {
-            Program::PerfEvent(perf) => perf.load(),
-            Program::RawTracePoint(raw) => raw.load(),
-            Program::TracePoint(tracepoint) => tracepoint.load(),
-            Program::UProbe(uprobe) => uprobe.load(),
-            _ => Err(ProgramError::UnexpectedProgramType),
+        if found.fd().is_err() {
+            load_one(program, found)?;
         }
-        .map_err(failed(program))?;
         found.fd().map_err(failed(program))
+    }
+
+    /// Whether a program has been loaded.
+    pub fn is_loaded(&self, program: &str) -> bool {
+        self.ebpf.program(program).is_some_and(|program| program.fd().is_ok())
+    }
+
+    /// Loads such programs, as far as they are of these kinds, at the same time, each on a thread of its own: most of a start is
+    /// the verifier's time.
+    pub fn load_together(&mut self, programs: &[&'static str]) -> Result<(), BpfError> {
+        let wanted = |name: &str| programs.iter().copied().find(|program| *program == name);
+        thread::scope(|scope| {
+            let loads = self.ebpf.programs_mut().filter_map(|(name, found)| {
+                let program = wanted(name)?;
+                let is_one = matches!(
+                    found,
+                    Program::PerfEvent(_) | Program::RawTracePoint(_) | Program::TracePoint(_)
+                );
+                let is_new = is_one && found.fd().is_err();
+                is_new.then(|| scope.spawn(move || load_one(program, found)))
+            });
+            let loads: Vec<_> = loads.collect();
+            loads.into_iter().try_for_each(|load| match load.join() {
+                Ok(loaded) => loaded,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })
     }
 
     /// Loads programs and puts them into the program array of that name, each under its index. The array must live as
@@ -308,6 +333,17 @@ impl Kernel {
     pub fn map_memory(&self) -> u64 {
         self.ebpf.maps().filter_map(|(_, map)| map_fd(map)).map(map_memory).sum()
     }
+}
+
+fn load_one(program: &'static str, found: &mut Program) -> Result<(), BpfError> {
+    match found {
+        Program::PerfEvent(perf) => perf.load(),
+        Program::RawTracePoint(raw) => raw.load(),
+        Program::TracePoint(tracepoint) => tracepoint.load(),
+        Program::UProbe(uprobe) => uprobe.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+    .map_err(failed(program))
 }
 
 fn failed(program: &'static str) -> impl Fn(ProgramError) -> BpfError {

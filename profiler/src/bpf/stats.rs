@@ -7,7 +7,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuArray},
+    maps::{Map, MapData, PerCpuArray},
     sys::{Stats, enable_stats},
 };
 
@@ -20,15 +20,14 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Takes the array of that name out of the object.
-    pub fn new(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, BpfError> {
-        let map = ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
-        let array = map.try_into().map_err(|source| BpfError::Map {
-            operation: "open",
-            map: name,
-            source: Box::new(source),
-        })?;
-        Ok(Self { name, array })
+    /// The array of that name. It stays in the object: several probes count in one.
+    pub fn new(ebpf: &Ebpf, name: &'static str) -> Result<Self, BpfError> {
+        let Some(Map::PerCpuArray(map)) = ebpf.map(name) else { return Err(BpfError::Missing(name)) };
+        let failed = |source| BpfError::Map { operation: "open", map: name, source: Box::new(source) };
+        let fd = map.fd().as_fd().try_clone_to_owned();
+        let fd = fd.map_err(|source| BpfError::Call { command: "dup", map: name, source })?;
+        let array = MapData::from_fd(fd).and_then(|map| Map::PerCpuArray(map).try_into());
+        Ok(Self { name, array: array.map_err(failed)? })
     }
 
     /// The sum of one counter over all CPUs.

@@ -9,6 +9,7 @@ use super::{
     list::ListArgs,
     report::ReportArgs,
     sched::{CpuArgs, SchedArgs},
+    stat::StatArgs,
     syscalls::SyscallArgs,
     unwind_table::UnwindTableArgs,
 };
@@ -58,6 +59,8 @@ pub enum Command {
     Record(RecordArgs),
     /// Show a recording as text, flamegraph, folded stacks or JSON.
     Report(ReportArgs),
+    /// Show on one screen where the time of a command, of processes or of the machine went: it adds up to 100 %.
+    Stat(StatArgs),
     /// Account where the time of threads goes: on the CPU, waiting for one, blocked and by what. Exact, not sampled.
     Sched(SchedArgs),
     /// Show what each CPU does, how long threads wait for one, and how long they stay on it.

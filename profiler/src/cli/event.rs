@@ -64,9 +64,14 @@ pub fn resolve(args: &RecordArgs) -> Result<(Vec<Chosen>, u64), Failure> {
     if !timed {
         return Ok((events, 0));
     }
-    let hz = args.frequency.unwrap_or(DEFAULT_FREQUENCY_HZ);
+    Ok((events, frequency(args.frequency)?))
+}
+
+/// Samples per second and CPU: what is asked for, if it can be.
+pub fn frequency(asked: Option<u64>) -> Result<u64, Failure> {
+    let hz = asked.unwrap_or(DEFAULT_FREQUENCY_HZ);
     check_frequency(hz)?;
-    Ok((events, hz))
+    Ok(hz)
 }
 
 /// The events that one `-e` names: between commas, but for those inside of a filter (`tracepoint:C:N/.../`).

@@ -13,6 +13,7 @@ pub mod record;
 pub mod report;
 pub mod sched;
 pub mod spans;
+pub mod stat;
 pub mod syscalls;
 mod target;
 mod tracepoint;

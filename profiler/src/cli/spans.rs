@@ -142,6 +142,7 @@ async fn collect<S: Spans>(
     let ended_by_signal = stop_signal()?;
     let mut spans = start().map_err(|error| explain::session(&error))?;
     spans.add_targets(&target.new_descendants()).map_err(|error| explain::session(&error))?;
+    spans.begin().map_err(|error| explain::session(&error))?;
     let command = match target.command.take() {
         Some(stopped) => Some(stopped.release().map_err(|error| {
             let exit = if error.exit_code() == 127 { Exit::CommandNotFound } else { Exit::CannotExecute };

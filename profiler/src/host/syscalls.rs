@@ -72,6 +72,36 @@ impl Abi {
     }
 }
 
+/// What a call that returns a number of bytes does with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Transfer {
+    /// From a file, pipe, socket or device.
+    Read,
+    /// To one.
+    Written,
+    /// From a socket.
+    Received,
+    /// To one.
+    Sent,
+    /// From one file to another inside of the kernel.
+    Copied,
+}
+
+impl Transfer {
+    /// That of the call of this name; `None` if it returns something else: `sendmmsg` and `recvmmsg` return a number of
+    /// messages.
+    pub fn of(syscall: &str) -> Option<Self> {
+        Some(match syscall {
+            "read" | "readv" | "pread64" | "preadv" | "preadv2" => Self::Read,
+            "write" | "writev" | "pwrite64" | "pwritev" | "pwritev2" => Self::Written,
+            "recv" | "recvfrom" | "recvmsg" => Self::Received,
+            "send" | "sendto" | "sendmsg" => Self::Sent,
+            "sendfile" | "sendfile64" | "splice" | "vmsplice" | "tee" | "copy_file_range" => Self::Copied,
+            _ => return None,
+        })
+    }
+}
+
 /// The name of an error, those included that the kernel keeps to itself (`ERESTARTSYS`); `errno_NNN` if it is not known.
 pub fn error(errno: u32) -> String {
     let known = i32::try_from(errno).ok().and_then(|errno| Errno::new(errno).name());
@@ -130,6 +160,19 @@ mod tests {
         assert_eq!(
             (error(512), error(516), error(4000)),
             ("ERESTARTSYS".to_owned(), "ERESTART_RESTARTBLOCK".to_owned(), "errno_4000".to_owned())
+        );
+    }
+
+    #[test]
+    fn calls_that_return_bytes_are_known_by_name() {
+        let of = |number: i64| Transfer::of(&Abi::of(number as u32).0.call(number as u32));
+        assert_eq!(
+            [libc::SYS_pread64, libc::SYS_writev, libc::SYS_recvfrom, libc::SYS_sendmsg].map(of),
+            [Transfer::Read, Transfer::Written, Transfer::Received, Transfer::Sent].map(Some)
+        );
+        assert_eq!(
+            [libc::SYS_sendfile, libc::SYS_sendmmsg, libc::SYS_mmap].map(of),
+            [Some(Transfer::Copied), None, None]
         );
     }
 

@@ -12,6 +12,7 @@ pub mod named;
 pub mod profile;
 pub mod reason;
 pub mod sched;
+pub mod stat;
 pub mod syscalls;
 
 pub use cost::Cost;

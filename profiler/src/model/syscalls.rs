@@ -48,6 +48,11 @@ pub struct Row {
     pub cpu_ns: Option<u64>,
     /// The part of it off the CPU: blocked, and waiting for a CPU behind that.
     pub blocked_ns: Option<u64>,
+    /// Time on a CPU without interrupts, where those are accounted; also in calls that did not return.
+    #[serde(skip)]
+    pub own_cpu_ns: u64,
+    /// Bytes that they transferred; `None` for calls that do not return a number of bytes.
+    pub bytes: Option<u64>,
     /// The mean.
     pub avg_ns: Option<u64>,
     /// The median, within 3.2 %.

@@ -50,12 +50,18 @@ pub const ALL: [Counter; 10] = [
     hardware("branch-misses", PERF_COUNT_HW_BRANCH_MISSES),
     software("cpu-clock", PERF_COUNT_SW_CPU_CLOCK),
     software("page-faults", PERF_COUNT_SW_PAGE_FAULTS),
-    software("minor-faults", PERF_COUNT_SW_PAGE_FAULTS_MIN),
-    software("major-faults", PERF_COUNT_SW_PAGE_FAULTS_MAJ),
+    software(MINOR_FAULTS, PERF_COUNT_SW_PAGE_FAULTS_MIN),
+    software(MAJOR_FAULTS, PERF_COUNT_SW_PAGE_FAULTS_MAJ),
 ];
 
+/// Page faults that needed no disk.
+pub const MINOR_FAULTS: &str = "minor-faults";
+
+/// Page faults that did.
+pub const MAJOR_FAULTS: &str = "major-faults";
+
 /// Those that are counted where the machine can, if nothing is said.
-const DEFAULT: [&str; 2] = [CYCLES, INSTRUCTIONS];
+pub const DEFAULT: [&str; 2] = [CYCLES, INSTRUCTIONS];
 
 /// Why a counter does not count.
 #[derive(Debug, thiserror::Error)]
@@ -97,10 +103,10 @@ impl Counters {
         Ok(counters)
     }
 
-    /// Starts the usual ones that the machine has; with why the others do not count.
-    pub fn open_default(cpus: &[u32]) -> (Self, Vec<CounterError>) {
+    /// Starts those that the machine has of these names; with why the others do not count.
+    pub fn open_available(names: &[&str], cpus: &[u32]) -> (Self, Vec<CounterError>) {
         let (mut counters, mut errors) = (Self::default(), Vec::new());
-        for counter in ALL.iter().filter(|counter| DEFAULT.contains(&counter.name)) {
+        for counter in ALL.iter().filter(|counter| names.contains(&counter.name)).take(COUNTERS) {
             errors.extend(counters.add(counter, cpus).err());
         }
         (counters, errors)

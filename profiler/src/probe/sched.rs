@@ -66,14 +66,21 @@ pub struct SchedProbe {
 }
 
 impl SchedProbe {
-    /// Loads and attaches the programs. Nothing is accounted yet.
-    pub fn open(kernel: &mut Kernel, counters: Counters) -> Result<(Self, Ended), ProbeError> {
+    /// Loads the programs, unless they are: what takes most of the time to open it.
+    pub fn load(kernel: &mut Kernel) -> Result<(), ProbeError> {
+        if kernel.is_loaded(ITERATOR) {
+            return Ok(());
+        }
         let btf = Btf::from_sys_fs().map_err(|error: BtfError| ProbeError::KernelTypes(error.to_string()))?;
         for &(program, tracepoint) in TYPED {
             kernel.load_typed(program, tracepoint, &btf)?;
         }
-        kernel.load_iterator(ITERATOR, &btf)?;
-        drop(btf);
+        Ok(kernel.load_iterator(ITERATOR, &btf)?)
+    }
+
+    /// Attaches the programs. Nothing is accounted yet.
+    pub fn open(kernel: &mut Kernel, counters: Counters) -> Result<(Self, Ended), ProbeError> {
+        Self::load(kernel)?;
         let (accounts, ended) = (Accounts::new(&mut kernel.ebpf)?, Ended::new(&mut kernel.ebpf)?);
         let mut counter_events = CounterEvents::new(&mut kernel.ebpf)?;
         for (cpu, index, event) in counters.events() {

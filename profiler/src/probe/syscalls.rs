@@ -75,21 +75,28 @@ pub struct SyscallsProbe {
 }
 
 impl SyscallsProbe {
-    /// Loads and attaches the programs; calls are accounted from then on.
-    pub fn open(kernel: &mut Kernel, room: Room, depth: Depth) -> Result<Self, ProbeError> {
-        let programs: Vec<_> = ALWAYS.iter().chain(depth.programs()).collect();
-        for &&(program, _) in &programs {
+    /// Loads the programs, unless they are: what takes most of the time to open it.
+    pub fn load(kernel: &mut Kernel, depth: Depth) -> Result<(), ProbeError> {
+        for &(program, _) in ALWAYS.iter().chain(depth.programs()) {
             kernel.load_program(program)?;
         }
-        if let Some(entry) = depth.entry() {
+        if let Some(entry) = depth.entry()
+            && !kernel.is_loaded(entry)
+        {
             // The kernel's types are gone again before the accounts are mapped: both are large.
             let btf =
                 Btf::from_sys_fs().map_err(|error: BtfError| ProbeError::KernelTypes(error.to_string()))?;
             kernel.load_typed(entry, "sys_enter", &btf)?;
         }
+        Ok(())
+    }
+
+    /// Attaches the programs; calls are accounted from then on.
+    pub fn open(kernel: &mut Kernel, room: Room, depth: Depth) -> Result<Self, ProbeError> {
+        Self::load(kernel, depth)?;
         let calls = Calls::new(&mut kernel.ebpf, room)?;
         let mut attached = Vec::new();
-        for &&(program, tracepoint) in &programs {
+        for &(program, tracepoint) in ALWAYS.iter().chain(depth.programs()) {
             attached.push(kernel.attach(program, tracepoint)?);
         }
         if let Some(entry) = depth.entry() {

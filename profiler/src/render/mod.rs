@@ -12,6 +12,7 @@ pub mod json;
 pub mod output;
 pub mod pprof;
 pub mod sched;
+pub mod stat;
 pub mod svg;
 pub mod syscalls;
 mod tally;

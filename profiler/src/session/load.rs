@@ -89,6 +89,9 @@ fn walk_programs(options: &RecordOptions, kernel: &mut Kernel) -> Result<Vec<Wal
     if options.wakers() {
         programs.push(WAKERS);
     }
+    let all: Vec<_> =
+        programs.iter().flat_map(|programs| [programs.sample, programs.walk, programs.count]).collect();
+    kernel.load_together(&all)?;
     Ok(programs.iter().map(|programs| WalkPrograms::load(kernel, programs)).collect::<Result<_, _>>()?)
 }
 

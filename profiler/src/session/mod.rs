@@ -15,6 +15,7 @@ mod pace;
 mod recording;
 pub mod sched;
 pub mod spans;
+pub mod stat;
 pub mod syscalls;
 mod unwinding;
 mod wakers;
@@ -92,6 +93,8 @@ pub struct RecordOptions {
     pub unwind: UnwindMode,
     /// Kernel memory for unwind tables, bytes.
     pub unwind_memory: u64,
+    /// Measure the run time of the eBPF programs, which adds to it.
+    pub ebpf_cost: bool,
     /// Have the kernel side log.
     pub log: bool,
     /// The profiler's command line, for the recording's header.

@@ -1,23 +1,23 @@
 //! The recording loop: windows, process events, and the reasons to stop.
 
+mod end;
+
 use std::{
     os::fd::{AsRawFd, RawFd},
     path::PathBuf,
     time::Duration,
 };
 
-use profiler_common::loss::Loss;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     time::{Instant, sleep_until},
 };
 
 use super::{
-    Outcome, RecordOptions, SessionError,
-    build::{BuildOptions, build},
+    RecordOptions, SessionError,
     collect::Collector,
-    cost::{cpu_ns, peak_rss_bytes},
-    facts::{Facts, left_out, meta, unix_ns},
+    cost::cpu_ns,
+    facts::unix_ns,
     fallbacks::Fallbacks,
     load::{Loaded, load},
     pace::Pace,
@@ -30,8 +30,8 @@ use crate::{
         stats::RunTime,
         targets::Targets,
     },
-    host::{cpus, features::Feature},
-    model::{Cost, Losses},
+    host::features::Feature,
+    model::Cost,
     perf::{clock::monotonic_ns, record::ProcessEvent, sideband::Sideband},
     probe::{Probe, Setup},
     symbolize::{Symbolizer, Watch},
@@ -72,11 +72,13 @@ pub struct Recording<'a> {
     unwinding: Option<Unwinding>,
     symbolizer: Symbolizer,
     collector: Collector,
-    run_time: RunTime,
+    run_time: Option<RunTime>,
     sizing: Sizing,
     cpus: Vec<u32>,
     start_unix_ns: u64,
     start_ns: u64,
+    /// When sampling ended; 0: it goes on.
+    end_ns: u64,
     window_ns: u64,
     window_start_ns: u64,
     lost_events: u64,
@@ -97,6 +99,13 @@ impl AsRawFd for SidebandFd {
 impl<'a> Recording<'a> {
     /// Attaches everything and starts sampling. `begun_ns` is when the profiler was started (`CLOCK_MONOTONIC`).
     pub fn start(options: &'a RecordOptions, cpus: &[u32], begun_ns: u64) -> Result<Self, SessionError> {
+        let mut recording = Self::attach(options, cpus)?;
+        recording.begin(begun_ns)?;
+        Ok(recording)
+    }
+
+    /// Prepares everything. Nothing is sampled yet.
+    pub fn attach(options: &'a RecordOptions, cpus: &[u32]) -> Result<Self, SessionError> {
         let mut fallbacks = Fallbacks::new(options, cpus.first().copied().unwrap_or(0));
         let access = fallbacks.task_access(options);
         // Before the programs: it tells their names too, which samples can hit.
@@ -105,7 +114,7 @@ impl<'a> Recording<'a> {
         fallbacks.tried(Feature::MmapBuildId, sideband.build_ids());
         let Loaded { mut kernel, walk, note: unwind_note } = load(options, &access)?;
         let (unwinding, walk) = walk.unzip();
-        let (run_time, note) = RunTime::enable();
+        let (run_time, note) = options.ebpf_cost.then(RunTime::enable).unzip();
         let mut targets = kernel.targets()?;
         if options.filter.follow_children != 0 {
             kernel.follow_children()?;
@@ -119,19 +128,14 @@ impl<'a> Recording<'a> {
             wakers: options.wakers(),
             timed_calls: options.timed_calls(),
         };
-        let mut probes = Probe::open_all(&options.events, &mut kernel, &setup)?;
+        let probes = Probe::open_all(&options.events, &mut kernel, &setup)?;
         for &pid in &options.targets {
             targets.add(pid)?;
         }
-        for probe in &mut probes {
-            probe.enable(&mut kernel)?;
-        }
-        let start_ns = monotonic_ns();
         // A filter by process names who is looked at; the others can match any process, also one that starts later.
         // Who wakes a task can be any as well.
         let watch =
             if options.filter.by_process != 0 && !options.wakers() { Watch::Known } else { Watch::All };
-        let cost = Cost { start_ns: start_ns.saturating_sub(begun_ns), ..Cost::default() };
         Ok(Self {
             options,
             kernel,
@@ -146,15 +150,27 @@ impl<'a> Recording<'a> {
             run_time,
             sizing,
             cpus: cpus.to_vec(),
-            start_unix_ns: unix_ns(),
-            start_ns,
+            start_unix_ns: 0,
+            start_ns: 0,
+            end_ns: 0,
             window_ns: sizing.first_window_ns,
             window_start_ns: 0,
             lost_events: 0,
-            notes: note.into_iter().chain(unwind_note).chain(fallbacks.into_notes()).collect(),
-            cost,
+            notes: note.flatten().into_iter().chain(unwind_note).chain(fallbacks.into_notes()).collect(),
+            cost: Cost::default(),
             cpu_at_start: cpu_ns(),
         })
+    }
+
+    /// Starts sampling.
+    pub fn begin(&mut self, begun_ns: u64) -> Result<(), SessionError> {
+        for probe in &mut self.probes {
+            probe.enable(&mut self.kernel)?;
+        }
+        (self.start_ns, self.start_unix_ns) = (monotonic_ns(), unix_ns());
+        self.cost.start_ns = self.start_ns.saturating_sub(begun_ns);
+        self.cpu_at_start = cpu_ns();
+        Ok(())
     }
 
     /// Adds processes that became targets between choosing and attaching (children of the first ones).
@@ -283,96 +299,6 @@ impl<'a> Recording<'a> {
 
     fn add(&mut self, window: &Window) {
         self.collector.add(window, self.window_start_ns, &mut self.symbolizer);
-    }
-
-    /// Stops sampling, drains what is left and resolves all names.
-    pub fn finish(mut self, stop: Stop) -> Result<Outcome, SessionError> {
-        for probe in &mut self.probes {
-            probe.disable(&mut self.samples)?;
-        }
-        let end_ns = monotonic_ns();
-        let window = self.samples.finish(end_ns)?;
-        self.read_events();
-        self.add(&window);
-        self.kernel.flush_log();
-        drop(window);
-        let mut losses = self.losses()?;
-        self.note_new_cpus();
-        let mut meta = meta(Facts {
-            options: self.options,
-            probes: &self.probes,
-            samples: &self.samples,
-            cpus: self.cpus.len(),
-            start_unix_ns: self.start_unix_ns,
-            duration_ns: end_ns.saturating_sub(self.start_ns),
-            window_ns: self.collector.window_ns(),
-            notes: std::mem::take(&mut self.notes),
-        })?;
-        if self.options.events.iter().any(|chosen| chosen.event.is_timed()) {
-            let missed = meta.expected_ticks.saturating_sub(meta.ticks);
-            losses.counters.insert("ticks_not_delivered".to_owned(), missed);
-        }
-        left_out(&self.probes, &self.samples, &mut losses, &mut meta)?;
-        let mut cost = self.recording_cost();
-        let cpu_before_naming = cpu_ns();
-        // The kernel side is done: its memory and descriptors are given back before names are read.
-        let Self { collector, symbolizer, options, kernel, samples, targets, sideband, unwinding, .. } = self;
-        drop((samples, targets, kernel, sideband, unwinding));
-        let built = build(&collector, symbolizer, &BuildOptions::of(options));
-        let mut profile = built.profile;
-        meta.idle_samples = built.idle_samples;
-        losses.unresolved = std::mem::take(&mut profile.losses.unresolved);
-        let cpu = cpu_ns();
-        cost.setup_and_naming_cpu_ns += (cpu.0 + cpu.1) - (cpu_before_naming.0 + cpu_before_naming.1);
-        cost.peak_rss_bytes = peak_rss_bytes();
-        cost.naming_ns = monotonic_ns().saturating_sub(end_ns);
-        (profile.meta, profile.losses, profile.cost) = (meta, losses, cost);
-        Ok(Outcome { profile, stop })
-    }
-
-    fn note_new_cpus(&mut self) {
-        for cpu in cpus::online().into_iter().filter(|cpu| !self.cpus.contains(cpu)) {
-            self.notes.push(format!("CPU {cpu} came online while recording: it was not sampled"));
-        }
-    }
-
-    fn losses(&self) -> Result<Losses, SessionError> {
-        let mut losses = Losses::default();
-        for (loss, count) in self.samples.losses()? {
-            losses.counters.insert(loss.name().to_owned(), count);
-        }
-        losses.counters.insert("process_events_lost".to_owned(), self.lost_events);
-        if let Some(unwinding) = &self.unwinding {
-            let stats = unwinding.stats();
-            losses.counters.insert("unwind_tables_failed".to_owned(), stats.failed);
-            losses.counters.insert("unwind_memory_full".to_owned(), stats.without_room);
-            losses.counters.insert("unwind_tables_evicted".to_owned(), stats.evicted);
-        }
-        losses.lost_sample_causes =
-            [Loss::CountsFull, Loss::NoScratch].into_iter().map(|loss| loss.name().to_owned()).collect();
-        Ok(losses)
-    }
-
-    fn recording_cost(&self) -> Cost {
-        let (user, system) = cpu_ns();
-        let (ebpf_run_ns, ebpf_runs) = self.run_time.read(&self.kernel.ebpf);
-        let unwind = self.unwinding.as_ref().map(Unwinding::stats).unwrap_or_default();
-        Cost {
-            ebpf_run_ns,
-            ebpf_runs,
-            user_cpu_ns: user - self.cpu_at_start.0,
-            system_cpu_ns: system - self.cpu_at_start.1,
-            setup_and_naming_cpu_ns: self.cpu_at_start.0 + self.cpu_at_start.1,
-            recording_peak_rss_bytes: peak_rss_bytes(),
-            kernel_map_bytes: self.kernel.map_memory()
-                + self.samples.map_memory()
-                + self.targets.map_memory()
-                + self.unwinding.as_ref().map_or(0, Unwinding::memory),
-            unwind_tables: unwind.tables,
-            unwind_bytes: unwind.bytes,
-            unwind_tables_ns: unwind.built_ns,
-            ..self.cost
-        }
     }
 }
 

@@ -14,6 +14,15 @@ pub trait Spans: Sized {
     /// Those of the map.
     fn add_targets(&mut self, pids: &[u32]) -> Result<(), SessionError>;
 
+    /// Begins, if so far all was only prepared. What is between this and a command's first instruction counts as the
+    /// command's.
+    ///
+    /// # Errors
+    /// Those of the accounting.
+    fn begin(&mut self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
     /// Accounts until something ends it. `each` is given every interval.
     ///
     /// # Errors

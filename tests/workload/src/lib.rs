@@ -149,6 +149,7 @@ const RECIPES: &[Recipe] = &[
     c("inlined", "inlined.c", &["-g"]),
     c("first", "first.c", &["-static", "-nostdlib", "-fno-stack-protector"]),
     c("throughput", "throughput.c", &[]),
+    c("stat", "stat.c", &["-static", "-pthread"]),
 ];
 
 /// The path of a built workload: in the directory that [`DIRECTORY_VARIABLE`] names, else built for this machine.

@@ -20,6 +20,12 @@ pub fn cpu() -> Option<&'static mut Cpu> {
     CPUS.get_ptr_mut(0).map(|cpu| unsafe { &mut *cpu })
 }
 
+/// What interrupts have taken from this CPU so far, ns.
+#[inline(always)]
+pub fn irq_ns() -> u64 {
+    cpu().map_or(0, |cpu| cpu.hardirq_ns + cpu.softirq_ns)
+}
+
 /// Closes what the CPU did since the last switch; gives the time of it that interrupts took.
 #[inline(always)]
 pub fn close_slice(cpu: &mut Cpu, start: u64, now: u64, prev: u64, leaves_idle: bool) -> u64 {

@@ -38,7 +38,7 @@ use self::accounts::{Maker, account, account_or_new, end, is_wanted, make};
 use self::cpus::{close_slice, cpu};
 pub use self::{
     accounts::seed,
-    cpus::{hardirq_entry, hardirq_exit, softirq_entry, softirq_exit},
+    cpus::{hardirq_entry, hardirq_exit, irq_ns, softirq_entry, softirq_exit},
 };
 use crate::{
     filter::{self, filter_member},
@@ -60,8 +60,9 @@ fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
+/// What user space has set.
 #[inline(always)]
-fn gate(gate: Gate) -> u64 {
+pub fn gate(gate: Gate) -> u64 {
     // SAFETY: a word of an array, read whole.
     GATES.get_ptr(gate as u32).map_or(0, |word| unsafe { word.read_volatile() })
 }

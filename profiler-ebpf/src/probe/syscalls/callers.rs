@@ -13,8 +13,9 @@ use profiler_common::{
 };
 
 use super::{
-    opaque,
+    now, opaque,
     slabs::{self, take},
+    threads,
 };
 use crate::{
     filter::{self, filter_member},
@@ -130,6 +131,10 @@ pub fn exited(ctx: &RawTracePointContext) {
     // SAFETY: a number, read whole.
     let place = unsafe { *place };
     if let Some(caller) = slabs::caller(place) {
+        if caller.since_ns != 0 && caller.left_ns == 0 && threads::is_open() {
+            threads::left(caller);
+            caller.left_ns = now();
+        }
         caller.task = 0;
         caller.registers = 0;
     }

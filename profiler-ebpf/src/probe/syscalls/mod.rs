@@ -16,6 +16,7 @@
 
 mod callers;
 mod slabs;
+mod threads;
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -143,6 +144,9 @@ fn identify_by_task<const TYPED: bool>(
 /// `sys_enter(registers, number)`. `TIMED`: the call's end is of interest.
 #[inline(always)]
 pub fn enter<const TIMED: bool>(ctx: &BtfTracePointContext) {
+    if !threads::is_open() {
+        return;
+    }
     let number = ctx.arg::<u64>(1) as u32 & !COMPAT;
     let Some((caller, number)) = identify(ctx.arg(0), number) else { return };
     let Some(cpu) = slabs::cpu() else { return };
@@ -159,6 +163,7 @@ pub fn enter<const TIMED: bool>(ctx: &BtfTracePointContext) {
         caller.number = number;
         caller.off_ns = 0;
         caller.left_ns = 0;
+        threads::entered(caller);
         caller.since_ns = now();
     }
 }
@@ -196,7 +201,7 @@ pub fn exit(ctx: &RawTracePointContext) {
 #[inline(always)]
 fn ended_call(cpu: &mut PerCpu, caller: &mut Caller, returned: i64) {
     let since = caller.since_ns;
-    if since == 0 {
+    if since == 0 || !threads::is_open() {
         return;
     }
     let now = now();
@@ -206,21 +211,34 @@ fn ended_call(cpu: &mut PerCpu, caller: &mut Caller, returned: i64) {
         loss::count(Loss::SwitchesMissed);
         caller.off_ns += now.saturating_sub(caller.left_ns);
         caller.left_ns = 0;
+    } else {
+        threads::left(caller);
     }
     let ns = now.saturating_sub(since);
     let off_ns = if caller.off_ns < ns { caller.off_ns } else { ns };
+    let on_cpu_ns = ns - off_ns;
+    let irq_ns = if caller.irq_ns < on_cpu_ns { caller.irq_ns } else { on_cpu_ns };
     let error = if is_sigreturn(caller.number, SIGRETURN) { None } else { errno(returned) };
+    let returned = Returned {
+        ns,
+        off_ns,
+        irq_ns,
+        failed: error.is_some(),
+        bytes: if returned > 0 { returned as u64 } else { 0 },
+    };
     let key = match slabs::call(caller.call) {
         Some(call) if caller.call != 0 => {
-            returned_to(cpu, call, ns, off_ns, error.is_some());
+            returned_to(cpu, call, &returned);
             caller.call
         }
         _ => {
             if let Some(other) = other(caller.number) {
                 other.returned += 1;
-                other.errors += u64::from(error.is_some());
+                other.errors += u64::from(returned.failed);
                 other.total_ns += ns;
                 other.off_ns += off_ns;
+                other.irq_ns += irq_ns;
+                other.bytes = other.bytes.wrapping_add(returned.bytes);
                 if ns > other.max_ns {
                     other.max_ns = ns;
                 }
@@ -234,13 +252,26 @@ fn ended_call(cpu: &mut PerCpu, caller: &mut Caller, returned: i64) {
     }
 }
 
+/// What is known of a call that returned.
+struct Returned {
+    ns: u64,
+    off_ns: u64,
+    irq_ns: u64,
+    failed: bool,
+    bytes: u64,
+}
+
 /// A call that has an account returned.
 #[inline(always)]
-fn returned_to(cpu: &mut PerCpu, call: &mut Call, ns: u64, off_ns: u64, failed: bool) {
+fn returned_to(cpu: &mut PerCpu, call: &mut Call, returned: &Returned) {
+    let ns = returned.ns;
     call.returned += 1;
-    call.errors += u64::from(failed);
+    call.errors += u64::from(returned.failed);
     call.total_ns += ns;
-    call.off_ns += off_ns;
+    call.off_ns += returned.off_ns;
+    call.irq_ns += returned.irq_ns;
+    // Calls that return addresses have no sum that means anything.
+    call.bytes = call.bytes.wrapping_add(returned.bytes);
     if ns > call.max_ns {
         call.max_ns = ns;
     }
@@ -288,28 +319,35 @@ fn count_error(key: ErrorKey) {
 pub fn switched(ctx: &RawTracePointContext) {
     let (prev, next): (u64, u64) = (ctx.arg(1), ctx.arg(2));
     let Some(cpu) = slabs::cpu() else { return };
+    if !threads::is_open() {
+        return;
+    }
     if let Some(caller) = find(cpu, prev)
         && caller.since_ns != 0
     {
         let now = now();
-        came_back(caller, now, true);
+        if !came_back(caller, now) {
+            threads::left(caller);
+        } else {
+            loss::count(Loss::SwitchesMissed);
+        }
         caller.left_ns = now;
     }
     if let Some(caller) = find(cpu, next)
         && caller.left_ns != 0
     {
-        came_back(caller, now(), false);
+        came_back(caller, now());
+        threads::came(caller);
     }
 }
 
-/// Closes the time off the CPU of a thread that is inside of a call. `missed`: it was not seen to come back.
+/// Closes the time off the CPU of a thread that is inside of a call. Whether it had left.
 #[inline(always)]
-fn came_back(caller: &mut Caller, now: u64, missed: bool) {
-    if caller.left_ns != 0 {
+fn came_back(caller: &mut Caller, now: u64) -> bool {
+    let had_left = caller.left_ns != 0;
+    if had_left {
         caller.off_ns += now.saturating_sub(caller.left_ns);
         caller.left_ns = 0;
-        if missed {
-            loss::count(Loss::SwitchesMissed);
-        }
     }
+    had_left
 }

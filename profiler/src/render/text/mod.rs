@@ -45,7 +45,7 @@ pub fn write_summary(
 }
 
 /// A name of at most `width` characters, the rest as `...`.
-fn cut(name: &str, width: usize) -> String {
+pub fn cut(name: &str, width: usize) -> String {
     match name.char_indices().nth(width) {
         None => name.to_owned(),
         Some(_) => name.chars().take(width.saturating_sub(3)).chain("...".chars()).collect(),

@@ -125,6 +125,11 @@ impl Account {
         }
     }
 
+    /// Whether the thread has ended.
+    pub const fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Whether the thread was in the control group that was asked for.
     pub const fn is_in_cgroup(&self) -> bool {
         self.in_cgroup

@@ -3,7 +3,11 @@
 use std::collections::HashMap;
 
 use super::{AccountOptions, SessionError, account::CpuNow};
-use crate::{host::cpus as host_cpus, perf::counters::Counters, probe::sched::SchedProbe};
+use crate::{
+    host::cpus as host_cpus,
+    perf::counters::{Counters, DEFAULT},
+    probe::sched::SchedProbe,
+};
 
 /// The CPUs as they are, by number; and how many of the accounts were being changed each time that they were read.
 pub fn read_cpus(probe: &SchedProbe, start_ns: u64) -> Result<(Vec<CpuNow>, u64), SessionError> {
@@ -21,7 +25,7 @@ pub fn start(options: &AccountOptions, notes: &mut Vec<String>) -> Result<Counte
     if let Some(names) = &options.counters {
         return Counters::open(names, &cpus).map_err(SessionError::Counter);
     }
-    let (counters, errors) = Counters::open_default(&cpus);
+    let (counters, errors) = Counters::open_available(&DEFAULT, &cpus);
     notes.extend(errors.iter().map(|error| format!("{error}: not counted for threads")));
     Ok(counters)
 }

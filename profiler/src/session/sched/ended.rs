@@ -57,6 +57,13 @@ impl Ended {
         &self.kept
     }
 
+    /// The sum of all of them. What is not kept one by one is in it alone from then on.
+    pub fn sum(&mut self) -> Sum {
+        let mut sum = std::mem::take(&mut self.sum);
+        self.kept.iter().for_each(|account| sum.add(account));
+        sum
+    }
+
     /// The row of the others, if there are others. `counters`: what was counted.
     pub fn rest(&mut self, counters: &[&'static str]) -> Option<Row> {
         (self.merged != 0).then(|| std::mem::take(&mut self.sum).row(None, None, MERGED_NAME, counters))

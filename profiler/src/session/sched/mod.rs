@@ -3,34 +3,28 @@
 //! Order of the start: programs, targets, then the gate is opened and the threads that exist are put in; only then a
 //! stopped command is released. At the end the gate is closed before anything is read.
 
-mod account;
+pub(in crate::session) mod account;
 mod counters;
 mod cpus;
 mod ended;
 pub(in crate::session) mod own;
+pub(in crate::session) mod threads;
 
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use profiler_common::{
     filter::FilterConfig,
-    probe::{
-        sched::{Cpu, KEPT, Thread},
-        tracepoint::HookFilters,
-    },
+    probe::{sched::Cpu, tracepoint::HookFilters},
     sample::What,
     sched::offsets::SchedOffsets,
     task::{TASK_PT_REGS, TaskOffsets},
 };
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 
 use super::{SessionError, Stop, facts::unix_ns, spans::Spans};
 use crate::{
     bpf::{
-        accounts,
-        load::{self, Kernel, LoadOptions},
+        load::{Kernel, LoadOptions},
         stats::RunTime,
         targets::Targets,
     },
@@ -41,14 +35,13 @@ use crate::{
         kernel_stack,
     },
     model::{
-        Cost, Losses,
+        Cost,
         sched::{Accounts, Span},
     },
     perf::clock::monotonic_ns,
-    probe::sched::SchedProbe,
 };
-use account::{Account, CpuNow, ThreadKey, rows};
-use ended::Ended;
+use account::{Account, ThreadKey, rows};
+use threads::{Moment, Threads};
 
 /// How often ended threads are taken out of the ring.
 const TAKE_INTERVAL: Duration = Duration::from_millis(100);
@@ -94,14 +87,10 @@ pub struct Accounting<'a> {
     options: &'a AccountOptions,
     kernel: Kernel,
     targets: Targets,
-    probe: SchedProbe,
-    ring: AsyncFd<accounts::Ended>,
-    ended: Ended,
-    start_ns: u64,
+    threads: Threads,
     start_unix_ns: u64,
     ticks_at_start: HashMap<u32, CpuTimes>,
     last: Last,
-    torn: u64,
     run_time: Option<RunTime>,
     cost: Cost,
     cpu_at_start: (u64, u64),
@@ -118,20 +107,13 @@ struct Last {
     ticks: HashMap<u32, CpuTimes>,
 }
 
-/// What was read at a moment.
-struct Moment {
-    end_ns: u64,
-    alive: Vec<Account>,
-    cpus: Vec<Cpu>,
-    ticks: HashMap<u32, CpuTimes>,
-}
-
 impl<'a> Accounting<'a> {
     /// Attaches everything and starts. `begun_ns` is when the profiler was started (`CLOCK_MONOTONIC`).
     pub fn start(options: &'a AccountOptions, begun_ns: u64) -> Result<Self, SessionError> {
         let mut notes = options.notes.clone();
         let (helpers, offsets) = registers(options, &mut notes);
         let counters = counters::start(options, &mut notes)?;
+        let room = Threads::room(options, counters.names().len());
         let mut kernel = Kernel::load(&LoadOptions {
             filter: options.filter,
             offsets,
@@ -143,11 +125,7 @@ impl<'a> Accounting<'a> {
             hook_filters: HookFilters::NONE,
             uprobe_cpus: 1,
             seen: What::Tick,
-            sched: Some(load::SchedOptions {
-                offsets: options.sched_offsets,
-                threads: own::threads(THREADS),
-                counters: counters.names().len() as u32,
-            }),
+            sched: Some(room),
             calls: None,
             log: options.log,
         })?;
@@ -155,7 +133,7 @@ impl<'a> Accounting<'a> {
         if options.filter.follow_children != 0 {
             kernel.follow_children()?;
         }
-        let (mut probe, ring) = SchedProbe::open(&mut kernel, counters)?;
+        let mut threads = Threads::open(&mut kernel, options, counters, begun_ns)?;
         for &pid in &options.targets {
             targets.add(pid)?;
         }
@@ -166,23 +144,19 @@ impl<'a> Accounting<'a> {
             (None, None)
         };
         notes.extend(note);
-        let start_ns = probe.enable(&mut kernel)?;
+        let start_ns = threads.enable(&mut kernel)?;
         // Every CPU switches once: what it does is known from then on, and that of CPUs that stand still too.
         own::visit(&host_cpus::online());
         let ticks = own::ticks();
-        notes.extend(probe.notes().iter().cloned());
+        notes.extend(threads.probe.notes().iter().cloned());
         Ok(Self {
             options,
             kernel,
             targets,
-            probe,
-            ring: watch(ring)?,
-            ended: Ended::default(),
-            start_ns,
+            threads,
             start_unix_ns: unix_ns(),
             ticks_at_start: ticks.clone(),
             last: Last { end_ns: start_ns, ticks, ..Last::default() },
-            torn: 0,
             run_time,
             cost: Cost { start_ns: start_ns.saturating_sub(begun_ns), ..Cost::default() },
             cpu_at_start: super::cost::cpu_ns(),
@@ -190,74 +164,22 @@ impl<'a> Accounting<'a> {
         })
     }
 
-    fn take_ended(&mut self) {
-        let cgroup = self.options.filter.cgroup_id != 0;
-        while let Some(thread) = self.ring.get_mut().take() {
-            let account = Account::close(&thread, &[], thread.since_ns);
-            if !cgroup || account.is_in_cgroup() {
-                self.ended.push(account);
-            }
-        }
-    }
-
-    fn cpus_now(&mut self) -> Result<Vec<CpuNow>, SessionError> {
-        let (cpus, torn) = counters::read_cpus(&self.probe, self.start_ns)?;
-        self.torn += torn;
-        Ok(cpus)
-    }
-
-    /// Reads everything as it is at `end_ns`. The ring first: a thread that ends meanwhile is in the map no more, and
-    /// comes with the next moment.
-    fn moment(&mut self, end_ns: u64) -> Result<Moment, SessionError> {
-        self.take_ended();
-        let cpus = self.cpus_now()?;
-        let cgroup = self.options.filter.cgroup_id != 0;
-        let (mut alive, ended) = (Vec::new(), &mut self.ended);
-        let mut close = |thread: &Thread, cpus: &[CpuNow]| {
-            let account = Account::close(thread, cpus, end_ns);
-            if cgroup && !account.is_in_cgroup() {
-                return;
-            }
-            if thread.flags & KEPT != 0 {
-                ended.push(account);
-            } else {
-                alive.push(account);
-            }
-        };
-        // Threads that came to a CPU since the CPUs were read.
-        let mut came: Vec<Thread> = Vec::new();
-        let torn = self.probe.accounts.read(|thread| {
-            if account::is_running(thread) && account::its_cpu(thread, &cpus).is_none() {
-                came.push(*thread);
-            } else {
-                close(thread, &cpus);
-            }
-        })?;
-        if !came.is_empty() {
-            let (now, _) = counters::read_cpus(&self.probe, self.start_ns)?;
-            came.iter().for_each(|thread| close(thread, &now));
-        }
-        self.torn += torn;
-        let cpus = cpus.iter().map(|cpu| cpus::close(&cpu.account, self.start_ns, end_ns)).collect();
-        Ok(Moment { end_ns, alive, cpus, ticks: own::ticks() })
-    }
-
     /// What happened since the last interval.
     fn interval(&mut self) -> Result<Span, SessionError> {
-        let moment = self.moment(monotonic_ns())?;
+        let moment = self.threads.moment(monotonic_ns())?;
         let accounts = self.since_last(&moment);
         let (begin_ns, number) = (self.last.end_ns, self.last.number + 1);
         let key = |account: &Account| (account.pid, account.start_ns);
         let threads = moment.alive.into_iter().map(|account| (key(&account), account)).collect();
         self.last = Last { number, end_ns: moment.end_ns, threads, cpus: moment.cpus, ticks: moment.ticks };
-        self.ended.begin_interval();
+        self.threads.ended.begin_interval();
         self.span(Some(number), begin_ns, moment.end_ns, accounts)
     }
 
     fn since_last(&self, moment: &Moment) -> Accounts {
         let cpus = own::cpu_rows(&moment.cpus, &self.last.cpus, &moment.ticks, &self.last.ticks);
-        let changed = moment.alive.iter().chain(self.ended.of_interval());
-        let (rows, _) = rows(changed, &self.last.threads, self.probe.counters.names());
+        let changed = moment.alive.iter().chain(self.threads.ended.of_interval());
+        let (rows, _) = rows(changed, &self.last.threads, self.threads.probe.counters.names());
         Accounts { rows, cpus }
     }
 
@@ -271,21 +193,11 @@ impl<'a> Accounting<'a> {
         let meta = own::meta(
             self.options,
             "sched_switch",
-            self.start_unix_ns + (begin_ns - self.start_ns),
+            self.start_unix_ns + (begin_ns - self.threads.start_ns()),
             end_ns - begin_ns,
             &self.notes,
         );
-        Ok(Span { number, meta, losses: self.losses()?, cost: self.cost(), accounts })
-    }
-
-    fn losses(&self) -> Result<Losses, SessionError> {
-        let mut losses = Losses::default();
-        for (loss, count) in self.probe.accounts.losses()? {
-            losses.counters.insert(loss.name().to_owned(), count);
-        }
-        losses.counters.insert("accounts_torn".to_owned(), self.torn);
-        losses.counters.insert("ended_threads_merged".to_owned(), self.ended.merged());
-        Ok(losses)
+        Ok(Span { number, meta, losses: self.threads.losses()?, cost: self.cost(), accounts })
     }
 
     fn cost(&self) -> Cost {
@@ -299,10 +211,7 @@ impl<'a> Accounting<'a> {
             system_cpu_ns: system - self.cpu_at_start.1,
             setup_and_naming_cpu_ns: self.cpu_at_start.0 + self.cpu_at_start.1,
             recording_peak_rss_bytes: super::cost::peak_rss_bytes(),
-            kernel_map_bytes: self.kernel.map_memory()
-                + self.probe.memory()
-                + self.ring.get_ref().memory()
-                + self.targets.map_memory(),
+            kernel_map_bytes: self.kernel.map_memory() + self.threads.memory() + self.targets.map_memory(),
             ..self.cost
         }
     }
@@ -331,13 +240,13 @@ impl Spans for Accounting<'_> {
             tokio::select! {
                 stop = &mut ended => return Ok(stop),
                 () = super::recording::at(deadline) => return Ok(Stop::Duration),
-                ready = self.ring.readable() => {
+                ready = self.threads.ring.readable() => {
                     ready.map_err(SessionError::Ring)?.clear_ready();
-                    self.take_ended();
+                    self.threads.take_ended();
                 }
                 () = sleep_until(take) => {
                     take = Instant::now() + TAKE_INTERVAL;
-                    self.take_ended();
+                    self.threads.take_ended();
                     self.kernel.flush_log();
                     if self.options.filter.by_process != 0
                         && !self.targets.any_left().map_err(SessionError::from)?
@@ -354,18 +263,18 @@ impl Spans for Accounting<'_> {
     }
 
     fn finish(mut self) -> Result<Span, SessionError> {
-        let end_ns = self.probe.disable()?;
+        let end_ns = self.threads.probe.disable()?;
         let cost = self.cost();
         self.last = Last::default();
-        let moment = self.moment(end_ns)?;
+        let moment = self.threads.moment(end_ns)?;
         // Programs that were running have put in what they had.
-        self.take_ended();
+        self.threads.take_ended();
         let cpus = own::cpu_rows(&moment.cpus, &[], &moment.ticks, &self.ticks_at_start);
-        let names = self.probe.counters.names();
-        let all = moment.alive.iter().chain(self.ended.kept());
+        let names = self.threads.probe.counters.names();
+        let all = moment.alive.iter().chain(self.threads.ended.kept());
         let (mut rows, missing) = rows(all, &HashMap::new(), names);
-        rows.extend(self.ended.rest(names));
-        let mut span = self.span(None, self.start_ns, end_ns, Accounts { rows, cpus })?;
+        rows.extend(self.threads.ended.rest(names));
+        let mut span = self.span(None, self.threads.start_ns(), end_ns, Accounts { rows, cpus })?;
         span.losses.counters.insert("waits_not_in_histograms".to_owned(), missing);
         span.cost = Cost {
             peak_rss_bytes: super::cost::peak_rss_bytes(),
@@ -377,7 +286,7 @@ impl Spans for Accounting<'_> {
 }
 
 /// How the programs find the user registers of a task: by a helper, or by their place on the kernel stack.
-fn registers(options: &AccountOptions, notes: &mut Vec<String>) -> (u32, TaskOffsets) {
+pub(in crate::session) fn registers(options: &AccountOptions, notes: &mut Vec<String>) -> (u32, TaskOffsets) {
     let mut offsets = options.offsets;
     if Feature::TaskPtRegs.detect(0).is_ok() {
         return (TASK_PT_REGS, offsets);
@@ -387,10 +296,4 @@ fn registers(options: &AccountOptions, notes: &mut Vec<String>) -> (u32, TaskOff
         Err(error) => notes.push(format!("what threads are blocked by is not known: {error}")),
     }
     (0, offsets)
-}
-
-fn watch(ring: accounts::Ended) -> Result<AsyncFd<accounts::Ended>, SessionError> {
-    // SAFETY: the ring owns the descriptor it gives, gives the same one each time, and keeps it open until dropped.
-    unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
-        .map_err(|error| SessionError::Ring(error.into()))
 }

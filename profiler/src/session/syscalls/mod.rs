@@ -3,7 +3,8 @@
 //! Order of the start: targets, then the programs, the one of the entry last; only then a stopped command is released.
 //! At the end all are detached before anything is read.
 
-mod totals;
+pub(in crate::session) mod calls;
+pub(in crate::session) mod totals;
 
 use std::time::Duration;
 
@@ -20,17 +21,18 @@ use crate::{
     bpf::{
         calls::Room,
         load::{CallOptions, Kernel, LoadOptions},
-        stats::{self, RunTime},
+        stats::RunTime,
         targets::Targets,
     },
     host::features::{Fallback, Feature, Reason},
     model::{
-        Cost, Losses,
+        Cost,
         syscalls::{By, Row, Span},
     },
     perf::clock::monotonic_ns,
-    probe::syscalls::{Depth, SyscallsProbe},
+    probe::syscalls::Depth,
 };
+use calls::CallAccounts;
 use totals::{Totals, With};
 
 /// How often the accounts of threads that ended are taken out.
@@ -68,13 +70,9 @@ pub struct SyscallAccounting<'a> {
     options: &'a SyscallOptions,
     kernel: Kernel,
     targets: Targets,
-    probe: SyscallsProbe,
-    /// Of threads that ended.
-    ended: Totals,
+    calls: CallAccounts,
     start_unix_ns: u64,
     last: Last,
-    /// What was added when it was last read.
-    not_in_histograms: u64,
     run_time: Option<RunTime>,
     cost: Cost,
     cpu_at_start: (u64, u64),
@@ -123,41 +121,20 @@ impl<'a> SyscallAccounting<'a> {
             (None, None)
         };
         notes.extend(note);
-        let probe = SyscallsProbe::open(&mut kernel, room, options.depth)?;
-        let start_ns = probe.start_ns();
+        let calls = CallAccounts::open(&mut kernel, room, options.depth, options.by)?;
+        let start_ns = calls.probe.start_ns();
         Ok(Self {
             options,
             kernel,
             targets,
-            probe,
-            ended: Totals::new(options.by, true),
+            calls,
             start_unix_ns: unix_ns(),
             last: Last { number: 0, end_ns: start_ns, totals: Totals::new(options.by, false) },
-            not_in_histograms: 0,
             run_time,
             cost: Cost { start_ns: start_ns.saturating_sub(begun_ns), ..Cost::default() },
             cpu_at_start: super::cost::cpu_ns(),
             notes,
         })
-    }
-
-    fn take_ended(&mut self) -> Result<(), SessionError> {
-        let ended = &mut self.ended;
-        self.probe.calls.take_ended(|caller, accounts| ended.add(caller, &accounts, 0))?;
-        Ok(())
-    }
-
-    /// Everything so far. Threads that end meanwhile are read where they are.
-    fn totals(&mut self, now_ns: u64) -> Result<Totals, SessionError> {
-        self.take_ended()?;
-        let mut totals = Totals::new(self.options.by, false);
-        self.probe.calls.each(|caller, accounts| totals.add(caller, &accounts, now_ns))?;
-        totals.add_all(&self.ended);
-        for other in self.probe.calls.others()? {
-            totals.add_other(other.place, &other.sum, &other.errors);
-        }
-        self.not_in_histograms = if self.timed() { totals.not_in_histograms() } else { 0 };
-        Ok(totals)
     }
 
     fn timed(&self) -> bool {
@@ -171,7 +148,7 @@ impl<'a> SyscallAccounting<'a> {
     /// What happened since the last interval.
     fn interval(&mut self) -> Result<Span, SessionError> {
         let end_ns = monotonic_ns();
-        let totals = self.totals(end_ns)?;
+        let totals = self.calls.totals(end_ns)?;
         let rows = totals.rows_since(&self.last.totals, self.with());
         let (begin_ns, number) = (self.last.end_ns, self.last.number + 1);
         self.last = Last { number, end_ns, totals };
@@ -185,24 +162,10 @@ impl<'a> SyscallAccounting<'a> {
         end_ns: u64,
         rows: Vec<Row>,
     ) -> Result<Span, SessionError> {
-        let start_ns = self.start_unix_ns + (begin_ns - self.probe.start_ns());
+        let start_ns = self.start_unix_ns + (begin_ns - self.calls.probe.start_ns());
         let meta = own::meta(&self.options.account, "sys_enter", start_ns, end_ns - begin_ns, &self.notes);
         let timed = self.timed();
-        Ok(Span { number, meta, losses: self.losses()?, cost: self.cost(), timed, rows })
-    }
-
-    fn losses(&self) -> Result<Losses, SessionError> {
-        let mut losses = Losses::default();
-        for (loss, count) in self.probe.calls.losses()? {
-            losses.counters.insert(loss.name().to_owned(), count);
-        }
-        let own = [
-            ("calls_not_in_histograms", self.not_in_histograms),
-            ("calls_of_ended_merged", self.ended.merged()),
-            ("programs_missed", stats::missed(&self.kernel.ebpf)),
-        ];
-        losses.counters.extend(own.map(|(name, count)| (name.to_owned(), count)));
-        Ok(losses)
+        Ok(Span { number, meta, losses: self.calls.losses(&self.kernel)?, cost: self.cost(), timed, rows })
     }
 
     fn cost(&self) -> Cost {
@@ -216,9 +179,7 @@ impl<'a> SyscallAccounting<'a> {
             system_cpu_ns: system - self.cpu_at_start.1,
             setup_and_naming_cpu_ns: self.cpu_at_start.0 + self.cpu_at_start.1,
             recording_peak_rss_bytes: super::cost::peak_rss_bytes(),
-            kernel_map_bytes: self.kernel.map_memory()
-                + self.probe.calls.memory()
-                + self.targets.map_memory(),
+            kernel_map_bytes: self.kernel.map_memory() + self.calls.memory() + self.targets.map_memory(),
             ..self.cost
         }
     }
@@ -250,7 +211,7 @@ impl Spans for SyscallAccounting<'_> {
                 () = super::recording::at(deadline) => return Ok(Stop::Duration),
                 () = sleep_until(take) => {
                     take = Instant::now() + TAKE_INTERVAL;
-                    self.take_ended()?;
+                    self.calls.take_ended(monotonic_ns())?;
                     self.kernel.flush_log();
                     if account.filter.by_process != 0 && !self.targets.any_left().map_err(SessionError::from)? {
                         return Ok(Stop::TargetsGone);
@@ -265,12 +226,12 @@ impl Spans for SyscallAccounting<'_> {
     }
 
     fn finish(mut self) -> Result<Span, SessionError> {
-        let end_ns = self.probe.disable();
+        let end_ns = self.calls.probe.disable();
         let cost = self.cost();
-        let totals = self.totals(end_ns)?;
+        let totals = self.calls.totals(end_ns)?;
         let rows = totals.rows(self.with());
         drop(totals);
-        let mut span = self.span(None, self.probe.start_ns(), end_ns, rows)?;
+        let mut span = self.span(None, self.calls.probe.start_ns(), end_ns, rows)?;
         span.cost = Cost {
             peak_rss_bytes: super::cost::peak_rss_bytes(),
             naming_ns: monotonic_ns().saturating_sub(end_ns),
@@ -281,7 +242,7 @@ impl Spans for SyscallAccounting<'_> {
 }
 
 /// Room for accounts: of threads, and of so many pairs of thread and call if that is given.
-fn room(accounts: Option<u32>) -> Room {
+pub(in crate::session) fn room(accounts: Option<u32>) -> Room {
     let threads = own::threads(CALLERS);
     let calls = accounts.unwrap_or(threads * CALLS_PER_CALLER);
     // A thread has one account at least.
@@ -290,7 +251,7 @@ fn room(accounts: Option<u32>) -> Room {
 }
 
 /// The helpers that the programs may call.
-fn helpers(forced: &[Feature], notes: &mut Vec<String>) -> u32 {
+pub(in crate::session) fn helpers(forced: &[Feature], notes: &mut Vec<String>) -> u32 {
     let reason = match Feature::TaskBtf.detect(0) {
         _ if forced.contains(&Feature::TaskBtf) => Reason::Forced,
         Ok(()) => return TASK_BTF,

@@ -10,7 +10,7 @@ use profiler_common::{
 
 use crate::{
     bpf::calls::CallAccount,
-    host::syscalls::{self, Abi},
+    host::syscalls::{self, Abi, Transfer},
     model::{
         name::{clean, clean_c},
         syscalls::{By, Row},
@@ -52,6 +52,11 @@ pub struct Sum {
     total_ns: u64,
     max_ns: u64,
     off_ns: u64,
+    irq_ns: u64,
+    /// Sum of what the calls returned.
+    bytes: u64,
+    /// Time on a CPU, without interrupts, in calls that did not return.
+    unreturned_cpu_ns: u64,
     in_progress: u64,
     in_progress_ns: u64,
     /// By bucket, ascending.
@@ -86,6 +91,8 @@ impl Sum {
         self.total_ns += call.total_ns;
         self.max_ns = self.max_ns.max(call.max_ns);
         self.off_ns += call.off_ns;
+        self.irq_ns += call.irq_ns;
+        self.bytes = self.bytes.wrapping_add(call.bytes);
         merge(&mut self.latencies, account.latencies.iter().map(|&(bucket, n)| (bucket, n.into())));
         merge(&mut self.errno, account.errors.iter().copied());
     }
@@ -97,6 +104,9 @@ impl Sum {
         self.total_ns += other.total_ns;
         self.max_ns = self.max_ns.max(other.max_ns);
         self.off_ns += other.off_ns;
+        self.irq_ns += other.irq_ns;
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+        self.unreturned_cpu_ns += other.unreturned_cpu_ns;
         self.in_progress += other.in_progress;
         self.in_progress_ns += other.in_progress_ns;
         merge(&mut self.latencies, other.latencies.iter().copied());
@@ -116,6 +126,9 @@ impl Sum {
             total_ns: self.total_ns.saturating_sub(earlier.total_ns),
             max_ns: if self.max_ns > earlier.max_ns { self.max_ns } else { last.min(self.max_ns) },
             off_ns: self.off_ns.saturating_sub(earlier.off_ns),
+            irq_ns: self.irq_ns.saturating_sub(earlier.irq_ns),
+            bytes: self.bytes.wrapping_sub(earlier.bytes),
+            unreturned_cpu_ns: self.unreturned_cpu_ns.saturating_sub(earlier.unreturned_cpu_ns),
             in_progress: self.in_progress,
             in_progress_ns: self.in_progress_ns,
             latencies,
@@ -156,6 +169,8 @@ impl Sum {
             }
         };
         let timed = |value: u64| with.timed.then_some(value);
+        let syscall = number.map_or("[unknown]".to_owned(), |number| abi.call(number));
+        let own_cpu_ns = self.total_ns.saturating_sub(self.off_ns).saturating_sub(self.irq_ns);
         let percentile =
             |percent| (with.timed && !self.latencies.is_empty()).then(|| self.percentile(percent));
         let name = |&(errno, n): &(u32, u64)| (syscalls::error(errno), n);
@@ -164,7 +179,6 @@ impl Sum {
             pid,
             tid,
             comm,
-            syscall: number.map_or("[unknown]".to_owned(), |number| abi.call(number)),
             number,
             abi: abi.name(),
             count: self.count,
@@ -174,6 +188,9 @@ impl Sum {
             total_ns: timed(self.total_ns),
             cpu_ns: timed(self.total_ns.saturating_sub(self.off_ns)),
             blocked_ns: timed(self.off_ns),
+            own_cpu_ns: own_cpu_ns + self.unreturned_cpu_ns,
+            bytes: timed(self.bytes).filter(|_| Transfer::of(&syscall).is_some()),
+            syscall,
             avg_ns: self.total_ns.checked_div(self.returned).filter(|_| with.timed),
             p50_ns: percentile(50),
             p90_ns: percentile(90),
@@ -249,14 +266,23 @@ impl Totals {
                 sum.comm = caller.comm;
             }
         }
-        if caller.task != 0 && caller.since_ns != 0 {
+        if caller.since_ns != 0 {
             let key = match caller.call {
                 0 => Key::Other { place: other_place(caller.number) },
                 _ => self.key(caller, caller.number),
             };
-            let sum = self.sum(key);
-            sum.in_progress += 1;
-            sum.in_progress_ns += now_ns.saturating_sub(caller.since_ns);
+            // Off the CPU since it left, or ended then.
+            let left_ns = if caller.left_ns != 0 { caller.left_ns } else { now_ns };
+            let elsewhere_ns = caller.off_ns + caller.irq_ns;
+            let cpu_ns = left_ns.saturating_sub(caller.since_ns).saturating_sub(elsewhere_ns);
+            if caller.task != 0 {
+                let sum = self.sum(key);
+                sum.in_progress += 1;
+                sum.in_progress_ns += now_ns.saturating_sub(caller.since_ns);
+                sum.unreturned_cpu_ns += cpu_ns;
+            } else if let Some(sum) = self.sums.get_mut(&key) {
+                sum.unreturned_cpu_ns += cpu_ns;
+            }
         }
     }
 
@@ -269,6 +295,8 @@ impl Totals {
         sum.total_ns += other.total_ns;
         sum.max_ns = sum.max_ns.max(other.max_ns);
         sum.off_ns += other.off_ns;
+        sum.irq_ns += other.irq_ns;
+        sum.bytes = sum.bytes.wrapping_add(other.bytes);
         merge(&mut sum.errno, errors.iter().copied());
     }
 

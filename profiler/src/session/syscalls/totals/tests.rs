@@ -117,7 +117,8 @@ fn memory_is_bounded_and_nothing_vanishes() {
 #[test]
 fn calls_without_account_are_rows_by_number() {
     let mut totals = Totals::new(By::Process, false);
-    let other = Other { count: 5, returned: 4, errors: 1, total_ns: 80, max_ns: 50, off_ns: 20 };
+    let other =
+        Other { count: 5, returned: 4, errors: 1, total_ns: 80, max_ns: 50, off_ns: 20, ..Other::default() };
     totals.add_other(other_place(COMPAT | 3), &other, &[(9, 1)]);
     totals.add_other(other_place(60_000), &other, &[]);
     let mut rows = totals.rows(WITH);
@@ -127,4 +128,32 @@ fn calls_without_account_are_rows_by_number() {
     assert_eq!((rows[1].syscall.as_str(), rows[1].number), ("[unknown]", None));
     let counted = totals.rows(With { timed: false, histogram: false }).remove(0);
     assert_eq!((counted.count, counted.total_ns, counted.errors), (5, None, None));
+}
+
+#[test]
+fn time_on_a_cpu_is_known_of_calls_that_do_not_return_too() {
+    let own = |caller: &Caller, call: Call| {
+        let account = CallAccount { call: Call { number: 1, ..call }, latencies: vec![], errors: vec![] };
+        let mut totals = Totals::new(By::Syscall, false);
+        totals.add(caller, &[account], 1_000);
+        totals.rows(WITH)[0].own_cpu_ns
+    };
+    let returned = Call { total_ns: 100, off_ns: 40, irq_ns: 10, ..Call::EMPTY };
+    assert_eq!(own(&caller(7, 7), returned), 50);
+    let inside = Caller { call: 1, number: 1, since_ns: 400, off_ns: 50, irq_ns: 20, ..caller(7, 7) };
+    assert_eq!(own(&inside, returned), 50 + 530, "on a CPU");
+    let blocked = Caller { left_ns: 600, ..inside };
+    assert_eq!(own(&blocked, returned), 50 + 130);
+    assert_eq!(own(&Caller { task: 0, ..blocked }, returned), 50 + 130, "it ended inside of the call");
+}
+
+#[test]
+fn bytes_are_those_of_calls_that_return_bytes() {
+    let bytes = |number: i64| {
+        let call = Call { number: number as u32, bytes: 4_096, ..Call::EMPTY };
+        let mut totals = Totals::new(By::Syscall, false);
+        totals.add(&caller(7, 7), &[CallAccount { call, latencies: vec![], errors: vec![] }], 0);
+        totals.rows(WITH)[0].bytes
+    };
+    assert_eq!([libc::SYS_read, libc::SYS_mmap].map(bytes), [Some(4_096), None]);
 }

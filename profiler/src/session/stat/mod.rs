@@ -1,0 +1,271 @@
+//! Where the time of threads went, on one screen: the accounts of threads and of system calls, kept by one object, and
+//! samples with their stacks, taken by another, of the same time.
+//!
+//! Order of the start: both are attached, then sampling begins, then the accounts, all within some ms; a stopped command
+//! is released at once then. At the end the accounts are closed first, of threads and calls at the same moment.
+
+mod compose;
+mod tops;
+
+use std::{thread, time::Duration};
+
+use profiler_common::{probe::tracepoint::HookFilters, sample::What};
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    RecordOptions, Recording, SessionError, Stop,
+    sched::{self, threads::Threads},
+    spans::Spans,
+    syscalls::{self, SyscallOptions, calls::CallAccounts},
+};
+use crate::{
+    bpf::{
+        calls::Room,
+        load::{CallOptions, Kernel, LoadOptions},
+        stats::RunTime,
+        targets::Targets,
+    },
+    host::cpus,
+    model::{Cost, Losses, Profile, stat::Stat},
+    perf::{
+        clock::monotonic_ns,
+        counters::{Counters, DEFAULT, MAJOR_FAULTS, MINOR_FAULTS},
+    },
+    probe::{sched::SchedProbe, syscalls::SyscallsProbe},
+};
+use compose::Parts;
+
+/// How often the accounts of threads that ended are taken out.
+const TAKE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What to account, and what to sample: both of the same target.
+#[derive(Clone, Debug)]
+pub struct StatOptions {
+    /// Threads and calls.
+    pub accounts: SyscallOptions,
+    /// Samples: of `cpu` and `offcpu`.
+    pub samples: RecordOptions,
+}
+
+/// A run in progress.
+pub struct StatRun<'a> {
+    accounts: Accounts<'a>,
+    recording: Recording<'a>,
+    followed: bool,
+    begun_ns: u64,
+}
+
+/// The accounts of threads and calls.
+struct Accounts<'a> {
+    options: &'a SyscallOptions,
+    kernel: Kernel,
+    targets: Targets,
+    threads: Threads,
+    calls: CallAccounts,
+    run_time: Option<RunTime>,
+    notes: Vec<String>,
+}
+
+impl<'a> StatRun<'a> {
+    /// Attaches everything. `begun_ns` is when the profiler was started (`CLOCK_MONOTONIC`).
+    ///
+    /// # Errors
+    /// What cannot be attached.
+    pub fn start(options: &'a StatOptions, begun_ns: u64) -> Result<Self, SessionError> {
+        // Most of the start is the verifier's time, in both.
+        let (recording, loaded) = thread::scope(|scope| {
+            let loading = scope.spawn(|| Loaded::of(&options.accounts));
+            let recording = Recording::attach(&options.samples, &cpus::online());
+            let loaded = loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (recording, loaded)
+        });
+        let (recording, accounts) = (recording?, Accounts::attach(&options.accounts, loaded?, begun_ns)?);
+        Ok(Self { accounts, recording, followed: options.samples.filter.by_process != 0, begun_ns })
+    }
+}
+
+/// What the accounts are kept by, before it is attached.
+struct Loaded {
+    kernel: Kernel,
+    counters: Counters,
+    room: Room,
+    notes: Vec<String>,
+}
+
+impl Loaded {
+    fn of(options: &SyscallOptions) -> Result<Self, SessionError> {
+        let account = &options.account;
+        let mut notes = account.notes.clone();
+        let (registers, offsets) = sched::registers(account, &mut notes);
+        let helpers = registers | syscalls::helpers(&options.force_fallback, &mut notes);
+        let names = [&DEFAULT[..], &[MINOR_FAULTS, MAJOR_FAULTS]].concat();
+        let (counters, errors) = Counters::open_available(&names, &cpus::online());
+        notes.extend(errors.iter().map(|error| format!("{error}: not counted")));
+        let room = syscalls::room(options.accounts);
+        let mut kernel = Kernel::load(&LoadOptions {
+            filter: account.filter,
+            offsets,
+            helpers,
+            stack_limit: 1,
+            unwind: false,
+            waits: None,
+            call_stacks: None,
+            uprobe_cpus: 1,
+            hook_filters: HookFilters::NONE,
+            seen: What::Tick,
+            sched: Some(Threads::room(account, counters.names().len())),
+            calls: Some(CallOptions { offsets: account.sched_offsets, room }),
+            log: account.log,
+        })?;
+        SchedProbe::load(&mut kernel)?;
+        SyscallsProbe::load(&mut kernel, options.depth)?;
+        Ok(Self { kernel, counters, room, notes })
+    }
+}
+
+impl<'a> Accounts<'a> {
+    fn attach(options: &'a SyscallOptions, loaded: Loaded, begun_ns: u64) -> Result<Self, SessionError> {
+        let account = &options.account;
+        let Loaded { mut kernel, counters, room, mut notes } = loaded;
+        let mut targets = kernel.targets()?;
+        if account.filter.follow_children != 0 {
+            kernel.follow_children()?;
+        }
+        for &pid in &account.targets {
+            targets.add(pid)?;
+        }
+        let (run_time, note) = account.ebpf_cost.then(RunTime::enable).unzip();
+        notes.extend(note.flatten());
+        let threads = Threads::open(&mut kernel, account, counters, begun_ns)?;
+        notes.extend(threads.probe.notes().iter().cloned());
+        let calls = CallAccounts::open(&mut kernel, room, options.depth, options.by)?;
+        Ok(Self { options, kernel, targets, threads, calls, run_time, notes })
+    }
+
+    async fn run(&mut self, ended: impl Future<Output = Stop>) -> Result<Stop, SessionError> {
+        let account = &self.options.account;
+        let deadline = account.duration.map(|duration| Instant::now() + duration);
+        let mut take = Instant::now() + TAKE_INTERVAL;
+        tokio::pin!(ended);
+        loop {
+            tokio::select! {
+                stop = &mut ended => return Ok(stop),
+                () = super::recording::at(deadline) => return Ok(Stop::Duration),
+                ready = self.threads.ring.readable() => {
+                    ready.map_err(SessionError::Ring)?.clear_ready();
+                    self.threads.take_ended();
+                }
+                () = sleep_until(take) => {
+                    take = Instant::now() + TAKE_INTERVAL;
+                    self.threads.take_ended();
+                    self.calls.take_ended(monotonic_ns())?;
+                    self.kernel.flush_log();
+                    if account.filter.by_process != 0 && !self.targets.any_left()? {
+                        return Ok(Stop::TargetsGone);
+                    }
+                }
+            }
+        }
+    }
+
+    fn losses(&self) -> Result<Losses, SessionError> {
+        let mut losses = self.threads.losses()?;
+        // Both count in the same places of the object.
+        losses.counters.extend(self.calls.losses(&self.kernel)?.counters);
+        Ok(losses)
+    }
+
+    /// Kernel memory, bytes.
+    fn memory(&self) -> u64 {
+        self.kernel.map_memory() + self.threads.memory() + self.calls.memory() + self.targets.map_memory()
+    }
+}
+
+impl Spans for StatRun<'_> {
+    type Span = Stat;
+
+    fn add_targets(&mut self, pids: &[u32]) -> Result<(), SessionError> {
+        for &pid in pids {
+            self.accounts.targets.add(pid)?;
+        }
+        self.recording.add_targets(pids)
+    }
+
+    fn begin(&mut self) -> Result<(), SessionError> {
+        self.recording.begin(self.begun_ns)?;
+        self.accounts.threads.enable(&mut self.accounts.kernel)?;
+        Ok(())
+    }
+
+    /// There are no intervals: `each` is given nothing.
+    async fn run<E: From<SessionError>>(
+        &mut self,
+        ended: impl Future<Output = Stop>,
+        _each: impl FnMut(Stat) -> Result<(), E>,
+    ) -> Result<Stop, E> {
+        let (pids, followed) = (&self.accounts.options.account.targets, self.followed);
+        self.recording.scan_existing(|pid| !followed || pids.contains(&pid))?;
+        let stop = tokio::select! {
+            stop = self.accounts.run(ended) => stop?,
+            stop = self.recording.run(std::future::pending(), |_| {}) => stop?,
+        };
+        Ok(stop)
+    }
+
+    fn finish(mut self) -> Result<Stat, SessionError> {
+        let end_ns = self.accounts.threads.probe.disable()?;
+        self.accounts.calls.probe.disable();
+        self.recording.end()?;
+        let Self { mut accounts, recording, .. } = self;
+        let moment = accounts.threads.moment(end_ns)?;
+        // Programs that were running have put in what they had.
+        accounts.threads.take_ended();
+        let calls =
+            accounts.calls.totals(end_ns)?.rows(syscalls::totals::With { timed: true, histogram: false });
+        let numbers = accounts.threads.numbers(&moment);
+        let total = accounts.threads.sum(&moment);
+        drop(moment);
+        let losses = accounts.losses()?;
+        let run_time = accounts.run_time.as_ref().map(|run_time| run_time.read(&accounts.kernel.ebpf));
+        let memory = accounts.memory();
+        let start_ns = accounts.threads.start_ns();
+        let Accounts { options, notes, .. } = accounts;
+        // Names come last, and take most of the memory: what the accounts had is given back.
+        let profile = recording.finish(Stop::Signal)?.profile;
+        let mut stat = Parts { total: &total, calls: &calls, numbers, profile: &profile }.stat();
+        (stat.meta, stat.losses) =
+            (meta(options, &profile, end_ns - start_ns, notes), together(losses, &profile));
+        stat.cost = Cost {
+            ebpf_run_ns: profile.cost.ebpf_run_ns + run_time.unwrap_or_default().0,
+            ebpf_runs: profile.cost.ebpf_runs + run_time.unwrap_or_default().1,
+            kernel_map_bytes: profile.cost.kernel_map_bytes + memory,
+            peak_rss_bytes: super::cost::peak_rss_bytes(),
+            ..profile.cost
+        };
+        Ok(stat)
+    }
+}
+
+/// The header: that of the samples, with what the accounts have to say.
+fn meta(
+    options: &SyscallOptions,
+    profile: &Profile,
+    duration_ns: u64,
+    notes: Vec<String>,
+) -> crate::model::Meta {
+    let mut meta = profile.meta.clone();
+    meta.events = vec![options.account.event.to_owned()];
+    meta.duration_ns = duration_ns;
+    meta.notes.extend(notes.into_iter().filter(|note| !profile.meta.notes.contains(note)));
+    meta
+}
+
+/// Losses of the accounts and of the samples. Of what both count, both are told together.
+fn together(mut losses: Losses, profile: &Profile) -> Losses {
+    for (cause, count) in &profile.losses.counters {
+        *losses.counters.entry(cause.clone()).or_default() += count;
+    }
+    losses.lost_sample_causes.clone_from(&profile.losses.lost_sample_causes);
+    losses.unresolved.clone_from(&profile.losses.unresolved);
+    losses
+}

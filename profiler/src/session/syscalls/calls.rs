@@ -1,0 +1,69 @@
+//! Accounts of calls while they are kept: begun, read at a moment. What makes spans of them, or a whole of them and others,
+//! is above.
+
+use super::{SessionError, totals::Totals};
+use crate::{
+    bpf::{calls::Room, load::Kernel, stats},
+    model::{Losses, syscalls::By},
+    probe::syscalls::{Depth, SyscallsProbe},
+};
+
+/// The accounts.
+pub struct CallAccounts {
+    /// What keeps them.
+    pub probe: SyscallsProbe,
+    depth: Depth,
+    by: By,
+    /// Of threads that ended.
+    ended: Totals,
+    /// What was added when it was last read.
+    not_in_histograms: u64,
+}
+
+impl CallAccounts {
+    /// Attaches what keeps them: calls are accounted from then on.
+    pub fn open(kernel: &mut Kernel, room: Room, depth: Depth, by: By) -> Result<Self, SessionError> {
+        let probe = SyscallsProbe::open(kernel, room, depth)?;
+        Ok(Self { probe, depth, by, ended: Totals::new(by, true), not_in_histograms: 0 })
+    }
+
+    /// Takes the accounts of threads out that ended until now.
+    pub fn take_ended(&mut self, now_ns: u64) -> Result<(), SessionError> {
+        let ended = &mut self.ended;
+        self.probe.calls.take_ended(|caller, accounts| ended.add(caller, &accounts, now_ns))?;
+        Ok(())
+    }
+
+    /// Everything so far. Threads that end meanwhile are read where they are.
+    pub fn totals(&mut self, now_ns: u64) -> Result<Totals, SessionError> {
+        self.take_ended(now_ns)?;
+        let mut totals = Totals::new(self.by, false);
+        self.probe.calls.each(|caller, accounts| totals.add(caller, &accounts, now_ns))?;
+        totals.add_all(&self.ended);
+        for other in self.probe.calls.others()? {
+            totals.add_other(other.place, &other.sum, &other.errors);
+        }
+        self.not_in_histograms = if self.depth == Depth::Timed { totals.not_in_histograms() } else { 0 };
+        Ok(totals)
+    }
+
+    /// What was lost. `kernel`: the object that the programs are of.
+    pub fn losses(&self, kernel: &Kernel) -> Result<Losses, SessionError> {
+        let mut losses = Losses::default();
+        for (loss, count) in self.probe.calls.losses()? {
+            losses.counters.insert(loss.name().to_owned(), count);
+        }
+        let own = [
+            ("calls_not_in_histograms", self.not_in_histograms),
+            ("calls_of_ended_merged", self.ended.merged()),
+            ("programs_missed", stats::missed(&kernel.ebpf)),
+        ];
+        losses.counters.extend(own.map(|(name, count)| (name.to_owned(), count)));
+        Ok(losses)
+    }
+
+    /// Kernel memory, bytes.
+    pub fn memory(&self) -> u64 {
+        self.probe.calls.memory()
+    }
+}
