@@ -67,7 +67,10 @@ fn write_part(stat: &Stat, part: &Part, top: usize, out: &mut dyn Write) -> io::
     write!(out, "{percent:>6.1} % {:>9}  {}", seconds(part.ns), words(part.kind))?;
     match part.estimated_by {
         Some(0) => write!(out, " (there is no sample to tell them apart)")?,
-        Some(samples) => write!(out, " (estimated from {} samples)", count(samples))?,
+        Some(samples) => {
+            let unit = if samples == 1 { "sample" } else { "samples" };
+            write!(out, " (estimated from {} {unit})", count(samples))?;
+        }
         None => {}
     }
     writeln!(out)?;
