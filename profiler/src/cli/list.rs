@@ -218,12 +218,13 @@ fn add_fields(rows: &mut [Row], tracefs: Option<&Tracefs>) -> Result<(), Failure
     Ok(())
 }
 
-/// Whether an event's name is meant.
+/// Whether an event's name is meant: all of it, all behind its kind, or its last part alone.
 fn matches(pattern: &str, event: &str) -> bool {
     if !pattern.contains(['*', '?']) {
         return event.contains(pattern);
     }
-    [Some(event), event.strip_prefix(PREFIX)]
+    let last = event.rsplit(':').next();
+    [Some(event), event.strip_prefix(PREFIX), last]
         .into_iter()
         .flatten()
         .any(|name| glob(pattern.as_bytes(), name.as_bytes()))

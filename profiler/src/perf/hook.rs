@@ -74,6 +74,14 @@ impl Hook {
     }
 }
 
+/// Whether the kernel has events in user code.
+///
+/// # Errors
+/// Those of reading what /sys says of them.
+pub fn has_user_code() -> io::Result<()> {
+    number(UPROBES, "type").map(drop)
+}
+
 fn number(device: &str, name: &str) -> io::Result<u64> {
     let text = file::read_text(format!("{device}/{name}"), file::SMALL)?;
     text.trim()

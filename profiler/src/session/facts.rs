@@ -125,6 +125,10 @@ pub fn left_out(
     meta: &mut Meta,
 ) -> Result<(), SessionError> {
     if probes.iter().any(|probe| matches!(probe, Probe::Uprobe(_))) {
+        let note = "each coming to a place in user code is a trap that takes some microseconds: what comes to it often is \
+                    slower than without"
+            .to_owned();
+        meta.notes.push(note);
         let name = Loss::UprobeBusy.name().to_owned();
         losses.counters.insert(name.clone(), samples.loss(Loss::UprobeBusy)?);
         losses.lost_sample_causes.push(name);
