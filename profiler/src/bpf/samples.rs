@@ -126,8 +126,8 @@ impl Samples {
         Ok(Self {
             counts: Generations::new(&mut kernel.ebpf, "COUNTS", sizing.counts)?,
             stacks: Generations::new(&mut kernel.ebpf, "STACKS", sizing.stacks)?,
-            seen: Counters::new(&mut kernel.ebpf, "SEEN")?,
-            losses: Counters::new(&mut kernel.ebpf, "LOSSES")?,
+            seen: Counters::new(&kernel.ebpf, "SEEN")?,
+            losses: Counters::new(&kernel.ebpf, "LOSSES")?,
             kept: Rc::default(),
             waits: waits.then(|| Waits::new(kernel)).transpose()?,
             calls: calls.then(|| InCalls::new(kernel)).transpose()?,
