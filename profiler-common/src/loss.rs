@@ -50,11 +50,13 @@ pub enum Loss {
     ErrorsFull = 19,
     /// A system call of a thread that is not followed is missing: the map of threads that make calls was full.
     InCallsFull = 20,
+    /// A hit of a uprobe was not counted: the program at another one was preempted on that CPU, and used its memory.
+    UprobeBusy = 21,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -76,6 +78,7 @@ impl Loss {
         Self::CallsFull,
         Self::ErrorsFull,
         Self::InCallsFull,
+        Self::UprobeBusy,
     ];
 
     /// Those of probes that count samples by stack.
@@ -132,6 +135,7 @@ impl Loss {
             Self::CallsFull => "calls_without_account",
             Self::ErrorsFull => "errors_map_full",
             Self::InCallsFull => "calling_threads_map_full",
+            Self::UprobeBusy => "uprobe_hits_left_out",
         }
     }
 }

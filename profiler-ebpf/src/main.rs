@@ -1,13 +1,14 @@
 //! The eBPF side of `profiler`: one object, sources cut by probe.
 //!
 //! A probe's program filters (`filter`), captures (`stack`, `unwind`), aggregates into the current generation of its maps
-//! (`sample`), and counts what it could not keep (`loss`). Entry points are declared here, one line each, so that this file is the list
+//! (`sample`), and counts what it could not keep (`loss`). Entry points are declared here and in `hooks`, one line each, so that these files are the list
 //! of everything that can run in the kernel; programs of probes that were not asked for are never loaded.
 
 #![no_std]
 #![no_main]
 
 mod filter;
+mod hooks;
 mod loss;
 mod probe;
 mod registers;
@@ -18,8 +19,8 @@ mod task;
 mod unwind;
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, perf_event, raw_tracepoint, tracepoint},
-    programs::{BtfTracePointContext, PerfEventContext, RawTracePointContext, TracePointContext},
+    macros::{btf_tracepoint, perf_event, raw_tracepoint},
+    programs::{BtfTracePointContext, PerfEventContext, RawTracePointContext},
 };
 
 use probe::{
@@ -27,7 +28,6 @@ use probe::{
     offcpu::{self, wakers},
     switches::Switches,
     syscall_stacks,
-    tracepoint::Tracepoint,
 };
 
 /// On-CPU sample of one CPU's timer (or cycle counter). What programs of this kind return means nothing to the kernel:
@@ -127,49 +127,6 @@ pub fn offcpu_waker_keep(_ctx: RawTracePointContext) -> i32 {
 pub fn offcpu_made(ctx: RawTracePointContext) -> i32 {
     offcpu::made(&ctx);
     0
-}
-
-/// The first tracepoint that the user asked for was hit. What programs of this kind return decides whether others who
-/// watch the same one by way of perf are told: they are.
-#[tracepoint]
-pub fn tracepoint_0(ctx: TracePointContext) -> u32 {
-    sample::take::<Tracepoint<0>>(&ctx);
-    1
-}
-
-/// The second one.
-#[tracepoint]
-pub fn tracepoint_1(ctx: TracePointContext) -> u32 {
-    sample::take::<Tracepoint<1>>(&ctx);
-    1
-}
-
-/// The third one.
-#[tracepoint]
-pub fn tracepoint_2(ctx: TracePointContext) -> u32 {
-    sample::take::<Tracepoint<2>>(&ctx);
-    1
-}
-
-/// The fourth one.
-#[tracepoint]
-pub fn tracepoint_3(ctx: TracePointContext) -> u32 {
-    sample::take::<Tracepoint<3>>(&ctx);
-    1
-}
-
-/// Walks the user stack of such a hit, some frames of it.
-#[tracepoint]
-pub fn tracepoint_walk(ctx: TracePointContext) -> u32 {
-    sample::walk::<Tracepoint<0>>(&ctx);
-    1
-}
-
-/// Counts such a hit when the user stack has been walked.
-#[tracepoint]
-pub fn tracepoint_count(ctx: TracePointContext) -> u32 {
-    sample::walked::<Tracepoint<0>>(&ctx);
-    1
 }
 
 /// `sched_process_exec(task, old_pid, bprm)`: the program's mappings and tables will be needed.

@@ -18,7 +18,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use profiler_common::{
     Comm,
-    filter::{MODE_KERNEL, MODE_USER},
+    filter::{FilterConfig, MODE_KERNEL, MODE_USER},
     loss::Loss,
     sample::{CountKey, CountValue, Seen, WALK, What},
     stack::{EMPTY_STACK, WalkEnd},
@@ -41,6 +41,8 @@ pub trait Probe {
     const SLOT: Slot;
     /// Whether the idle task is recorded.
     const IDLE_TASK: bool;
+    /// Whether there can be a kernel stack.
+    const KERNEL_STACK: bool = true;
     /// Where a walk goes on: programs of the probe's own type, which alone can be called from it.
     fn programs() -> &'static ProgramArray<2>;
     /// Whether a hit is what was asked for, whosever it is.
@@ -48,6 +50,14 @@ pub trait Probe {
     fn wanted(_ctx: &Self::Context) -> bool {
         true
     }
+    /// Takes the memory of the slot, where programs can be preempted. False: another one has it, which has been counted.
+    #[inline(always)]
+    fn enter() -> bool {
+        true
+    }
+    /// Gives it back.
+    #[inline(always)]
+    fn leave() {}
 }
 
 /// Slot 0: the current generation of counts.
@@ -108,11 +118,23 @@ pub fn take<P: Probe>(ctx: &P::Context) {
         seen(P::WHAT, Seen::Filtered);
         return;
     }
+    if P::enter() {
+        capture::<P>(ctx, &config, pid, tid, comm);
+        P::leave();
+    }
+}
+
+#[inline(always)]
+fn capture<P: Probe>(ctx: &P::Context, config: &FilterConfig, pid: u32, tid: u32, comm: Comm) {
     let (Some(walk), Some(pending)) = (unwind::current(P::SLOT), PENDING.get_ptr_mut(P::SLOT as u32)) else {
         loss::count(Loss::NoScratch);
         return;
     };
-    let kernel_stack = stack::capture(ctx, Side::Kernel, WalkEnd::Ended, &mut walk.stack);
+    let kernel_stack = if P::KERNEL_STACK {
+        stack::capture(ctx, Side::Kernel, WalkEnd::Ended, &mut walk.stack)
+    } else {
+        EMPTY_STACK
+    };
     // A sample that hit user mode has no kernel frames.
     let in_kernel = kernel_stack != EMPTY_STACK;
     if (config.mode == MODE_USER && in_kernel) || (config.mode == MODE_KERNEL && !in_kernel) {
@@ -157,7 +179,10 @@ pub fn take<P: Probe>(ctx: &P::Context) {
 /// Walks the user stack of the pending sample on.
 #[inline(always)]
 pub fn walk<P: Probe>(ctx: &P::Context) {
-    let Some(walk) = unwind::current(P::SLOT) else { return };
+    let Some(walk) = unwind::current(P::SLOT) else {
+        P::leave();
+        return;
+    };
     unwind::go_on::<false, _>(ctx, walk, P::programs());
     walked::<P>(ctx);
 }
@@ -165,6 +190,12 @@ pub fn walk<P: Probe>(ctx: &P::Context) {
 /// Counts the pending sample, whose user stack has been walked.
 #[inline(always)]
 pub fn walked<P: Probe>(ctx: &P::Context) {
+    finish::<P>(ctx);
+    P::leave();
+}
+
+#[inline(always)]
+fn finish<P: Probe>(ctx: &P::Context) {
     let (Some(walk), Some(pending)) = (unwind::current(P::SLOT), PENDING.get_ptr_mut(P::SLOT as u32)) else {
         loss::count(Loss::NoScratch);
         return;

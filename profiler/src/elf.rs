@@ -288,6 +288,14 @@ impl Headers {
         Some(offset.wrapping_sub(segment.offset).wrapping_add(segment.address))
     }
 
+    /// The file offset of an ELF virtual address of code; `None` if no segment of the file is mapped there as code.
+    pub fn offset_of_address(&self, address: u64) -> Option<u64> {
+        let code = self.segments.iter().filter(|segment| segment.executable);
+        code.filter_map(|segment| Some((segment, address.checked_sub(segment.address)?)))
+            .find(|(segment, distance)| *distance < segment.file_size)
+            .and_then(|(segment, distance)| segment.offset.checked_add(distance))
+    }
+
     /// Reads the section headers. Empty for a file without any.
     pub fn sections(&self, bytes: Bytes<'_>) -> Result<Vec<Section>, ElfError> {
         let entry_size = if self.layout.is_64 { 64u64 } else { 40 };
@@ -372,6 +380,10 @@ mod tests {
         assert_eq!(headers.address_of_offset(0x2fff), Some(0x404_fff));
         assert_eq!(headers.address_of_offset(0x10), None, "not code");
         assert_eq!(headers.address_of_offset(0x3000), None);
+        assert_eq!(headers.offset_of_address(0x402_010), Some(0x1010));
+        assert_eq!(headers.offset_of_address(0x402_fff), Some(0x1fff));
+        assert_eq!(headers.offset_of_address(0x403_000), None, "behind the segment");
+        assert_eq!(headers.offset_of_address(0x10), None, "not code");
     }
 
     proptest! {

@@ -260,7 +260,7 @@ fn a_wait_that_does_not_end_is_counted_to_the_end_and_marked() {
     let mut target = Target::ready(&workload::path("waits"), &[WARM, "forever"]);
     let pid = target.pid();
     let mut recording = record("offcpu,runq").args(["-p", &pid.to_string()]).start();
-    recording.wait_until_attached();
+    recording.wait_until_attached(3);
     target.go();
     let began: u64 = number(&target.says(), "began");
     std::thread::sleep(std::time::Duration::from_millis(1500));

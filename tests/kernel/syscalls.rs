@@ -21,14 +21,14 @@ fn calls() -> u64 {
 }
 
 /// The workload in a mode, ready: it waits in a read, whose beginning nobody sees any more.
-fn ready(mode: &str, count: u64) -> Target {
+pub fn ready(mode: &str, count: u64) -> Target {
     let target = Target::ready(&workload::path("calls"), &[mode, &count.to_string()]);
     wait_until_asleep(target.pid());
     target
 }
 
 /// Waits until a process's first thread sleeps: its state in /proc/PID/stat.
-fn wait_until_asleep(pid: u32) {
+pub fn wait_until_asleep(pid: u32) {
     let state = || {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         stat.rsplit_once(") ").unwrap().1.chars().next()
@@ -39,7 +39,7 @@ fn wait_until_asleep(pid: u32) {
 }
 
 /// Checks what must hold whatever was called: nothing was lost but what a kernel does not show; a row's parts add up.
-fn check(accounts: &Accounts) {
+pub fn check(accounts: &Accounts) {
     for counter in [
         "calls_of_unknown_threads",
         "calls_without_account",

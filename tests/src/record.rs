@@ -141,13 +141,13 @@ impl Recording {
         self.wait_for_files("anon_inode:[perf_event]", 2 * cpus);
     }
 
-    /// Waits until it records the waits of processes by their ids: until it holds the links of two programs for these,
-    /// of two that follow targets, and of two that follow what they execute.
+    /// Waits until it records processes by their ids: until it holds the links of that many programs for its events, of two
+    /// that follow targets, and of two that follow what they execute.
     ///
     /// # Panics
     /// If it ends before.
-    pub fn wait_until_attached(&mut self) {
-        self.wait_for_files("anon_inode:bpf_link", 6);
+    pub fn wait_until_attached(&mut self, programs: usize) {
+        self.wait_for_files("anon_inode:bpf_link", programs + 4);
     }
 
     fn wait_for_files(&mut self, kind: &str, number: usize) {

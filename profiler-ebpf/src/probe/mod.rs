@@ -8,3 +8,4 @@ pub mod switches;
 pub mod syscall_stacks;
 pub mod syscalls;
 pub mod tracepoint;
+pub mod uprobe;

@@ -68,11 +68,13 @@ pub enum Slot {
     PerfTracepoint = 2,
     /// Programs of the entries of system calls.
     Syscall = 3,
+    /// Programs at breakpoints in user code.
+    Uprobe = 4,
 }
 
 impl Slot {
     /// Number of slots.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 5;
 }
 
 /// The state of a walk.

@@ -21,6 +21,7 @@ use profiler_common::{
         syscall_stacks::{CallStackConfig, MAX_IN_CALLS, Wanted},
         syscalls::OTHERS,
         tracepoint::HookFilters,
+        uprobe::BUSY,
     },
     sample::What,
     sched::{
@@ -95,6 +96,8 @@ pub struct LoadOptions {
     pub call_stacks: Option<(CallStackConfig, SchedOffsets)>,
     /// Which hits are counted of the tracepoints that the user named.
     pub hook_filters: HookFilters,
+    /// CPUs that there can be, if there are events in user code; else 1.
+    pub uprobe_cpus: u32,
     /// The event whose hits are counted (`Samples::seen`).
     pub seen: What,
     /// Account threads.
@@ -156,6 +159,7 @@ impl Kernel {
             .override_global("CALL_STACKS", &call_stacks, true)
             .override_global("SCHED_COUNTERS", &counters, true)
             .override_global("CALLS_OF_THREADS", &calls_of_threads, true)
+            .map_max_entries(BUSY, options.uprobe_cpus)
             .map_max_entries("TARGETS", targets)
             .map_max_entries("WAITS", waits)
             .map_max_entries("IN_CALLS", in_calls)
@@ -336,6 +340,7 @@ fn load_one(program: &'static str, found: &mut Program) -> Result<(), BpfError> 
         Program::PerfEvent(perf) => perf.load(),
         Program::RawTracePoint(raw) => raw.load(),
         Program::TracePoint(tracepoint) => tracepoint.load(),
+        Program::UProbe(uprobe) => uprobe.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
     .map_err(failed(program))

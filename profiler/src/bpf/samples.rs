@@ -186,6 +186,11 @@ impl Samples {
         Loss::SAMPLING.iter().map(|&loss| Ok((loss, self.losses.sum(loss as u32)?))).collect()
     }
 
+    /// One of them.
+    pub fn loss(&self, loss: Loss) -> Result<u64, BpfError> {
+        self.losses.sum(loss as u32)
+    }
+
     /// Kernel memory of the generations, bytes.
     pub fn map_memory(&self) -> u64 {
         let waits = self.waits.as_ref().map_or(0, Waits::memory);

@@ -4,12 +4,12 @@ use super::{
     args::{RecordArgs, Sampler},
     error::{Exit, Failure},
     kernel_facts::check_call,
-    tracepoint,
+    tracepoint, uprobe,
 };
 use crate::{
     host::limits::Limits,
     model::name,
-    probe::{self, Chosen, Event, PROBES, Part, tracepoint::PREFIX},
+    probe::{self, Chosen, Event, PROBES, Part, tracepoint::PREFIX, uprobe::PREFIXES},
     session::FREQUENCY_HZ,
 };
 
@@ -18,26 +18,32 @@ const DEFAULT_FREQUENCY_HZ: u64 = 99;
 
 /// The events, each once, in the order that they were named, and samples per second and CPU (0 if no timer makes them).
 pub fn resolve(args: &RecordArgs) -> Result<(Vec<Chosen>, u64), Failure> {
-    let events = events(&args.event)?;
+    let events = events(&args.event, args.pid.first().copied())?;
     let timed = events.iter().any(|chosen| chosen.event.is_timed());
     let untimed = events.iter().find(|chosen| !chosen.event.is_timed());
     let refused = |option: &str, chosen: &Chosen, why: &str| {
         let message = format!("{option} does not go with -e {}: {why}", chosen.name());
         Err(Failure::new(Exit::Usage, message).mend(format!("leave {option} out, or record -e cpu")))
     };
-    if let Some(chosen) = untimed {
-        if !timed {
-            let options = [
-                ("-F", args.frequency.is_some()),
-                ("--sampler", args.sampler != Sampler::Auto),
-                ("--idle", args.idle),
-            ];
-            if let Some((option, _)) = options.into_iter().find(|(_, given)| *given) {
-                return refused(option, chosen, "no timer makes its samples");
-            }
+    if let Some(chosen) = untimed.filter(|_| !timed) {
+        let options = [
+            ("-F", args.frequency.is_some()),
+            ("--sampler", args.sampler != Sampler::Auto),
+            ("--idle", args.idle),
+        ];
+        if let Some((option, _)) = options.into_iter().find(|(_, given)| *given) {
+            return refused(option, chosen, "no timer makes its samples");
         }
-        if args.user_only {
-            return refused("--user-only", chosen, "it happens in the kernel");
+    }
+    for chosen in &events {
+        let modes = [
+            ("--user-only", args.user_only, chosen.event.never_in_user_mode()),
+            ("--kernel-only", args.kernel_only, chosen.event.never_in_kernel()),
+        ];
+        if let Some((option, why)) =
+            modes.into_iter().find_map(|(o, given, why)| Some((o, why.filter(|_| given)?)))
+        {
+            return refused(option, chosen, why);
         }
     }
     if args.sampler == Sampler::Cycles && events.len() > 1 {
@@ -96,7 +102,7 @@ fn filter(text: &str) -> std::ops::Range<usize> {
     }
 }
 
-fn events(texts: &[String]) -> Result<Vec<Chosen>, Failure> {
+fn events(texts: &[String], process: Option<u32>) -> Result<Vec<Chosen>, Failure> {
     let known = || PROBES.iter().map(|probe| probe.name).collect::<Vec<_>>().join(", ");
     let mut chosen: Vec<Chosen> = Vec::new();
     let mut hooks = 0;
@@ -122,8 +128,7 @@ fn events(texts: &[String]) -> Result<Vec<Chosen>, Failure> {
             choose_call(&mut chosen, probe.event, call);
             continue;
         }
-        if let Some(hook) = name.strip_prefix(PREFIX) {
-            let new = tracepoint::resolve(hook, hooks)?;
+        if let Some(new) = hook(name, process, hooks)? {
             if !chosen.iter().any(|known| known.part == new.part) {
                 chosen.push(new);
                 hooks += 1;
@@ -162,6 +167,15 @@ fn add_call(calls: &mut Vec<String>, call: &str) {
     if !calls.iter().any(|known| known == call) {
         calls.push(call.to_owned());
     }
+}
+
+/// The event that is named by its hook; `None` if it is named otherwise. `hooks`: how many were before.
+fn hook(name: &str, process: Option<u32>, hooks: usize) -> Result<Option<Chosen>, Failure> {
+    if let Some(rest) = name.strip_prefix(PREFIX) {
+        return tracepoint::resolve(rest, hooks).map(Some);
+    }
+    let user_code = PREFIXES.into_iter().find_map(|prefix| Some((prefix, name.strip_prefix(prefix.0)?)));
+    user_code.map(|(prefix, rest)| uprobe::resolve(prefix, rest, process, hooks)).transpose()
 }
 
 fn check_frequency(hz: u64) -> Result<(), Failure> {

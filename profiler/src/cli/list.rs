@@ -178,8 +178,15 @@ fn all(tracefs: &Tracefs) -> Result<Vec<String>, TracefsError> {
 }
 
 fn nothing(pattern: &str, names: &[String], note: Option<&str>) -> Failure {
-    let short = names.iter().map(|name| name.strip_prefix(PREFIX).unwrap_or(name));
-    let near = near(pattern.strip_prefix(PREFIX).unwrap_or(pattern), short);
+    let wanted = pattern.strip_prefix(PREFIX).unwrap_or(pattern);
+    let short: Vec<&str> = names.iter().map(|name| name.strip_prefix(PREFIX).unwrap_or(name)).collect();
+    // Without a category, names are compared without theirs.
+    let compared = |name: &'_ str| -> usize {
+        if wanted.contains(':') { 0 } else { name.rfind(':').map_or(0, |at| at + 1) }
+    };
+    let nearest = near(wanted, short.iter().map(|name| &name[compared(name)..]));
+    let whole = |near: &str| short.iter().copied().find(|name| &name[compared(name)..] == near);
+    let near: Vec<&str> = nearest.into_iter().filter_map(whole).collect();
     let failure =
         Failure::new(Exit::Usage, format!("nothing matches `{}` on this kernel", clean(pattern.as_bytes())));
     match (near.is_empty(), note) {
@@ -211,12 +218,13 @@ fn add_fields(rows: &mut [Row], tracefs: Option<&Tracefs>) -> Result<(), Failure
     Ok(())
 }
 
-/// Whether an event's name is meant.
+/// Whether an event's name is meant: all of it, all behind its kind, or its last part alone.
 fn matches(pattern: &str, event: &str) -> bool {
     if !pattern.contains(['*', '?']) {
         return event.contains(pattern);
     }
-    [Some(event), event.strip_prefix(PREFIX)]
+    let last = event.rsplit(':').next();
+    [Some(event), event.strip_prefix(PREFIX), last]
         .into_iter()
         .flatten()
         .any(|name| glob(pattern.as_bytes(), name.as_bytes()))

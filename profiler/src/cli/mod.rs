@@ -18,3 +18,4 @@ pub mod syscalls;
 mod target;
 mod tracepoint;
 pub mod unwind_table;
+mod uprobe;

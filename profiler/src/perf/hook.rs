@@ -1,16 +1,36 @@
-//! Programs at hooks that perf gives numbers or paths: tracepoints.
+//! Programs at hooks that perf gives numbers or paths: tracepoints, places in user code.
 //!
 //! An event of perf's stands for the hook. A program that is set for it runs at every hit on every CPU, whatever CPU the
 //! event was opened for, and whether it counts or not (`perf_event_set_bpf_prog`, kernel/events/core.c).
 
 use std::{
+    ffi::CString,
     io,
-    os::fd::{AsFd, AsRawFd as _, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::PathBuf,
 };
 
 use perf_event_open_sys::{bindings::PERF_TYPE_TRACEPOINT, ioctls};
 
 use super::sampler::{attr, check, open};
+use crate::host::file;
+
+/// What /sys says of perf's events in user code (Linux 4.17).
+const UPROBES: &str = "/sys/bus/event_source/devices/uprobe";
+
+/// A place in user code.
+#[derive(Clone, Debug)]
+pub struct UserCode {
+    /// The file, as this process sees it.
+    pub path: PathBuf,
+    /// Where in the file, bytes.
+    pub offset: u64,
+    /// Not when it is come to, but when the function that begins there returns.
+    pub returns: bool,
+}
 
 /// A program at a hook. Dropped, it is taken away; it may then still be running.
 pub struct Hook(OwnedFd);
@@ -26,6 +46,24 @@ impl Hook {
         Ok(Self(open(&mut attr, cpu)?))
     }
 
+    /// A place in user code. Nothing runs at it yet.
+    ///
+    /// # Errors
+    /// What perf_event_open(2) says: `EINVAL` and `ENOTSUPP` for code that the kernel cannot step over; those of reading what
+    /// /sys says of uprobes.
+    pub fn user_code(code: &UserCode, cpu: u32) -> io::Result<Self> {
+        let path = CString::new(code.path.as_os_str().as_bytes())?;
+        let mut attr = attr();
+        attr.type_ = number(UPROBES, "type")? as u32;
+        if code.returns {
+            attr.config |= 1 << bit(UPROBES, "format/retprobe")?;
+        }
+        attr.__bindgen_anon_3.uprobe_path = path.as_ptr() as u64;
+        attr.__bindgen_anon_4.probe_offset = code.offset;
+        // The kernel has read the path when the call returns.
+        Ok(Self(open(&mut attr, cpu)?))
+    }
+
     /// From now on the program runs at each hit.
     ///
     /// # Errors
@@ -33,5 +71,43 @@ impl Hook {
     pub fn set(&self, program: impl AsFd) -> io::Result<()> {
         // SAFETY: both are open descriptors; the ioctl takes the program's number by value.
         check(unsafe { ioctls::SET_BPF(self.0.as_raw_fd(), program.as_fd().as_raw_fd() as u32) })
+    }
+}
+
+/// Whether the kernel has events in user code.
+///
+/// # Errors
+/// Those of reading what /sys says of them.
+pub fn has_user_code() -> io::Result<()> {
+    number(UPROBES, "type").map(drop)
+}
+
+fn number(device: &str, name: &str) -> io::Result<u64> {
+    let text = file::read_text(format!("{device}/{name}"), file::SMALL)?;
+    text.trim()
+        .parse()
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{device}/{name}: {text:?}")))
+}
+
+/// The first bit of a member of `perf_event_attr.config`: `config:0`, `config:32-63`.
+fn bit(device: &str, name: &str) -> io::Result<u32> {
+    let text = file::read_text(format!("{device}/{name}"), file::SMALL)?;
+    first_bit(&text)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{device}/{name}: {text:?}")))
+}
+
+fn first_bit(text: &str) -> Option<u32> {
+    let bits = text.trim().strip_prefix("config:")?;
+    bits.split('-').next()?.parse().ok().filter(|&bit| bit < 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_read_as_the_kernel_writes_them() {
+        assert_eq!([first_bit("config:0\n"), first_bit("config:32-63\n")], [Some(0), Some(32)]);
+        assert_eq!([first_bit("config1:0"), first_bit("config:64"), first_bit("")], [None; 3]);
     }
 }

@@ -12,6 +12,7 @@ pub mod switches;
 pub mod syscall_stacks;
 pub mod syscalls;
 pub mod tracepoint;
+pub mod uprobe;
 
 use std::io;
 
@@ -85,6 +86,7 @@ pub const PROBES: &[ProbeSpec] = &[
     syscall_stacks::SPEC,
     syscall_stacks::TIME,
     tracepoint::SPECS[0],
+    uprobe::SPECS[0],
 ];
 
 /// The probe of that name.
@@ -109,6 +111,8 @@ pub enum Event {
     SyscallTime,
     /// A tracepoint of the user's choice is hit; its place among the hooks that the user names.
     Tracepoint(u8),
+    /// A place in user code is come to; its place among the hooks that the user names.
+    Uprobe(u8),
 }
 
 impl Event {
@@ -127,6 +131,22 @@ impl Event {
         matches!(self, Self::Syscalls | Self::SyscallTime)
     }
 
+    /// Why its samples cannot be only those of user mode; `None`: they can.
+    pub const fn never_in_user_mode(self) -> Option<&'static str> {
+        match self {
+            Self::Cpu | Self::Uprobe(_) => None,
+            _ => Some("it happens in the kernel"),
+        }
+    }
+
+    /// Why they cannot be only those of the kernel; `None`: they can.
+    pub const fn never_in_kernel(self) -> Option<&'static str> {
+        match self {
+            Self::Uprobe(_) => Some("what is hooked is user code"),
+            _ => None,
+        }
+    }
+
     /// The probe's registry entry.
     pub const fn spec(self) -> &'static ProbeSpec {
         match self {
@@ -137,6 +157,7 @@ impl Event {
             Self::Syscalls => &syscall_stacks::SPEC,
             Self::SyscallTime => &syscall_stacks::TIME,
             Self::Tracepoint(place) => tracepoint::spec_at(place),
+            Self::Uprobe(place) => uprobe::spec_at(place),
         }
     }
 
@@ -155,7 +176,7 @@ impl Event {
             Self::ContextSwitches => switches::sizing(cpus),
             Self::OffCpu | Self::RunQueue => offcpu::sizing(cpus),
             Self::Syscalls | Self::SyscallTime => syscall_stacks::sizing(cpus),
-            Self::Tracepoint(_) => tracepoint::sizing(cpus),
+            Self::Tracepoint(_) | Self::Uprobe(_) => tracepoint::sizing_of_hooks(cpus),
         }
     }
 }
@@ -178,6 +199,8 @@ pub enum Part {
     Calls(Vec<String>),
     /// A tracepoint, and which of its hits.
     Tracepoint(tracepoint::Asked),
+    /// A place in user code.
+    Uprobe(uprobe::Asked),
 }
 
 /// A sample type that is recorded.
@@ -203,6 +226,7 @@ impl Chosen {
             Part::Whole => self.event.spec().name.to_owned(),
             Part::Calls(names) => format!("{}:{}", self.event.spec().name, names.join(",")),
             Part::Tracepoint(asked) => asked.name.clone(),
+            Part::Uprobe(asked) => asked.name.clone(),
         }
     }
 
@@ -213,7 +237,8 @@ impl Chosen {
             .map(|spec| Recorded {
                 sample_type: match &self.part {
                     Part::Whole | Part::Calls(_) => SampleType::new(spec.name, spec.unit),
-                    Part::Tracepoint(asked) => SampleType::new(&asked.name, spec.unit),
+                    // Named as what the user named.
+                    Part::Tracepoint(_) | Part::Uprobe(_) => SampleType::new(&self.name(), spec.unit),
                 },
                 what: spec.what,
                 amount: spec.amount,
@@ -267,6 +292,13 @@ pub struct Setup<'a> {
     pub timed_calls: bool,
 }
 
+impl Setup<'_> {
+    /// The CPU to open what is of all of them on.
+    fn first_cpu(&self) -> u32 {
+        self.cpus.first().copied().unwrap_or(0)
+    }
+}
+
 /// A probe that is set up.
 pub enum Probe {
     /// The `cpu` probe.
@@ -276,7 +308,9 @@ pub enum Probe {
     /// The `offcpu` and `runq` probe.
     Offcpu(offcpu::OffcpuProbe),
     /// The `tracepoint` probe.
-    Tracepoint(tracepoint::TracepointProbe),
+    Tracepoint(tracepoint::HookProbe),
+    /// The `uprobe` probe.
+    Uprobe(tracepoint::HookProbe),
     /// The `syscalls` and `syscall-time` probe.
     Syscalls(syscall_stacks::SyscallsProbe),
 }
@@ -310,10 +344,12 @@ impl Probe {
                 Ok(Self::Syscalls(syscall_stacks::SyscallsProbe::open(kernel, setup.timed_calls)?))
             }
             (Event::Tracepoint(place), Part::Tracepoint(asked)) => {
-                let cpu = setup.cpus.first().copied().unwrap_or(0);
-                Ok(Self::Tracepoint(tracepoint::TracepointProbe::open(kernel, cpu, place, asked)?))
+                Ok(Self::Tracepoint(tracepoint::open(kernel, setup.first_cpu(), place, asked)?))
             }
-            (Event::Tracepoint(_), _) => Err(ProbeError::NoHook),
+            (Event::Uprobe(place), Part::Uprobe(asked)) => {
+                Ok(Self::Uprobe(uprobe::open(kernel, setup.first_cpu(), place, asked)?))
+            }
+            (Event::Tracepoint(_) | Event::Uprobe(_), _) => Err(ProbeError::NoHook),
         }
     }
 
@@ -323,7 +359,7 @@ impl Probe {
             Self::Cpu(probe) => probe.enable(),
             Self::Switches(probe) => Ok(probe.enable(kernel)?),
             Self::Offcpu(probe) => Ok(probe.enable(kernel)?),
-            Self::Tracepoint(probe) => probe.enable(),
+            Self::Tracepoint(probe) | Self::Uprobe(probe) => probe.enable(),
             Self::Syscalls(probe) => Ok(probe.enable(kernel)?),
         }
     }
@@ -333,7 +369,7 @@ impl Probe {
         match self {
             Self::Tracepoint(probe) => Some(probe.missed()),
             Self::Syscalls(probe) => probe.missed(),
-            Self::Cpu(_) | Self::Switches(_) | Self::Offcpu(_) => None,
+            Self::Cpu(_) | Self::Switches(_) | Self::Offcpu(_) | Self::Uprobe(_) => None,
         }
     }
 
@@ -343,7 +379,7 @@ impl Probe {
             Self::Cpu(probe) => probe.disable(),
             Self::Switches(probe) => Ok(probe.disable(samples)?),
             Self::Offcpu(probe) => Ok(probe.disable(samples)?),
-            Self::Tracepoint(probe) => probe.disable(samples),
+            Self::Tracepoint(probe) | Self::Uprobe(probe) => probe.disable(samples),
             Self::Syscalls(probe) => Ok(probe.disable(samples)?),
         }
     }

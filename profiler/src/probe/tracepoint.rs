@@ -1,6 +1,9 @@
 //! Probe `tracepoint`, user side: a program at any tracepoint that the kernel has, for each that the user names.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use profiler_common::{
     probe::tracepoint::{HookFilter, HookFilters, PROGRAMS},
@@ -90,24 +93,34 @@ pub fn filters(events: &[Chosen]) -> HookFilters {
 }
 
 /// As for switches: how many hits there will be is not known either.
-pub fn sizing(cpus: usize) -> Sizing {
+pub fn sizing_of_hooks(cpus: usize) -> Sizing {
     switches::sizing(cpus)
 }
 
-/// The attached probe, of one tracepoint.
-pub struct TracepointProbe {
+/// Loads the program of that place; it does not run yet.
+///
+/// # Errors
+/// Those of the program, and of perf_event_open(2).
+pub fn open(kernel: &mut Kernel, cpu: u32, place: u8, asked: &Asked) -> Result<HookProbe, ProbeError> {
+    let program = kernel.load_and_share(PROGRAMS[usize::from(place) % MAX_HOOKS].sample)?;
+    HookProbe::new(&asked.name, program, Hook::tracepoint(asked.id, cpu))
+}
+
+/// The attached probe of a hook that the user named.
+pub struct HookProbe {
     name: String,
     program: OwnedFd,
     hook: Option<Hook>,
 }
 
-impl TracepointProbe {
-    /// Loads the program of that place; it does not run yet.
-    pub fn open(kernel: &mut Kernel, cpu: u32, place: u8, asked: &Asked) -> Result<Self, ProbeError> {
-        let program = kernel.load_and_share(PROGRAMS[usize::from(place) % MAX_HOOKS].sample)?;
-        let hook = Hook::tracepoint(asked.id, cpu)
-            .map_err(|source| ProbeError::Hook { name: asked.name.clone(), source })?;
-        Ok(Self { name: asked.name.clone(), program, hook: Some(hook) })
+impl HookProbe {
+    /// A loaded program and what it is to run at.
+    ///
+    /// # Errors
+    /// That of the hook, with the event's name.
+    pub fn new(name: &str, program: OwnedFd, hook: io::Result<Hook>) -> Result<Self, ProbeError> {
+        let hook = hook.map_err(|source| ProbeError::Hook { name: name.to_owned(), source })?;
+        Ok(Self { name: name.to_owned(), program, hook: Some(hook) })
     }
 
     /// The program runs at each hit from now on.

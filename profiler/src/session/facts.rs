@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use profiler_common::sample::Seen;
+use profiler_common::{loss::Loss, sample::Seen};
 
 use super::{RecordOptions, SessionError};
 use crate::{
@@ -66,7 +66,7 @@ impl Driver {
     /// What is hit by an event that no timer makes.
     fn hook(chosen: &Chosen) -> String {
         match &chosen.part {
-            Part::Tracepoint(asked) => asked.name.clone(),
+            Part::Tracepoint(_) | Part::Uprobe(_) => chosen.name(),
             _ if chosen.event.is_call() => syscall_stacks::TRACEPOINT.to_owned(),
             _ => switches::TRACEPOINT.to_owned(),
         }
@@ -118,17 +118,35 @@ pub fn meta(facts: Facts<'_>) -> Result<Meta, SessionError> {
 
 /// Hits of hooks that the kernel ran no program at: a loss, at most of that size. Where they are not counted, that is a
 /// note.
-pub fn left_out(probes: &[Probe], losses: &mut Losses, meta: &mut Meta) {
-    let Some(missed) = probes.iter().filter_map(Probe::missed).reduce(u64::saturating_add) else { return };
+pub fn left_out(
+    probes: &[Probe],
+    samples: &Samples,
+    losses: &mut Losses,
+    meta: &mut Meta,
+) -> Result<(), SessionError> {
+    if probes.iter().any(|probe| matches!(probe, Probe::Uprobe(_))) {
+        let note = "each coming to a place in user code is a trap that takes some microseconds: what comes to it often is \
+                    slower than without"
+            .to_owned();
+        meta.notes.push(note);
+        let name = Loss::UprobeBusy.name().to_owned();
+        losses.counters.insert(name.clone(), samples.loss(Loss::UprobeBusy)?);
+        losses.lost_sample_causes.push(name);
+    }
+    let Some(missed) = probes.iter().filter_map(Probe::missed).reduce(u64::saturating_add) else {
+        return Ok(());
+    };
     if Version::parse(&meta.kernel).is_some_and(|version| version < MISSES_COUNTED) {
         let note = format!(
             "hits of a tracepoint in an interrupt while a program runs on that CPU are missing, and only Linux \
              {MISSES_COUNTED} counts them"
         );
-        return meta.notes.push(note);
+        meta.notes.push(note);
+        return Ok(());
     }
     losses.counters.insert(PROGRAMS_MISSED.to_owned(), missed);
     losses.lost_sample_causes.push(PROGRAMS_MISSED.to_owned());
+    Ok(())
 }
 
 /// Ticks that a timer of that frequency gives on all CPUs.

@@ -12,8 +12,8 @@ use crate::{
         load::{Kernel, LoadOptions},
         samples::WalkPrograms,
     },
-    host::limits::Limits,
-    probe::{Chosen, tracepoint},
+    host::{cpus, limits::Limits},
+    probe::{Chosen, Event, tracepoint},
 };
 
 /// The loaded object, and what walks by tables.
@@ -49,6 +49,7 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
             waits: options.waits,
             call_stacks: options.call_stacks,
             hook_filters: tracepoint::filters(&options.events),
+            uprobe_cpus: uprobe_cpus(&options.events),
             seen: seen(&options.events),
             sched: None,
             calls: None,
@@ -92,6 +93,15 @@ fn walk_programs(options: &RecordOptions, kernel: &mut Kernel) -> Result<Vec<Wal
         programs.iter().flat_map(|programs| [programs.sample, programs.walk, programs.count]).collect();
     kernel.load_together(&all)?;
     Ok(programs.iter().map(|programs| WalkPrograms::load(kernel, programs)).collect::<Result<_, _>>()?)
+}
+
+/// CPUs that there can be, if there are events in user code; else 1.
+fn uprobe_cpus(events: &[Chosen]) -> u32 {
+    if !events.iter().any(|chosen| matches!(chosen.event, Event::Uprobe(_))) {
+        return 1;
+    }
+    // All that there can be, whatever their numbers are.
+    cpus::possible().map_or(1024, |cpus| cpus.len() as u32)
 }
 
 /// Frames that the kernel's walker gives at most here.

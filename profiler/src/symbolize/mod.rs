@@ -22,6 +22,7 @@ pub mod demangle;
 pub mod dwarf;
 pub mod elf_symbols;
 pub mod frames;
+pub mod functions;
 pub mod idle;
 pub mod kallsyms;
 pub mod kernel_text;

@@ -15,16 +15,21 @@ use crate::{
 /// Batches of one run: some half a second.
 const BATCHES: &str = "100";
 /// A profiler is attached by then.
-const START: Duration = Duration::from_millis(500);
+const START: Duration = Duration::from_millis(1500);
 /// Runs for each round of the bench: one is short.
 const RUNS: usize = 3;
 
 /// What is measured: its name in the table, and the profiler's arguments.
 const VIEWS: &[(&str, &[&str])] = &[
-    ("a program that does nothing, at the entry", &["-a", "--floor"]),
-    ("`profiler syscalls -a --count-only`", &["-a", "--count-only"]),
-    ("`profiler syscalls -a`, times, errors, histograms", &["-a"]),
-    ("`profiler syscalls -p` another process", &["-p", "self"]),
+    ("a program that does nothing, at the entry", &["syscalls", "--json", "-a", "--floor"]),
+    ("`profiler syscalls -a --count-only`", &["syscalls", "--json", "-a", "--count-only"]),
+    ("`profiler syscalls -a`, times, errors, histograms", &["syscalls", "--json", "-a"]),
+    ("`profiler syscalls -p` another process", &["syscalls", "--json", "-p", "self"]),
+    (
+        "`profiler record -a -e syscalls`, whole stacks",
+        &["record", "-a", "-e", "syscalls", "-o", "calls.pb.gz"],
+    ),
+    ("`profiler record -a -e syscall-time`", &["record", "-a", "-e", "syscall-time", "-o", "calls.pb.gz"]),
 ];
 
 /// Places in [`VIEWS`].
@@ -71,7 +76,7 @@ impl View {
         let own = std::process::id().to_string();
         let arguments = arguments.iter().map(|argument| if *argument == "self" { &*own } else { argument });
         let mut command = Command::new(workspace::release_binary()?);
-        command.args(["syscalls", "--json"]).args(arguments);
+        command.args(arguments);
         let (profiler, _) = Measured::start(&mut command, directory, 0)?;
         thread::sleep(START);
         let with = call_ns(program)?;

@@ -25,6 +25,10 @@ const VIEWS: &[(&str, &[&str])] = &[
         "`profiler record -a -e offcpu --min-block 1s`",
         &["record", "-a", "-e", "offcpu", "--min-block", "1s", "-o", "waits.pb.gz"],
     ),
+    (
+        "`profiler record -a -e offcpu --wakers`",
+        &["record", "-a", "-e", "offcpu", "--wakers", "-o", "waits.pb.gz"],
+    ),
     ("`profiler record -a -e offcpu,runq`", &["record", "-a", "-e", "offcpu,runq", "-o", "waits.pb.gz"]),
 ];
 

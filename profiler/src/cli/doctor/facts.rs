@@ -8,18 +8,22 @@ use super::{
     sched, syscalls,
     walk::{self, Walk},
 };
-use crate::host::{
-    bpf::{self, Map, Program},
-    btf,
-    caps::Capabilities,
-    cgroup, cpus,
-    features::{FEATURES, Feature, OTHERS},
-    file, fs,
-    kernel::{self, Lockdown, Uname},
-    limits::{Limits, ResourceLimit},
-    namespaces::Namespaces,
-    pmu::{self, Event, Scope},
-    symbols::{self, Visibility},
+use crate::{
+    host::{
+        bpf::{self, Map, Program},
+        btf,
+        caps::Capabilities,
+        cgroup, cpus,
+        features::{FEATURES, Feature, OTHERS},
+        file, fs,
+        kernel::{self, Lockdown, Uname},
+        limits::{Limits, ResourceLimit},
+        namespaces::Namespaces,
+        pmu::{self, Event, Scope},
+        symbols::{self, Visibility},
+        tracefs::Tracefs,
+    },
+    perf::hook,
 };
 
 /// The result of trying something.
@@ -115,6 +119,8 @@ pub struct Tried {
     pub sched: Result<Vec<String>, String>,
     /// The accounting of system calls; the reason in words if it cannot be done.
     pub syscalls: Result<(), String>,
+    /// Whether perf knows uprobes.
+    pub user_code: Try,
 }
 
 impl Tried {
@@ -154,6 +160,7 @@ impl Tried {
             walk: walk::attempt(btf_path),
             sched: sched::attempt(btf_path),
             syscalls: syscalls::attempt(btf_path),
+            user_code: io(hook::has_user_code()),
         }
     }
 
@@ -171,8 +178,8 @@ pub struct Facts {
     pub host: Host,
     /// What was tried.
     pub tried: Tried,
-    /// Where tracefs is mounted, and whether its events can be read.
-    pub tracefs: Option<(PathBuf, bool)>,
+    /// Where tracefs is mounted (`None`: nowhere, but it can be opened), and whether its events can be read.
+    pub tracefs: Option<(Option<PathBuf>, bool)>,
     /// Where bpffs is mounted.
     pub bpffs: Option<PathBuf>,
     /// cgroup hierarchies.
@@ -187,9 +194,8 @@ impl Facts {
         Self {
             host: Host::read(),
             tried: Tried::all(btf_path.unwrap_or(Path::new(btf::VMLINUX))),
-            tracefs: point("tracefs").map(|dir| {
-                let readable = std::fs::read_dir(dir.join("events/sched")).is_ok();
-                (dir, readable)
+            tracefs: Tracefs::open().ok().map(|tracefs| {
+                (point("tracefs"), tracefs.names("sched").is_ok_and(|names| !names.is_empty()))
             }),
             bpffs: point("bpf"),
             cgroup: cgroup::Version::of(&mounts),

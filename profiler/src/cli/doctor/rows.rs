@@ -45,6 +45,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
         names::other_processes,
         names::map_files,
         names::tracefs,
+        names::uprobes,
         names::bpffs,
         names::cgroup,
         names::pid_namespace,

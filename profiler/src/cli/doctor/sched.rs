@@ -37,6 +37,7 @@ pub fn attempt(btf_path: &Path) -> Result<Vec<String>, String> {
         waits: None,
         call_stacks: None,
         hook_filters: HookFilters::NONE,
+        uprobe_cpus: 1,
         seen: What::Tick,
         sched: Some(SchedOptions { offsets: sched_offsets, threads: 1, counters: 0 }),
         calls: None,

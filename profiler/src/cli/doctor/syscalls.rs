@@ -28,6 +28,7 @@ pub fn attempt(btf_path: &Path) -> Result<(), String> {
         waits: None,
         call_stacks: None,
         hook_filters: HookFilters::NONE,
+        uprobe_cpus: 1,
         seen: What::Tick,
         sched: None,
         calls: Some(CallOptions { offsets: sched_offsets, room }),

@@ -77,8 +77,9 @@ fn good() -> Facts {
             walk: Ok(Walk { rows: 40_000, table_us: 9_300 }),
             sched: Ok(Vec::new()),
             syscalls: Ok(()),
+            user_code: Ok(()),
         },
-        tracefs: Some(("/sys/kernel/tracing".into(), true)),
+        tracefs: Some((Some("/sys/kernel/tracing".into()), true)),
         bpffs: Some("/sys/fs/bpf".into()),
         cgroup: cgroup::Version::V2,
     }
@@ -215,10 +216,11 @@ fn namespaces_are_left_by_the_engines_own_means() {
 #[test]
 fn surroundings_have_their_own_lines() {
     type Case = (&'static str, Status, fn(&mut Facts));
-    let cases: [Case; 15] = [
+    let cases: [Case; 16] = [
         ("capabilities", Unavailable, |f| f.host.namespaces.initial_user = Some(false)),
         ("tracefs", Degraded, |f| f.tracefs = None),
-        ("tracefs", Degraded, |f| f.tracefs = Some(("/t".into(), false))),
+        ("tracefs", Degraded, |f| f.tracefs = Some((Some("/t".into()), false))),
+        ("uprobes", Unavailable, |f| f.tried.user_code = Err(Errno::NOENT)),
         ("bpffs", Degraded, |f| f.bpffs = None),
         ("cgroup", Degraded, |f| f.cgroup = cgroup::Version::Hybrid),
         ("cgroup", Unavailable, |f| f.cgroup = cgroup::Version::V1),

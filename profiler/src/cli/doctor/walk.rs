@@ -42,6 +42,7 @@ pub fn attempt(btf_path: &Path) -> Result<Walk, String> {
         waits: None,
         call_stacks: None,
         hook_filters: HookFilters::NONE,
+        uprobe_cpus: 1,
         seen: What::Tick,
         sched: None,
         calls: None,

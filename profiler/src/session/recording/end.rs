@@ -53,7 +53,7 @@ impl Recording<'_> {
             let missed = meta.expected_ticks.saturating_sub(meta.ticks);
             losses.counters.insert("ticks_not_delivered".to_owned(), missed);
         }
-        left_out(&self.probes, &mut losses, &mut meta);
+        left_out(&self.probes, &self.samples, &mut losses, &mut meta)?;
         let mut cost = self.recording_cost();
         let cpu_before_naming = cpu_ns();
         // The kernel side is done: its memory and descriptors are given back before names are read.

@@ -123,6 +123,7 @@ impl<'a> Accounting<'a> {
             waits: None,
             call_stacks: None,
             hook_filters: HookFilters::NONE,
+            uprobe_cpus: 1,
             seen: What::Tick,
             sched: Some(room),
             calls: None,

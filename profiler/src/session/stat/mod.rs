@@ -110,6 +110,7 @@ impl Loaded {
             unwind: false,
             waits: None,
             call_stacks: None,
+            uprobe_cpus: 1,
             hook_filters: HookFilters::NONE,
             seen: What::Tick,
             sched: Some(Threads::room(account, counters.names().len())),

@@ -101,6 +101,7 @@ impl<'a> SyscallAccounting<'a> {
             waits: None,
             call_stacks: None,
             hook_filters: HookFilters::NONE,
+            uprobe_cpus: 1,
             seen: What::Tick,
             sched: None,
             calls: Some(CallOptions { offsets: account.sched_offsets, room }),

@@ -103,16 +103,28 @@ pub(super) fn map_files(facts: &Facts) -> Check {
 }
 
 pub(super) fn tracefs(facts: &Facts) -> Check {
-    let check = works("tracefs", "tracefs", "mounted and readable");
+    const WITHOUT: &str = "no event `tracepoint:...` and no list of them; nothing else needs it";
+    let check = works("tracefs", "tracepoints by name (`-e tracepoint:...`)", "their formats can be read");
     match &facts.tracefs {
-        Some((dir, true)) => check.now(format!("mounted on {}", dir.display())),
-        Some((dir, false)) => check
-            .not(Degraded, "mounted, but its events cannot be read; recording CPU time does not need it")
-            .now(format!("mounted on {}", dir.display()))
+        Some((Some(dir), true)) => check.now(format!("tracefs is mounted on {}", dir.display())),
+        Some((None, true)) => check.now("tracefs is not mounted; it is opened without"),
+        Some((_, false)) => check
+            .not(Degraded, format!("the events of tracefs cannot be read: {WITHOUT}"))
             .mend(grant(&[Cap::DAC_READ_SEARCH], &facts.host)),
         None => check
-            .not(Degraded, "not mounted; recording CPU time does not need it")
+            .not(Degraded, format!("tracefs is not mounted, and cannot be opened without: {WITHOUT}"))
             .mend(["sudo mount -t tracefs tracefs /sys/kernel/tracing".to_owned()]),
+    }
+}
+
+pub(super) fn uprobes(facts: &Facts) -> Check {
+    let check = works("uprobes", "places in user code (`-e uprobe:...`)", "perf knows uprobes");
+    match facts.tried.user_code {
+        Ok(()) => check,
+        Err(_) => check.not(
+            Unavailable,
+            "this kernel was built without uprobes (CONFIG_UPROBE_EVENTS): no events `uprobe:...`, `uretprobe:...`",
+        ),
     }
 }
 

@@ -1,0 +1,88 @@
+//! Probe `uprobe`, user side: a breakpoint in the code of a file, for each that the user names.
+
+use std::{fs::File, os::fd::AsRawFd as _, path::PathBuf, sync::Arc};
+
+use profiler_common::{
+    probe::uprobe::PROGRAMS,
+    sample::{MAX_HOOKS, What},
+};
+
+use super::{Amount, Event, ProbeError, ProbeSpec, SampleTypeSpec, tracepoint::HookProbe};
+use crate::{
+    bpf::load::Kernel,
+    model::Unit,
+    perf::hook::{Hook, UserCode},
+};
+
+/// What event names begin with, and whether they are of the return from a function.
+pub const PREFIXES: [(&str, bool); 2] = [("uprobe:", false), ("uretprobe:", true)];
+
+/// The registry entries, by the place of the event among those that the user names by their hooks.
+pub const SPECS: [ProbeSpec; MAX_HOOKS] = [spec(0), spec(1), spec(2), spec(3)];
+
+const TYPES: [[SampleTypeSpec; 1]; MAX_HOOKS] = [[hits(0)], [hits(1)], [hits(2)], [hits(3)]];
+
+const NAME: &str = "uprobe:PATH:SYMBOL[+OFFSET]";
+
+const fn hits(place: usize) -> SampleTypeSpec {
+    SampleTypeSpec {
+        name: NAME,
+        unit: Unit::Count,
+        what: What::HOOKS[place],
+        amount: Amount::Count,
+        summary: "times that the place in the code was come to",
+    }
+}
+
+const fn spec(place: usize) -> ProbeSpec {
+    ProbeSpec {
+        event: Event::Uprobe(place as u8),
+        name: NAME,
+        summary: "calls of a function of a program or library, by stack; uretprobe: returns from it",
+        hooks: &["a breakpoint in the file's code (uprobe)"],
+        hooked: None,
+        sample_types: &TYPES[place],
+        programs: PROGRAMS[place],
+        minimum_kernel: (5, 8),
+        requires: &["perf-events", "bpf"],
+    }
+}
+
+/// The registry entry of a place.
+pub const fn spec_at(place: u8) -> &'static ProbeSpec {
+    const ALL: &[ProbeSpec; MAX_HOOKS] = &SPECS;
+    &ALL[place as usize % MAX_HOOKS]
+}
+
+/// A place in code to record.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// As recordings name it.
+    pub name: String,
+    /// The file, open: its path may be another process's.
+    pub file: Arc<File>,
+    /// Where in the file, bytes.
+    pub offset: u64,
+    /// Not when it is come to, but when the function that begins there returns.
+    pub returns: bool,
+}
+
+impl PartialEq for Asked {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Asked {}
+
+/// Loads the program of that place; it does not run yet.
+///
+/// # Errors
+/// Those of the program, and of perf_event_open(2).
+pub fn open(kernel: &mut Kernel, cpu: u32, place: u8, asked: &Asked) -> Result<HookProbe, ProbeError> {
+    let program = kernel.load_and_share(PROGRAMS[usize::from(place) % MAX_HOOKS].sample)?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}", asked.file.as_raw_fd()));
+    let code = UserCode { path, offset: asked.offset, returns: asked.returns };
+    let hook = Hook::user_code(&code, cpu);
+    HookProbe::new(&asked.name, program, hook)
+}
