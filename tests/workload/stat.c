@@ -4,7 +4,7 @@
  *   Burns CPU in user mode; reads zeros, so that CPU is burned in a system call; calls read seven times with a bad
  *   descriptor; sleeps 200 ms; waits 300 ms for a futex; for a byte in a pipe, and for one of a socket, which two threads
  *   send that sleep 150 ms and 120 ms before; for a child that sleeps 100 ms; for READS direct reads of FILE, which it makes.
- *   Says {"user": CPU ns, "kernel": CPU ns of the calls, "sleep", "futex", "pipe", "socket", "wait", "disk": ns off the CPU and
+ *   Says {"user": CPU ns, "kernel": CPU ns of the calls, "cpu": CPU ns of all that it did until then, "sleep", "futex", "pipe", "socket", "wait", "disk": ns off the CPU and
  *   not waiting for one, "reads": calls, "read", "written", "received", "sent": bytes, without this line}. "disk" is 0 where
  *   the file system has no direct I/O.
  *
@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -36,6 +37,7 @@ struct sums {
 };
 static struct sums *sums;
 static int pipe_ends[2], sockets[2];
+static uint64_t child_cpu_ns;
 
 static void check(int ok)
 {
@@ -215,8 +217,11 @@ static void child(void)
         _exit(0);
     }
     struct moment since = begin();
-    check(waitpid(pid, NULL, 0) == pid);
+    struct rusage used;
+    check(wait4(pid, NULL, 0, &used) == pid);
     ended(CHILD, since);
+    child_cpu_ns = (uint64_t)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000000u +
+                   (uint64_t)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) * 1000u;
 }
 
 /* Reads are not measured where the file system cannot do them so. */
@@ -268,7 +273,8 @@ int main(int argc, char **argv)
     from_a_thread(socket_writer, known_socket, SOCKET);
     child();
     disk(argv[3], count);
-    printf("{\"user\":%llu,\"kernel\":%llu", (unsigned long long)user_ns, (unsigned long long)sums->kernel_ns);
+    printf("{\"user\":%llu,\"kernel\":%llu,\"cpu\":%llu", (unsigned long long)user_ns, (unsigned long long)sums->kernel_ns,
+           (unsigned long long)(cpu_ns() + child_cpu_ns));
     for (int i = 0; i < COUNT; i++)
         printf(",\"%s\":%llu", names[i], (unsigned long long)sums->waited[i]);
     printf(",\"reads\":%llu,\"read\":%llu,\"written\":%llu,\"received\":%llu,\"sent\":%llu}\n",
