@@ -31,7 +31,7 @@ struct Seen {
 impl Seen {
     fn run(arguments: &[&str]) -> Self {
         let (steal, program) = (expect::steal_ticks(), workload::path("stat"));
-        let file = workload::build_directory().join("stat-test");
+        let file = program.with_file_name(format!("stat-{}", std::process::id()));
         let mut all: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
         all.extend(["--".as_ref(), program.as_os_str(), MADE[0].as_ref(), MADE[1].as_ref()]);
         all.extend([file.as_os_str(), MADE[2].as_ref()]);
