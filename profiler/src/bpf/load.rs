@@ -146,6 +146,8 @@ impl Kernel {
         let counters = options.sched.map_or(0, |sched| sched.counters);
         let calls_of_threads = u32::from(options.calls.is_some() && options.sched.is_some());
         let mut ebpf = EbpfLoader::new()
+            // The kernel's types, which aya has read to relocate by: there is nothing to be relocated by them, and they are large.
+            .btf(None)
             .override_global("FILTER", &options.filter, true)
             .override_global("TASK_OFFSETS", &options.offsets, true)
             .override_global("SCHED_OFFSETS", &sched_offsets, true)
