@@ -43,7 +43,9 @@ fn build() -> Result<(), Box<dyn Error>> {
     ebpf.run(&toolchain, Action::Build)?;
 
     let object = fs::read(ebpf.object())?;
-    fs::write(out.join("profiler.bpf.o"), object)?;
+    // Loading reads all of it at each start.
+    let stripped = ebpf_toolchain::strip(&object).ok_or("the eBPF object cannot be read")?;
+    fs::write(out.join("profiler.bpf.o"), stripped)?;
     // Last: a script that fails runs again in any case and need not say when; and only after the build there is a
     // Cargo.lock on every machine, whereas a missing file would count as changed.
     let common = workspace.join("profiler-common");

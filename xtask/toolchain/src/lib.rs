@@ -10,6 +10,7 @@ mod compiler;
 mod linker;
 mod object;
 mod search;
+mod strip;
 mod version;
 
 use std::{fmt, path::PathBuf};
@@ -18,6 +19,7 @@ pub use compiler::{Compiler, Core, MIN_RUSTC};
 pub use linker::{Linker, MIN_LINKER};
 pub use object::{Action, BuildError, Crate, OBJECT_TARGET};
 pub use search::{cargo_bin, on_path, rustup};
+pub use strip::strip;
 pub use version::Version;
 
 /// A compiler and a linker that fit each other.
