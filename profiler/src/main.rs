@@ -11,6 +11,12 @@ use profiler::cli::{
 };
 
 fn main() -> ExitCode {
+    // One heap for all threads: what one of them gives back at the start another one takes.
+    #[cfg(target_env = "gnu")]
+    // SAFETY: a number for the allocator, before there is another thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
     let begun_ns = profiler::session::monotonic_ns();
     let cli = Cli::parse();
     env_logger::Builder::new()

@@ -296,7 +296,7 @@ fn ten_thousand_threads_fit() {
         "{ran} of {count}"
     );
     let rss = number(&accounts.0["cost"], "recording_peak_rss_bytes");
-    assert!(rss < 30_000_000, "{rss} bytes for {count} threads");
+    assert!(rss < 30 << 20, "{rss} bytes for {count} threads");
 }
 
 #[test]

@@ -184,6 +184,7 @@ impl Kernel {
             .map_max_entries("AYA_LOGS", if options.log { LOG_RING } else { SMALLEST_RING })
             .load(OBJECT)
             .map_err(|source| BpfError::Object(Box::new(source)))?;
+        give_back_free_memory();
         let logger = if options.log { EbpfLogger::init(&mut ebpf).ok() } else { None };
         Ok(Self { ebpf, logger })
     }
@@ -284,7 +285,7 @@ impl Kernel {
     /// the verifier's time.
     pub fn load_together(&mut self, programs: &[&'static str]) -> Result<(), BpfError> {
         let wanted = |name: &str| programs.iter().copied().find(|program| *program == name);
-        thread::scope(|scope| {
+        let loaded = thread::scope(|scope| {
             let loads = self.ebpf.programs_mut().filter_map(|(name, found)| {
                 let program = wanted(name)?;
                 let is_one = matches!(
@@ -299,7 +300,9 @@ impl Kernel {
                 Ok(loaded) => loaded,
                 Err(panic) => std::panic::resume_unwind(panic),
             })
-        })
+        });
+        give_back_free_memory();
+        loaded
     }
 
     /// Loads programs and puts them into the program array of that name, each under its index. The array must live as
@@ -346,6 +349,15 @@ fn load_one(program: &'static str, found: &mut Program) -> Result<(), BpfError> 
         _ => Err(ProgramError::UnexpectedProgramType),
     }
     .map_err(failed(program))
+}
+
+/// Reading the object and the kernel's types took much more than what is kept of them.
+fn give_back_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no precondition; it may be called at any time, by any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 fn failed(program: &'static str) -> impl Fn(ProgramError) -> BpfError {
