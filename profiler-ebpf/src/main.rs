@@ -7,6 +7,7 @@
 #![no_std]
 #![no_main]
 
+mod entry;
 mod filter;
 mod hooks;
 mod loss;

@@ -11,7 +11,6 @@
 
 use aya_ebpf::{
     Global,
-    bindings::BPF_ANY,
     btf_maps::{HashMap, PerCpuArray, ProgramArray},
     helpers::{
         bpf_get_current_comm, bpf_get_current_pid_tgid,
@@ -23,16 +22,17 @@ use aya_ebpf::{
 use profiler_common::{
     loss::Loss,
     probe::syscall_stacks::{CallStackConfig, Detail, InCall, MAX_IN_CALLS, NUMBERS, Wanted},
-    sample::{CountKey, Seen, WALK, What},
-    stack::{EMPTY_STACK, WalkEnd},
+    sample::{CountKey, Seen, What},
+    stack::EMPTY_STACK,
 };
 
 use super::syscalls::is_compat;
 use crate::{
-    filter, loss, sample,
-    stack::{self, Side},
-    task,
-    unwind::{self, Slot, Walk},
+    entry, filter, loss, sample, task,
+    unwind::{
+        self, Slot,
+        user::{self, Whose},
+    },
 };
 
 /// What is asked for.
@@ -68,23 +68,7 @@ fn current() -> u64 {
 
 #[inline(always)]
 fn find(task: u64) -> Option<&'static mut InCall> {
-    // SAFETY: a map value stays valid memory while the program runs, and has one writer (see above).
-    IN_CALLS.get_ptr_mut(task).map(|entry| unsafe { &mut *entry })
-}
-
-#[inline(always)]
-fn find_or_insert(task: u64) -> Option<&'static mut InCall> {
-    if let Some(entry) = find(task) {
-        return Some(entry);
-    }
-    let new = NEW_IN_CALL.get_ptr(0)?;
-    // SAFETY: nobody writes it.
-    let new: &InCall = unsafe { &*new };
-    if IN_CALLS.insert(task, new, BPF_ANY as u64).is_err() {
-        loss::count(Loss::InCallsFull);
-        return None;
-    }
-    find(task)
+    entry::find(&IN_CALLS, task)
 }
 
 /// Whether one of the two kinds of calls that are asked for has that number.
@@ -140,30 +124,15 @@ pub fn entered(ctx: &RawTracePointContext) {
         loss::count(Loss::NoScratch);
         return;
     };
-    let Some(entry) = find_or_insert(current()) else { return };
+    let found = entry::find_or_insert(&IN_CALLS, &NEW_IN_CALL, current(), Loss::InCallsFull);
+    let Some(entry) = found else { return };
     entry.incarnation = task::incarnation();
     entry.at_ns = now();
     (entry.since_ns, entry.user_stack) = (0, EMPTY_STACK);
     (entry.pid, entry.tid, entry.comm) = (pid, tid, comm);
     (entry.detail, entry.wanted) = (Detail::of(number, compat).0, wanted);
-    walk_user(ctx, walk, entry);
-}
-
-#[inline(always)]
-fn walk_user(ctx: &RawTracePointContext, walk: &mut Walk, entry: &mut InCall) {
-    let end = match unwind::begin(walk, entry.pid, entry.incarnation, entry.at_ns) {
-        Ok(()) => {
-            if let Some(known) = walk.known(&entry.memo) {
-                entry.user_stack = known;
-                return begun(entry);
-            }
-            // SAFETY: nothing is owned that would have to be dropped.
-            unsafe { CALLSTACKS_PROGRAMS.tail_call(ctx, WALK) };
-            WalkEnd::TailCallFailed
-        }
-        Err(end) => end,
-    };
-    entry.user_stack = stack::capture(ctx, Side::User, end, &mut walk.stack);
+    let whose = Whose { pid, incarnation: entry.incarnation, at_ns: entry.at_ns };
+    entry.user_stack = user::capture(ctx, walk, &whose, &entry.memo, &CALLSTACKS_PROGRAMS);
     begun(entry);
 }
 
@@ -183,10 +152,7 @@ pub fn walked() {
         return;
     };
     if let Some(entry) = find(current()) {
-        entry.user_stack = stack::keep(Side::User, &walk.stack);
-        if walk.stack.end == WalkEnd::Complete as u32 {
-            walk.keep(&mut entry.memo, entry.user_stack);
-        }
+        entry.user_stack = user::walked(walk, &mut entry.memo);
         begun(entry);
     }
 }

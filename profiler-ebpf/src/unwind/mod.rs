@@ -10,6 +10,7 @@
 mod arena;
 pub mod kernel;
 pub mod processes;
+pub mod user;
 
 #[cfg(bpf_target_arch = "aarch64")]
 const ARCH: Arch = Arch::Aarch64;

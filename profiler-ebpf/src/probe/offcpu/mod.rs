@@ -19,7 +19,6 @@ pub mod wakers;
 
 use aya_ebpf::{
     Global,
-    bindings::BPF_ANY,
     btf_maps::{HashMap, PerCpuArray, ProgramArray},
     helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
     macros::btf_map,
@@ -27,20 +26,22 @@ use aya_ebpf::{
 };
 use profiler_common::{
     loss::Loss,
-    sample::{CountKey, Seen, WALK, What},
+    sample::{CountKey, Seen, What},
     sched::{
         cause::{DEAD, is_uninterruptible},
         wait::{Detail, MAX_WAITS, Queue, State, Wait, WaitConfig},
     },
-    stack::{EMPTY_STACK, WalkEnd},
+    stack::EMPTY_STACK,
 };
 
 use crate::{
-    filter, loss, sample,
+    entry, filter, loss, sample,
     sched::blocked,
-    stack::{self, Side},
     task,
-    unwind::{self, Slot, Walk},
+    unwind::{
+        self, Slot,
+        user::{self, Whose},
+    },
 };
 
 /// What is asked for. Its parts are constants for the verifier.
@@ -62,24 +63,13 @@ static OFFCPU_PROGRAMS: ProgramArray<2> = ProgramArray::new();
 /// A task's entry.
 #[inline(always)]
 fn find(tid: u32) -> Option<&'static mut Wait> {
-    // SAFETY: a map value stays valid memory while the program runs, and has one writer at a time (see above).
-    WAITS.get_ptr_mut(tid).map(|wait| unsafe { &mut *wait })
+    entry::find(&WAITS, tid)
 }
 
 /// A task's entry, made if there is none.
 #[inline(always)]
 fn find_or_insert(tid: u32) -> Option<&'static mut Wait> {
-    if let Some(wait) = find(tid) {
-        return Some(wait);
-    }
-    let new = NEW_WAIT.get_ptr(0)?;
-    // SAFETY: nobody writes it.
-    let new: &Wait = unsafe { &*new };
-    if WAITS.insert(tid, new, BPF_ANY as u64).is_err() {
-        loss::count(Loss::WaitsFull);
-        return None;
-    }
-    find(tid)
+    entry::find_or_insert(&WAITS, &NEW_WAIT, tid, Loss::WaitsFull)
 }
 
 /// A task leaves the CPU for another one.
@@ -254,25 +244,8 @@ fn left(ctx: &RawTracePointContext, preempt: bool, now_ns: u64) {
     (wait.state, wait.detail) = (doing as u32, detail.0);
     wait.kernel_stack = unwind::kernel::capture(ctx, &mut wait.kernel_memo, walk, now_ns);
     wait.user_stack = EMPTY_STACK;
-    walk_user(ctx, walk, wait);
-}
-
-/// Captures the user stack of the current task.
-#[inline(always)]
-fn walk_user(ctx: &RawTracePointContext, walk: &mut Walk, wait: &mut Wait) {
-    let end = match unwind::begin(walk, wait.pid, wait.incarnation, wait.left_ns) {
-        Ok(()) => {
-            if let Some(known) = walk.known(&wait.memo) {
-                wait.user_stack = known;
-                return;
-            }
-            // SAFETY: nothing is owned that would have to be dropped.
-            unsafe { OFFCPU_PROGRAMS.tail_call(ctx, WALK) };
-            WalkEnd::TailCallFailed
-        }
-        Err(end) => end,
-    };
-    wait.user_stack = stack::capture(ctx, Side::User, end, &mut walk.stack);
+    let whose = Whose { pid, incarnation: wait.incarnation, at_ns: now_ns };
+    wait.user_stack = user::capture(ctx, walk, &whose, &wait.memo, &OFFCPU_PROGRAMS);
 }
 
 /// Walks that stack on.
@@ -291,9 +264,6 @@ pub fn walked() {
         return;
     };
     if let Some(wait) = find(bpf_get_current_pid_tgid() as u32) {
-        wait.user_stack = stack::keep(Side::User, &walk.stack);
-        if walk.stack.end == WalkEnd::Complete as u32 {
-            walk.keep(&mut wait.memo, wait.user_stack);
-        }
+        wait.user_stack = user::walked(walk, &mut wait.memo);
     }
 }

@@ -8,7 +8,6 @@
 //! Waits that will be counted without stacks are not worth the waker's.
 
 use aya_ebpf::{
-    bindings::BPF_ANY,
     btf_maps::{HashMap, PerCpuArray, ProgramArray},
     helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
     macros::btf_map,
@@ -16,20 +15,22 @@ use aya_ebpf::{
 };
 use profiler_common::{
     loss::Loss,
-    sample::WALK,
     sched::{
         wait::{MAX_WAITS, State, Wait},
         waker::{Waker, Woken},
     },
-    stack::{EMPTY_STACK, WalkEnd},
+    stack::EMPTY_STACK,
 };
 
 use super::WAIT_CONFIG;
 use crate::{
-    loss,
+    entry, loss,
     stack::{self, Side},
     task,
-    unwind::{self, Slot, Walk},
+    unwind::{
+        self, Slot,
+        user::{self, Whose},
+    },
 };
 
 /// Wakers of the tasks in `WAITS`, by the id of the one that is woken. Shrunk to one entry at load if nobody asks.
@@ -50,23 +51,7 @@ static OFFCPU_WAKER_PROGRAMS: ProgramArray<2> = ProgramArray::new();
 /// The waker of a task.
 #[inline(always)]
 fn find(tid: u32) -> Option<&'static mut Waker> {
-    // SAFETY: a map value stays valid memory while the program runs, and has one writer at a time (see above).
-    WAKERS.get_ptr_mut(tid).map(|waker| unsafe { &mut *waker })
-}
-
-#[inline(always)]
-fn find_or_insert(tid: u32) -> Option<&'static mut Waker> {
-    if let Some(waker) = find(tid) {
-        return Some(waker);
-    }
-    let new = NEW_WAKER.get_ptr(0)?;
-    // SAFETY: nobody writes it.
-    let new: &Waker = unsafe { &*new };
-    if WAKERS.insert(tid, new, BPF_ANY as u64).is_err() {
-        loss::count(Loss::WaitsFull);
-        return None;
-    }
-    find(tid)
+    entry::find(&WAKERS, tid)
 }
 
 /// The current task, or an interrupt that it is hit by, wakes another one.
@@ -85,7 +70,8 @@ pub fn waking(ctx: &RawTracePointContext) {
         loss::count(Loss::NoScratch);
         return;
     };
-    let Some(waker) = find_or_insert(woken) else { return };
+    let found = entry::find_or_insert(&WAKERS, &NEW_WAKER, woken, Loss::WaitsFull);
+    let Some(waker) = found else { return };
     let id = bpf_get_current_pid_tgid();
     let (pid, tid) = ((id >> 32) as u32, id as u32);
     waker.pid = pid;
@@ -100,24 +86,8 @@ pub fn waking(ctx: &RawTracePointContext) {
     waker.incarnation = task::incarnation();
     // SAFETY: this CPU's, and the tracepoint is not hit again meanwhile.
     unsafe { *waking = woken };
-    walk_user(ctx, walk, waker);
-}
-
-#[inline(always)]
-fn walk_user(ctx: &RawTracePointContext, walk: &mut Walk, waker: &mut Waker) {
-    let end = match unwind::begin(walk, waker.pid, waker.incarnation, waker.at_ns) {
-        Ok(()) => {
-            if let Some(known) = walk.known(&waker.memo) {
-                waker.user_stack = known;
-                return;
-            }
-            // SAFETY: nothing is owned that would have to be dropped.
-            unsafe { OFFCPU_WAKER_PROGRAMS.tail_call(ctx, WALK) };
-            WalkEnd::TailCallFailed
-        }
-        Err(end) => end,
-    };
-    waker.user_stack = stack::capture(ctx, Side::User, end, &mut walk.stack);
+    let whose = Whose { pid, incarnation: waker.incarnation, at_ns: now_ns };
+    waker.user_stack = user::capture(ctx, walk, &whose, &waker.memo, &OFFCPU_WAKER_PROGRAMS);
 }
 
 /// Walks that stack on.
@@ -137,10 +107,7 @@ pub fn walked() {
     };
     // SAFETY: as in `waking`, whose tail calls lead here.
     if let Some(waker) = find(unsafe { *waking }) {
-        waker.user_stack = stack::keep(Side::User, &walk.stack);
-        if walk.stack.end == WalkEnd::Complete as u32 {
-            walk.keep(&mut waker.memo, waker.user_stack);
-        }
+        waker.user_stack = user::walked(walk, &mut waker.memo);
     }
 }
 
