@@ -13,7 +13,12 @@ use profiler_common::{
     stack::EMPTY_STACK,
 };
 
-use super::{BpfError, batch, load::Kernel, stats::map_memory, waits::take};
+use super::{
+    BpfError, batch,
+    delayed::{Delayed, take},
+    load::Kernel,
+    stats::map_memory,
+};
 
 const NAME: &str = "IN_CALLS";
 
@@ -28,27 +33,25 @@ impl InCalls {
         Ok(Self { map: take(kernel, NAME)? })
     }
 
-    /// The names of all stacks that a call can still be counted with. Entries come and go meanwhile: one that is there
-    /// all the time is seen.
-    pub fn stacks(&self) -> HashSet<u64> {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.map.map().fd().as_fd()
+    }
+}
+
+impl Delayed for InCalls {
+    fn stacks(&self) -> HashSet<u64> {
         let entries = self.map.iter().filter_map(Result::ok);
         entries.flat_map(|(_, entry)| [entry.user_stack, entry.memo.stack]).collect()
     }
 
-    /// The calls that go on, as counts until `end_ns`. Only when no program writes any more.
-    pub fn unfinished(&mut self, end_ns: u64) -> Result<Vec<(CountKey, CountValue)>, BpfError> {
+    fn unfinished(&mut self, end_ns: u64) -> Result<Vec<(CountKey, CountValue)>, BpfError> {
         let mut counts = Vec::new();
         batch::drain(self.fd(), NAME, |_: &u64, entry: &InCall| counts.extend(unfinished(entry, end_ns)))?;
         Ok(counts)
     }
 
-    /// Kernel memory, bytes.
-    pub fn memory(&self) -> u64 {
+    fn memory(&self) -> u64 {
         map_memory(self.fd())
-    }
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.map.map().fd().as_fd()
     }
 }
 

@@ -7,6 +7,7 @@ pub mod arena;
 pub mod batch;
 pub mod calls;
 pub mod counters;
+pub mod delayed;
 pub mod generation;
 pub mod in_calls;
 pub mod inner;

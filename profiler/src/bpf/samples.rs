@@ -15,6 +15,7 @@ use profiler_common::{
 
 use super::{
     BpfError,
+    delayed::Delayed,
     generation::Generations,
     in_calls::InCalls,
     kept::{CapturedStack, KeptStacks, Named},
@@ -115,22 +116,27 @@ pub struct Samples {
     seen: Counters,
     losses: Counters,
     kept: Rc<KeptStacks>,
-    waits: Option<Waits>,
-    calls: Option<InCalls>,
+    delayed: Vec<Box<dyn Delayed>>,
 }
 
 impl Samples {
     /// Takes the maps out of the object and makes their generations. `waits`: tasks off the CPU are counted; `calls`: system
-    /// calls are when they return.
+    /// calls are, when they return or with a stack that the kernel side remembers.
     pub fn new(kernel: &mut Kernel, sizing: &Sizing, waits: bool, calls: bool) -> Result<Self, BpfError> {
+        let mut delayed: Vec<Box<dyn Delayed>> = Vec::new();
+        if waits {
+            delayed.push(Box::new(Waits::new(kernel)?));
+        }
+        if calls {
+            delayed.push(Box::new(InCalls::new(kernel)?));
+        }
         Ok(Self {
             counts: Generations::new(&mut kernel.ebpf, "COUNTS", sizing.counts)?,
             stacks: Generations::new(&mut kernel.ebpf, "STACKS", sizing.stacks)?,
             seen: Counters::new(&kernel.ebpf, "SEEN")?,
             losses: Counters::new(&kernel.ebpf, "LOSSES")?,
             kept: Rc::default(),
-            waits: waits.then(|| Waits::new(kernel)).transpose()?,
-            calls: calls.then(|| InCalls::new(kernel)).transpose()?,
+            delayed,
         })
     }
 
@@ -154,11 +160,8 @@ impl Samples {
         self.counts.finish(|key, value| counts.push((*key, *value)))?;
         let mut stacks = HashMap::new();
         self.stacks.finish(|hash, stack| _ = stacks.insert(*hash, Named::of(stack)))?;
-        if let Some(waits) = &mut self.waits {
-            counts.extend(waits.unfinished(end_ns)?);
-        }
-        if let Some(calls) = &mut self.calls {
-            counts.extend(calls.unfinished(end_ns)?);
+        for delayed in &mut self.delayed {
+            counts.extend(delayed.unfinished(end_ns)?);
         }
         Ok(self.window(counts, stacks))
     }
@@ -166,12 +169,8 @@ impl Samples {
     fn window(&mut self, counts: Vec<(CountKey, CountValue)>, stacks: HashMap<u64, Named>) -> Window {
         let new_stacks = stacks.len();
         let named = counts.iter().flat_map(|(key, _)| [key.kernel_stack, key.user_stack]).collect();
-        let is_delayed = self.waits.is_some() || self.calls.is_some();
-        let waiting = is_delayed.then_some(|| {
-            let waits = self.waits.as_ref().map(Waits::stacks).unwrap_or_default();
-            let calls = self.calls.as_ref().map(InCalls::stacks).unwrap_or_default();
-            waits.into_iter().chain(calls).collect()
-        });
+        let waiting = (!self.delayed.is_empty())
+            .then_some(|| self.delayed.iter().flat_map(|delayed| delayed.stacks()).collect());
         self.kept = Rc::new(self.kept.next(stacks, &named, waiting));
         Window { counts, new_stacks, stacks: Rc::clone(&self.kept) }
     }
@@ -193,9 +192,8 @@ impl Samples {
 
     /// Kernel memory of the generations, bytes.
     pub fn map_memory(&self) -> u64 {
-        let waits = self.waits.as_ref().map_or(0, Waits::memory);
-        let calls = self.calls.as_ref().map_or(0, InCalls::memory);
-        self.counts.fds().chain(self.stacks.fds()).map(map_memory).sum::<u64>() + waits + calls
+        let delayed: u64 = self.delayed.iter().map(|delayed| delayed.memory()).sum();
+        self.counts.fds().chain(self.stacks.fds()).map(map_memory).sum::<u64>() + delayed
     }
 }
 

@@ -45,6 +45,11 @@ impl Targets {
         Ok(true)
     }
 
+    /// Adds those of some processes that are there.
+    pub fn add_all(&mut self, pids: &[u32]) -> Result<(), BpfError> {
+        pids.iter().try_for_each(|&pid| self.add(pid).map(drop))
+    }
+
     /// Removes the watched processes that have ended (the kernel side does so only when it follows children) and tells
     /// whether any target is left.
     pub fn any_left(&mut self) -> Result<bool, BpfError> {

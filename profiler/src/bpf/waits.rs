@@ -7,10 +7,7 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd},
 };
 
-use aya::{
-    Pod,
-    maps::{HashMap, IterableMap as _, MapData},
-};
+use aya::maps::{HashMap, IterableMap as _, MapData};
 use profiler_common::{
     sample::{CountKey, CountValue, What},
     sched::{
@@ -19,7 +16,12 @@ use profiler_common::{
     },
 };
 
-use super::{BpfError, batch, load::Kernel, stats::map_memory};
+use super::{
+    BpfError, batch,
+    delayed::{Delayed, take},
+    load::Kernel,
+    stats::map_memory,
+};
 
 const NAME: &str = "WAITS";
 
@@ -35,9 +37,13 @@ impl Waits {
         Ok(Self { map: take(kernel, NAME)?, wakers: take(kernel, "WAKERS")? })
     }
 
-    /// The names of all stacks that a wait can still be counted with. Entries come and go meanwhile: one that is there
-    /// all the time is seen.
-    pub fn stacks(&self) -> HashSet<u64> {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.map.map().fd().as_fd()
+    }
+}
+
+impl Delayed for Waits {
+    fn stacks(&self) -> HashSet<u64> {
         let waits = self.map.iter().filter_map(Result::ok);
         let names =
             |wait: Wait| [wait.kernel_stack, wait.user_stack, wait.kernel_memo.stack, wait.memo.stack];
@@ -50,8 +56,7 @@ impl Waits {
             .collect()
     }
 
-    /// The waits that go on, as counts until `end_ns`. Only when no program writes any more.
-    pub fn unfinished(&mut self, end_ns: u64) -> Result<Vec<(CountKey, CountValue)>, BpfError> {
+    fn unfinished(&mut self, end_ns: u64) -> Result<Vec<(CountKey, CountValue)>, BpfError> {
         let mut counts = Vec::new();
         batch::drain(self.fd(), NAME, |tid, wait: &Wait| {
             counts.extend(unfinished(*tid, wait, end_ns, run_delay_ns))
@@ -59,23 +64,9 @@ impl Waits {
         Ok(counts)
     }
 
-    /// Kernel memory, bytes.
-    pub fn memory(&self) -> u64 {
+    fn memory(&self) -> u64 {
         map_memory(self.fd()) + map_memory(self.wakers.map().fd().as_fd())
     }
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.map.map().fd().as_fd()
-    }
-}
-
-/// Takes a map out of the object.
-pub fn take<K: Pod, V: Pod>(
-    kernel: &mut Kernel,
-    name: &'static str,
-) -> Result<HashMap<MapData, K, V>, BpfError> {
-    let map = kernel.ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
-    map.try_into().map_err(|source| BpfError::Map { operation: "open", map: name, source: Box::new(source) })
 }
 
 /// What the kernel has added up of a thread's waits for a CPU until now, ns (Documentation/scheduler/sched-stats.rst).

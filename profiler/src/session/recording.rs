@@ -121,7 +121,8 @@ impl<'a> Recording<'a> {
         }
         let sizes = options.events.iter().map(|chosen| chosen.event.sizing(options.frequency_hz, cpus.len()));
         let sizing = sizes.reduce(Sizing::and).ok_or(SessionError::NoEvent)?;
-        let samples = Samples::new(&mut kernel, &sizing, options.waits.is_some(), options.timed_calls())?;
+        let samples =
+            Samples::new(&mut kernel, &sizing, options.waits.is_some(), options.call_stacks.is_some())?;
         let setup = Setup {
             cpus,
             timer: options.timer(),
@@ -129,9 +130,7 @@ impl<'a> Recording<'a> {
             timed_calls: options.timed_calls(),
         };
         let probes = Probe::open_all(&options.events, &mut kernel, &setup)?;
-        for &pid in &options.targets {
-            targets.add(pid)?;
-        }
+        targets.add_all(&options.targets)?;
         // A filter by process names who is looked at; the others can match any process, also one that starts later.
         // Who wakes a task can be any as well.
         let watch =
@@ -175,10 +174,7 @@ impl<'a> Recording<'a> {
 
     /// Adds processes that became targets between choosing and attaching (children of the first ones).
     pub fn add_targets(&mut self, pids: &[u32]) -> Result<(), SessionError> {
-        for &pid in pids {
-            self.targets.add(pid)?;
-        }
-        Ok(())
+        Ok(self.targets.add_all(pids)?)
     }
 
     /// Reads the mappings of the processes that exist already and may be sampled.
