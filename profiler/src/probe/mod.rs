@@ -43,6 +43,13 @@ pub struct SampleTypeSpec {
     pub summary: &'static str,
 }
 
+impl SampleTypeSpec {
+    /// The number of hits of an event that the user names by its hook, at its place among these.
+    const fn hits(place: usize, name: &'static str, summary: &'static str) -> Self {
+        Self { name, unit: Unit::Count, what: What::HOOKS[place], amount: Amount::Count, summary }
+    }
+}
+
 /// What the values of a sample type are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Amount {

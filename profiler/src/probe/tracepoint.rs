@@ -7,10 +7,10 @@ use std::{
 
 use profiler_common::{
     probe::tracepoint::{HookFilter, HookFilters, PROGRAMS},
-    sample::{MAX_HOOKS, What},
+    sample::MAX_HOOKS,
 };
 
-use super::{Amount, Chosen, Event, Part, ProbeError, ProbeSpec, SampleTypeSpec, switches};
+use super::{Chosen, Event, Part, ProbeError, ProbeSpec, SampleTypeSpec, switches};
 use crate::{
     bpf::{
         load::Kernel,
@@ -18,7 +18,6 @@ use crate::{
         stats::missed_of,
     },
     host::kernel::Version,
-    model::Unit,
     perf::hook::Hook,
 };
 
@@ -39,13 +38,7 @@ const TYPES: [[SampleTypeSpec; 1]; MAX_HOOKS] = [[hits(0)], [hits(1)], [hits(2)]
 const NAME: &str = "tracepoint:CATEGORY:NAME[/FILTER/]";
 
 const fn hits(place: usize) -> SampleTypeSpec {
-    SampleTypeSpec {
-        name: NAME,
-        unit: Unit::Count,
-        what: What::HOOKS[place],
-        amount: Amount::Count,
-        summary: "times that the tracepoint was hit",
-    }
+    SampleTypeSpec::hits(place, NAME, "times that the tracepoint was hit")
 }
 
 const fn spec(place: usize) -> ProbeSpec {

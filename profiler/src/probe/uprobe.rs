@@ -2,15 +2,11 @@
 
 use std::{fs::File, os::fd::AsRawFd as _, path::PathBuf, sync::Arc};
 
-use profiler_common::{
-    probe::uprobe::PROGRAMS,
-    sample::{MAX_HOOKS, What},
-};
+use profiler_common::{probe::uprobe::PROGRAMS, sample::MAX_HOOKS};
 
-use super::{Amount, Event, ProbeError, ProbeSpec, SampleTypeSpec, tracepoint::HookProbe};
+use super::{Event, ProbeError, ProbeSpec, SampleTypeSpec, tracepoint::HookProbe};
 use crate::{
     bpf::load::Kernel,
-    model::Unit,
     perf::hook::{Hook, UserCode},
 };
 
@@ -25,13 +21,7 @@ const TYPES: [[SampleTypeSpec; 1]; MAX_HOOKS] = [[hits(0)], [hits(1)], [hits(2)]
 const NAME: &str = "uprobe:PATH:SYMBOL[+OFFSET]";
 
 const fn hits(place: usize) -> SampleTypeSpec {
-    SampleTypeSpec {
-        name: NAME,
-        unit: Unit::Count,
-        what: What::HOOKS[place],
-        amount: Amount::Count,
-        summary: "times that the place in the code was come to",
-    }
+    SampleTypeSpec::hits(place, NAME, "times that the place in the code was come to")
 }
 
 const fn spec(place: usize) -> ProbeSpec {

@@ -2,6 +2,8 @@
 
 use std::{fs, mem::MaybeUninit};
 
+use crate::model::Cost;
+
 /// CPU time of this process so far, ns: (user, kernel).
 pub fn cpu_ns() -> (u64, u64) {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
@@ -12,6 +14,22 @@ pub fn cpu_ns() -> (u64, u64) {
     };
     let ns = |t: libc::timeval| t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1_000;
     (ns(usage.ru_utime), ns(usage.ru_stime))
+}
+
+/// What has been consumed since the start. `start`: what was known then, and `cpu_at_start`: [`cpu_ns`] then; `ebpf`: the run
+/// time of the programs, ns, and their runs, if they are measured.
+pub fn since(start: &Cost, cpu_at_start: (u64, u64), ebpf: Option<(u64, u64)>) -> Cost {
+    let (user, system) = cpu_ns();
+    let (ebpf_run_ns, ebpf_runs) = ebpf.unwrap_or_default();
+    Cost {
+        ebpf_run_ns,
+        ebpf_runs,
+        user_cpu_ns: user - cpu_at_start.0,
+        system_cpu_ns: system - cpu_at_start.1,
+        setup_and_naming_cpu_ns: cpu_at_start.0 + cpu_at_start.1,
+        recording_peak_rss_bytes: peak_rss_bytes(),
+        ..start.clone()
+    }
 }
 
 /// Peak resident set of this process so far, bytes (`VmHWM`, fs/proc/task_mmu.c); 0 if not to be read.

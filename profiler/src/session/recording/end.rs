@@ -10,7 +10,7 @@ use crate::{
     session::{
         Outcome, SessionError,
         build::{BuildOptions, build},
-        cost::{cpu_ns, peak_rss_bytes},
+        cost::{cpu_ns, peak_rss_bytes, since},
         facts::{Facts, left_out, meta},
         unwinding::Unwinding,
     },
@@ -95,17 +95,9 @@ impl Recording<'_> {
     }
 
     fn recording_cost(&self) -> Cost {
-        let (user, system) = cpu_ns();
-        let run_time = self.run_time.as_ref().map(|run_time| run_time.read(&self.kernel.ebpf));
-        let (ebpf_run_ns, ebpf_runs) = run_time.unwrap_or_default();
+        let ebpf = self.run_time.as_ref().map(|run_time| run_time.read(&self.kernel.ebpf));
         let unwind = self.unwinding.as_ref().map(Unwinding::stats).unwrap_or_default();
         Cost {
-            ebpf_run_ns,
-            ebpf_runs,
-            user_cpu_ns: user - self.cpu_at_start.0,
-            system_cpu_ns: system - self.cpu_at_start.1,
-            setup_and_naming_cpu_ns: self.cpu_at_start.0 + self.cpu_at_start.1,
-            recording_peak_rss_bytes: peak_rss_bytes(),
             kernel_map_bytes: self.kernel.map_memory()
                 + self.samples.map_memory()
                 + self.targets.map_memory()
@@ -113,7 +105,7 @@ impl Recording<'_> {
             unwind_tables: unwind.tables,
             unwind_bytes: unwind.bytes,
             unwind_tables_ns: unwind.built_ns,
-            ..self.cost
+            ..since(&self.cost, self.cpu_at_start, ebpf)
         }
     }
 }

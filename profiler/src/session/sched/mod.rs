@@ -134,9 +134,7 @@ impl<'a> Accounting<'a> {
             kernel.follow_children()?;
         }
         let mut threads = Threads::open(&mut kernel, options, counters, begun_ns)?;
-        for &pid in &options.targets {
-            targets.add(pid)?;
-        }
+        targets.add_all(&options.targets)?;
         let (run_time, note) = if options.ebpf_cost {
             let (run_time, note) = RunTime::enable();
             (Some(run_time), note)
@@ -201,18 +199,10 @@ impl<'a> Accounting<'a> {
     }
 
     fn cost(&self) -> Cost {
-        let (user, system) = super::cost::cpu_ns();
-        let (ebpf_run_ns, ebpf_runs) =
-            self.run_time.as_ref().map_or((0, 0), |run_time| run_time.read(&self.kernel.ebpf));
+        let ebpf = self.run_time.as_ref().map(|run_time| run_time.read(&self.kernel.ebpf));
         Cost {
-            ebpf_run_ns,
-            ebpf_runs,
-            user_cpu_ns: user - self.cpu_at_start.0,
-            system_cpu_ns: system - self.cpu_at_start.1,
-            setup_and_naming_cpu_ns: self.cpu_at_start.0 + self.cpu_at_start.1,
-            recording_peak_rss_bytes: super::cost::peak_rss_bytes(),
             kernel_map_bytes: self.kernel.map_memory() + self.threads.memory() + self.targets.map_memory(),
-            ..self.cost
+            ..super::cost::since(&self.cost, self.cpu_at_start, ebpf)
         }
     }
 }
@@ -221,10 +211,7 @@ impl Spans for Accounting<'_> {
     type Span = Span;
 
     fn add_targets(&mut self, pids: &[u32]) -> Result<(), SessionError> {
-        for &pid in pids {
-            self.targets.add(pid)?;
-        }
-        Ok(())
+        Ok(self.targets.add_all(pids)?)
     }
 
     async fn run<E: From<SessionError>>(

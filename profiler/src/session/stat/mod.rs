@@ -131,9 +131,7 @@ impl<'a> Accounts<'a> {
         if account.filter.follow_children != 0 {
             kernel.follow_children()?;
         }
-        for &pid in &account.targets {
-            targets.add(pid)?;
-        }
+        targets.add_all(&account.targets)?;
         let (run_time, note) = account.ebpf_cost.then(RunTime::enable).unzip();
         notes.extend(note.flatten());
         let threads = Threads::open(&mut kernel, account, counters, begun_ns)?;
@@ -185,9 +183,7 @@ impl Spans for StatRun<'_> {
     type Span = Stat;
 
     fn add_targets(&mut self, pids: &[u32]) -> Result<(), SessionError> {
-        for &pid in pids {
-            self.accounts.targets.add(pid)?;
-        }
+        self.accounts.targets.add_all(pids)?;
         self.recording.add_targets(pids)
     }
 

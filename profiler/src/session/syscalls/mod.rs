@@ -111,9 +111,7 @@ impl<'a> SyscallAccounting<'a> {
         if account.filter.follow_children != 0 {
             kernel.follow_children()?;
         }
-        for &pid in &account.targets {
-            targets.add(pid)?;
-        }
+        targets.add_all(&account.targets)?;
         let (run_time, note) = if account.ebpf_cost {
             let (run_time, note) = RunTime::enable();
             (Some(run_time), note)
@@ -169,18 +167,10 @@ impl<'a> SyscallAccounting<'a> {
     }
 
     fn cost(&self) -> Cost {
-        let (user, system) = super::cost::cpu_ns();
-        let (ebpf_run_ns, ebpf_runs) =
-            self.run_time.as_ref().map_or((0, 0), |run_time| run_time.read(&self.kernel.ebpf));
+        let ebpf = self.run_time.as_ref().map(|run_time| run_time.read(&self.kernel.ebpf));
         Cost {
-            ebpf_run_ns,
-            ebpf_runs,
-            user_cpu_ns: user - self.cpu_at_start.0,
-            system_cpu_ns: system - self.cpu_at_start.1,
-            setup_and_naming_cpu_ns: self.cpu_at_start.0 + self.cpu_at_start.1,
-            recording_peak_rss_bytes: super::cost::peak_rss_bytes(),
             kernel_map_bytes: self.kernel.map_memory() + self.calls.memory() + self.targets.map_memory(),
-            ..self.cost
+            ..super::cost::since(&self.cost, self.cpu_at_start, ebpf)
         }
     }
 }
@@ -189,10 +179,7 @@ impl Spans for SyscallAccounting<'_> {
     type Span = Span;
 
     fn add_targets(&mut self, pids: &[u32]) -> Result<(), SessionError> {
-        for &pid in pids {
-            self.targets.add(pid)?;
-        }
-        Ok(())
+        Ok(self.targets.add_all(pids)?)
     }
 
     async fn run<E: From<SessionError>>(
