@@ -108,6 +108,27 @@ pub struct LoadOptions {
     pub log: bool,
 }
 
+impl LoadOptions {
+    /// Everything is looked at, and nothing done with it: what a run does not ask for.
+    pub const fn new(offsets: TaskOffsets) -> Self {
+        Self {
+            filter: FilterConfig::ALL,
+            offsets,
+            helpers: 0,
+            stack_limit: 1,
+            unwind: false,
+            waits: None,
+            call_stacks: None,
+            hook_filters: HookFilters::NONE,
+            uprobe_cpus: 1,
+            seen: What::Tick,
+            sched: None,
+            calls: None,
+            log: false,
+        }
+    }
+}
+
 /// The loaded object.
 pub struct Kernel {
     /// aya's handle; probes take their maps out of it.

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use profiler_common::{
-    filter::FilterConfig, probe::tracepoint::HookFilters, sample::What, task::TASK_PT_REGS,
-};
+use profiler_common::task::TASK_PT_REGS;
 
 use crate::{
     bpf::load::{Kernel, LoadOptions, SchedOptions},
@@ -29,19 +27,9 @@ pub fn attempt(btf_path: &Path) -> Result<Vec<String>, String> {
         }
     }
     let options = LoadOptions {
-        filter: FilterConfig::ALL,
-        offsets,
         helpers: if has_helper { TASK_PT_REGS } else { 0 },
-        stack_limit: 1,
-        unwind: false,
-        waits: None,
-        call_stacks: None,
-        hook_filters: HookFilters::NONE,
-        uprobe_cpus: 1,
-        seen: What::Tick,
         sched: Some(SchedOptions { offsets: sched_offsets, threads: 1, counters: 0 }),
-        calls: None,
-        log: false,
+        ..LoadOptions::new(offsets)
     };
     let mut kernel = Kernel::load(&options).map_err(|error| error.to_string())?;
     let (probe, _) = SchedProbe::open(&mut kernel, Counters::default()).map_err(|error| error.to_string())?;

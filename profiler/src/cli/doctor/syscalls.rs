@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use profiler_common::{filter::FilterConfig, probe::tracepoint::HookFilters, sample::What, task::TASK_BTF};
+use profiler_common::task::TASK_BTF;
 
 use crate::{
     bpf::{
@@ -20,19 +20,9 @@ pub fn attempt(btf_path: &Path) -> Result<(), String> {
     let sched_offsets = btf::sched_offsets(btf_path).map_err(|error| error.to_string())?;
     let room = Room { callers: 64, calls: 64, blocks: 64 };
     let options = LoadOptions {
-        filter: FilterConfig::ALL,
-        offsets,
         helpers: if Feature::TaskBtf.detect(0).is_ok() { TASK_BTF } else { 0 },
-        stack_limit: 1,
-        unwind: false,
-        waits: None,
-        call_stacks: None,
-        hook_filters: HookFilters::NONE,
-        uprobe_cpus: 1,
-        seen: What::Tick,
-        sched: None,
         calls: Some(CallOptions { offsets: sched_offsets, room }),
-        log: false,
+        ..LoadOptions::new(offsets)
     };
     let mut kernel = Kernel::load(&options).map_err(|error| error.to_string())?;
     let mut probe =

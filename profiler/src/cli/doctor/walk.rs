@@ -3,9 +3,7 @@
 
 use std::{fs::File, path::Path, time::Instant};
 
-use profiler_common::{
-    filter::FilterConfig, probe::tracepoint::HookFilters, sample::What, stack::MAX_FRAMES,
-};
+use profiler_common::stack::MAX_FRAMES;
 
 use crate::{
     bpf::{
@@ -33,21 +31,7 @@ pub struct Walk {
 /// Why it cannot be done, in one line.
 pub fn attempt(btf_path: &Path) -> Result<Walk, String> {
     let offsets = btf::task_offsets(btf_path).map_err(|error| error.to_string())?;
-    let options = LoadOptions {
-        filter: FilterConfig::ALL,
-        offsets,
-        helpers: 0,
-        stack_limit: MAX_FRAMES as u32,
-        unwind: true,
-        waits: None,
-        call_stacks: None,
-        hook_filters: HookFilters::NONE,
-        uprobe_cpus: 1,
-        seen: What::Tick,
-        sched: None,
-        calls: None,
-        log: false,
-    };
+    let options = LoadOptions { stack_limit: MAX_FRAMES as u32, unwind: true, ..LoadOptions::new(offsets) };
     let mut kernel = Kernel::load(&options).map_err(|error| error.to_string())?;
     for (i, probe) in PROBES.iter().enumerate() {
         // Events can share their programs.

@@ -14,8 +14,7 @@ use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use profiler_common::{
     filter::FilterConfig,
-    probe::{sched::Cpu, tracepoint::HookFilters},
-    sample::What,
+    probe::sched::Cpu,
     sched::offsets::SchedOffsets,
     task::{TASK_PT_REGS, TaskOffsets},
 };
@@ -116,18 +115,10 @@ impl<'a> Accounting<'a> {
         let room = Threads::room(options, counters.names().len());
         let mut kernel = Kernel::load(&LoadOptions {
             filter: options.filter,
-            offsets,
             helpers,
-            stack_limit: 1,
-            unwind: false,
-            waits: None,
-            call_stacks: None,
-            hook_filters: HookFilters::NONE,
-            uprobe_cpus: 1,
-            seen: What::Tick,
             sched: Some(room),
-            calls: None,
             log: options.log,
+            ..LoadOptions::new(offsets)
         })?;
         let mut targets = kernel.targets()?;
         if options.filter.follow_children != 0 {

@@ -9,7 +9,6 @@ mod tops;
 
 use std::{thread, time::Duration};
 
-use profiler_common::{probe::tracepoint::HookFilters, sample::What};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
@@ -104,18 +103,11 @@ impl Loaded {
         let room = syscalls::room(options.accounts);
         let mut kernel = Kernel::load(&LoadOptions {
             filter: account.filter,
-            offsets,
             helpers,
-            stack_limit: 1,
-            unwind: false,
-            waits: None,
-            call_stacks: None,
-            uprobe_cpus: 1,
-            hook_filters: HookFilters::NONE,
-            seen: What::Tick,
             sched: Some(Threads::room(account, counters.names().len())),
             calls: Some(CallOptions { offsets: account.sched_offsets, room }),
             log: account.log,
+            ..LoadOptions::new(offsets)
         })?;
         SchedProbe::load(&mut kernel)?;
         SyscallsProbe::load(&mut kernel, options.depth)?;

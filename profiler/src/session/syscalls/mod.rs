@@ -8,7 +8,7 @@ pub(in crate::session) mod totals;
 
 use std::time::Duration;
 
-use profiler_common::{probe::tracepoint::HookFilters, sample::What, task::TASK_BTF};
+use profiler_common::task::TASK_BTF;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
@@ -94,18 +94,10 @@ impl<'a> SyscallAccounting<'a> {
         let room = room(options.accounts);
         let mut kernel = Kernel::load(&LoadOptions {
             filter: account.filter,
-            offsets: account.offsets,
             helpers: helpers(&options.force_fallback, &mut notes),
-            stack_limit: 1,
-            unwind: false,
-            waits: None,
-            call_stacks: None,
-            hook_filters: HookFilters::NONE,
-            uprobe_cpus: 1,
-            seen: What::Tick,
-            sched: None,
             calls: Some(CallOptions { offsets: account.sched_offsets, room }),
             log: account.log,
+            ..LoadOptions::new(account.offsets)
         })?;
         let mut targets = kernel.targets()?;
         if account.filter.follow_children != 0 {
