@@ -106,43 +106,41 @@ fn events(texts: &[String], process: Option<u32>) -> Result<Vec<Chosen>, Failure
     let known = || PROBES.iter().map(|probe| probe.name).collect::<Vec<_>>().join(", ");
     let mut chosen: Vec<Chosen> = Vec::new();
     let mut hooks = 0;
-    for (name, is_first) in texts
-        .iter()
-        .flat_map(|text| split(text).into_iter().zip(std::iter::once(true).chain(std::iter::repeat(false))))
-    {
-        // Behind an event of some calls, what is no event is one more call.
-        if !is_first
-            && probe::find(name).is_none()
-            && !name.contains(':')
-            && let Some(Chosen { event, part: Part::Calls(calls) }) = chosen.last_mut()
-        {
-            check_call(event.spec().name, name)?;
-            add_call(calls, name);
-            continue;
-        }
-        if let Some((event, call)) = name.split_once(':')
-            && let Some(probe) = probe::find(event)
-            && probe.event.is_call()
-        {
-            check_call(event, call)?;
-            choose_call(&mut chosen, probe.event, call);
-            continue;
-        }
-        if let Some(new) = hook(name, process, hooks)? {
-            if !chosen.iter().any(|known| known.part == new.part) {
-                chosen.push(new);
-                hooks += 1;
+    for text in texts {
+        // The event of some calls that was named last: what is no event behind it is one more call.
+        let mut of_calls: Option<usize> = None;
+        for name in split(text) {
+            if let Some(at) = of_calls
+                && probe::find(name).is_none()
+                && !name.contains(':')
+            {
+                add_call(&mut chosen[at], name)?;
+                continue;
             }
-            continue;
-        }
-        let Some(probe) = probe::find(name) else {
-            let message = format!("-e {}: no such event", name::clean(name.as_bytes()));
-            return Err(Failure::new(Exit::Usage, message).mend(format!("events: {}", known())));
-        };
-        // All of an event has all of its parts.
-        match chosen.iter_mut().find(|known| known.event == probe.event) {
-            Some(known) => known.part = Part::Whole,
-            None => chosen.push(Chosen::whole(probe.event)),
+            of_calls = None;
+            if let Some((event, call)) = name.split_once(':')
+                && let Some(probe) = probe::find(event)
+                && probe.event.is_call()
+            {
+                let at = choose(&mut chosen, Chosen { event: probe.event, part: Part::Calls(Vec::new()) });
+                add_call(&mut chosen[at], call)?;
+                of_calls = Some(at);
+                continue;
+            }
+            if let Some(new) = hook(name, process, hooks)? {
+                if !chosen.iter().any(|known| known.part == new.part) {
+                    chosen.push(new);
+                    hooks += 1;
+                }
+                continue;
+            }
+            let Some(probe) = probe::find(name) else {
+                let message = format!("-e {}: no such event", name::clean(name.as_bytes()));
+                return Err(Failure::new(Exit::Usage, message).mend(format!("events: {}", known())));
+            };
+            // All of an event has all of its parts.
+            let at = choose(&mut chosen, Chosen::whole(probe.event));
+            chosen[at].part = Part::Whole;
         }
     }
     if chosen.is_empty() {
@@ -151,22 +149,23 @@ fn events(texts: &[String], process: Option<u32>) -> Result<Vec<Chosen>, Failure
     Ok(chosen)
 }
 
-/// Adds a call to those that are recorded of an event, which then is the last one.
-fn choose_call(chosen: &mut Vec<Chosen>, event: Event, call: &str) {
-    match chosen.iter().position(|known| known.event == event) {
-        Some(at) => {
-            if let Part::Calls(calls) = &mut chosen[at].part {
-                add_call(calls, call);
-            }
-        }
-        None => chosen.push(Chosen { event, part: Part::Calls(vec![call.to_owned()]) }),
-    }
+/// The place of an event among those that are chosen, at the end if it was not among them.
+fn choose(chosen: &mut Vec<Chosen>, new: Chosen) -> usize {
+    chosen.iter().position(|known| known.event == new.event).unwrap_or_else(|| {
+        chosen.push(new);
+        chosen.len() - 1
+    })
 }
 
-fn add_call(calls: &mut Vec<String>, call: &str) {
-    if !calls.iter().any(|known| known == call) {
+/// Adds a call to those that are recorded of an event; all of them have it already.
+fn add_call(chosen: &mut Chosen, call: &str) -> Result<(), Failure> {
+    check_call(chosen.event.spec().name, call)?;
+    if let Part::Calls(calls) = &mut chosen.part
+        && !calls.iter().any(|known| known == call)
+    {
         calls.push(call.to_owned());
     }
+    Ok(())
 }
 
 /// The event that is named by its hook; `None` if it is named otherwise. `hooks`: how many were before.
@@ -215,6 +214,28 @@ mod tests {
         assert_eq!(split("tracepoint:c:n/x == 1, y/,cpu"), ["tracepoint:c:n/x == 1, y/", "cpu"]);
         assert_eq!(split("cpu,tracepoint:c:n,uprobe:/a,b"), ["cpu", "tracepoint:c:n", "uprobe:/a", "b"]);
         assert_eq!(split("tracepoint:c:n/x,y"), ["tracepoint:c:n/x,y"]);
+    }
+
+    #[test]
+    fn calls_belong_to_the_event_before_them() {
+        let calls = |event, calls: &[&str]| Chosen {
+            event,
+            part: Part::Calls(calls.iter().map(|&call| call.to_owned()).collect()),
+        };
+        let chosen = |text: &str| resolved(&["-e", text]).map(|(events, _)| events);
+        assert_eq!(
+            chosen("syscall-time:read,syscalls:futex,syscall-time:write,openat,read"),
+            Ok(vec![
+                calls(Event::SyscallTime, &["read", "write", "openat"]),
+                calls(Event::Syscalls, &["futex"]),
+            ])
+        );
+        assert_eq!(chosen("syscalls:read,syscalls,write"), Err(resolved(&["-e", "write"]).unwrap_err()));
+        assert_eq!(
+            chosen("syscalls,cpu,syscalls:read,write"),
+            Ok(vec![Chosen::whole(Event::Syscalls), Chosen::whole(Event::Cpu)])
+        );
+        assert!(chosen("syscalls:read,cpuu").unwrap_err().contains("cpuu"));
     }
 
     #[test]
