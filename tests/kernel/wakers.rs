@@ -3,7 +3,7 @@
 use profiler_tests::{
     expect,
     record::{Record, Recorded, fails_with},
-    target::number,
+    target::{Target, number},
     view::{Entry, View},
     workload,
 };
@@ -114,6 +114,31 @@ fn those_that_wake_each_other_are_told_apart() {
             expect::at_least(&view.list(|e| of_it(e) && !right(e)), view.count(right), found, 99.0);
         }
     }
+}
+
+/// While others work on all CPUs, the timers of one that sleeps interrupt them: that is no wake-up of theirs.
+#[test]
+fn who_is_interrupted_is_no_waker() {
+    const COUNT: &str = "300";
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let _others: Vec<_> = (0..cpus)
+        .map(|_| {
+            let mut other =
+                Target::ready(&workload::path("burner"), &["1000", "forever", "wait"]).giving_way();
+            other.go();
+            other
+        })
+        .collect();
+    let recorded = record(&[]).command(&workload::path("waits"), [WARM, "in_turn", COUNT]).run();
+    let (profile, said) = (recorded.succeeded(), recorded.said());
+    expect::nothing_lost(&profile);
+    let view = View::of_type(&profile, "blocks");
+    let pid = number(&said, "pid");
+    let of_it = |e: &Entry<'_>| u64::from(e.thread.pid) == pid && waited_in(e, "turn_sleep");
+    let found = view.count(of_it);
+    assert!(found > 100, "{found} sleeps");
+    let right = |e: &Entry<'_>| of_it(e) && waker(e) == "[woken by an interrupt]" && !e.has("burner_work");
+    expect::at_least(&view.list(|e| of_it(e) && !right(e)), view.count(right), found, 98.0);
 }
 
 #[test]
