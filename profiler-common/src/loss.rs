@@ -52,11 +52,16 @@ pub enum Loss {
     InCallsFull = 20,
     /// A hit of a uprobe was not counted: the program at another one was preempted on that CPU, and used its memory.
     UprobeBusy = 21,
+    /// A socket, or one more process that uses it, has no account of its own: there was no room. What it sends and receives
+    /// is in `[other]`. Counted at each call.
+    SocketsFull = 22,
+    /// Connections that a listening socket takes are not known to be its process's until they are used: there was no room.
+    ListenersFull = 23,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -79,6 +84,8 @@ impl Loss {
         Self::ErrorsFull,
         Self::InCallsFull,
         Self::UprobeBusy,
+        Self::SocketsFull,
+        Self::ListenersFull,
     ];
 
     /// Those of probes that count samples by stack.
@@ -111,6 +118,9 @@ impl Loss {
     pub const SYSCALLS: &[Self] =
         &[Self::TargetsFull, Self::CallersFull, Self::CallsFull, Self::ErrorsFull, Self::SwitchesMissed];
 
+    /// Those of the accounting of sockets.
+    pub const NET: &[Self] = &[Self::TargetsFull, Self::SocketsFull, Self::ListenersFull];
+
     /// The key of this loss in reports (snake_case, stable).
     pub const fn name(self) -> &'static str {
         match self {
@@ -136,6 +146,8 @@ impl Loss {
             Self::ErrorsFull => "errors_map_full",
             Self::InCallsFull => "calling_threads_map_full",
             Self::UprobeBusy => "uprobe_hits_left_out",
+            Self::SocketsFull => "calls_of_sockets_without_account",
+            Self::ListenersFull => "listeners_map_full",
         }
     }
 }

@@ -29,6 +29,9 @@ pub struct TaskOffsets {
 /// `PF_EXITING` of `task_struct.flags` (include/linux/sched.h).
 pub const PF_EXITING: u32 = 0x4;
 
+/// `PF_KTHREAD`, as above.
+pub const PF_KTHREAD: u32 = 0x20_0000;
+
 const _: () = assert!(size_of::<TaskOffsets>() == 36);
 
 impl TaskOffsets {

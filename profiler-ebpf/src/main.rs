@@ -1,11 +1,12 @@
 //! The eBPF side of `profiler`: one object, sources cut by probe.
 //!
 //! A probe's program filters (`filter`), captures (`stack`, `unwind`), aggregates into the current generation of its maps
-//! (`sample`), and counts what it could not keep (`loss`). Entry points are declared here and in `hooks`, one line each, so that these files are the list
+//! (`sample`), and counts what it could not keep (`loss`). Entry points are declared here, in `hooks` and in `sockets`, one line each, so that these files are the list
 //! of everything that can run in the kernel; programs of probes that were not asked for are never loaded.
 
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod entry;
 mod filter;
@@ -15,6 +16,7 @@ mod probe;
 mod registers;
 mod sample;
 mod sched;
+mod sockets;
 mod stack;
 mod task;
 mod unwind;

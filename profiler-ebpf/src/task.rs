@@ -11,7 +11,7 @@ use aya_ebpf::{
         generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
     },
 };
-use profiler_common::task::{PF_EXITING, TASK_BTF, TASK_PT_REGS, TaskOffsets};
+use profiler_common::task::{PF_EXITING, PF_KTHREAD, TASK_BTF, TASK_PT_REGS, TaskOffsets};
 
 #[unsafe(no_mangle)]
 pub static TASK_OFFSETS: Global<TaskOffsets> = Global::new(TaskOffsets::UNKNOWN);
@@ -120,6 +120,15 @@ pub fn is_exiting() -> bool {
         read(current(), offset!(flags)).unwrap_or(0)
     };
     flags & PF_EXITING != 0
+}
+
+/// Whether the current task is a thread of the kernel's own.
+#[inline(always)]
+pub fn is_kernel_thread() -> bool {
+    if offset!(known) == 0 {
+        return false;
+    }
+    read::<u32>(current(), offset!(flags)).unwrap_or(0) & PF_KTHREAD != 0
 }
 
 /// The kernel address of the current task's user registers (`struct pt_regs`), to be read with

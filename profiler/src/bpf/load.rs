@@ -10,7 +10,7 @@ use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{MapData, ProgramArray},
     programs::{
-        BtfTracePoint, Iter, Program, ProgramError, ProgramFd, RawTracePoint,
+        BtfTracePoint, FExit, Iter, Program, ProgramError, ProgramFd, RawTracePoint, fexit::FExitLink,
         raw_trace_point::RawTracePointLink, tp_btf::BtfTracePointLink,
     },
 };
@@ -18,6 +18,7 @@ use aya_log::EbpfLogger;
 use profiler_common::{
     filter::FilterConfig,
     probe::{
+        net::NetOffsets,
         syscall_stacks::{CallStackConfig, MAX_IN_CALLS, Wanted},
         syscalls::OTHERS,
         tracepoint::HookFilters,
@@ -54,6 +55,9 @@ const LOG_RING: u32 = 128 * 1024;
 /// Size of the ring of ended threads' accounts (`profiler-ebpf/src/probe/sched.rs`).
 const ENDED_RING: u32 = 1024 * 1024;
 
+/// Listening sockets (`profiler-ebpf/src/probe/net`).
+const MAX_LISTENERS: u32 = 4096;
+
 /// Pairs of call and error number that are counted (`profiler-ebpf/src/probe/syscalls`).
 const MAX_ERRORS: u32 = 16_384;
 
@@ -75,6 +79,17 @@ pub struct CallOptions {
     pub offsets: SchedOffsets,
     /// Accounts that there is room for.
     pub room: Room,
+}
+
+/// What a run that accounts sockets sets before load.
+#[derive(Clone, Copy)]
+pub struct NetOptions {
+    /// Members of sockets, from the kernel's BTF.
+    pub offsets: NetOffsets,
+    /// Members of tasks and files, from there too.
+    pub sched_offsets: SchedOffsets,
+    /// Accounts of sockets that there is room for.
+    pub sockets: u32,
 }
 
 /// What a run sets before load.
@@ -104,6 +119,8 @@ pub struct LoadOptions {
     pub sched: Option<SchedOptions>,
     /// Account system calls.
     pub calls: Option<CallOptions>,
+    /// Account sockets.
+    pub net: Option<NetOptions>,
     /// Compile the kernel side's diagnostics in (`--log-level debug`).
     pub log: bool,
 }
@@ -124,6 +141,7 @@ impl LoadOptions {
             seen: What::Tick,
             sched: None,
             calls: None,
+            net: None,
             log: false,
         }
     }
@@ -142,6 +160,8 @@ pub enum Attached {
     Raw(RawTracePointLink),
     /// To a tracepoint with types.
     Typed(BtfTracePointLink),
+    /// To a function's exit.
+    Exit(FExitLink),
 }
 
 impl Kernel {
@@ -163,6 +183,10 @@ impl Kernel {
         };
         let sched_offsets = options.calls.map_or(sched_offsets, |calls| calls.offsets);
         let room = options.calls.map_or(Room { callers: 1, calls: 1, blocks: 1 }, |calls| calls.room);
+        let (net_offsets, sched_offsets, sockets) = match &options.net {
+            Some(net) => (net.offsets, net.sched_offsets, net.sockets),
+            None => (NetOffsets::UNKNOWN, sched_offsets, 1),
+        };
         let errors = if options.calls.is_some() { MAX_ERRORS } else { 1 };
         let counters = options.sched.map_or(0, |sched| sched.counters);
         let calls_of_threads = u32::from(options.calls.is_some() && options.sched.is_some());
@@ -172,6 +196,7 @@ impl Kernel {
             .override_global("FILTER", &options.filter, true)
             .override_global("TASK_OFFSETS", &options.offsets, true)
             .override_global("SCHED_OFFSETS", &sched_offsets, true)
+            .override_global("NET_OFFSETS", &net_offsets, true)
             .override_global("HELPERS", &options.helpers, true)
             .override_global("STACK_LIMIT", &options.stack_limit, true)
             .override_global("UNWIND", &u32::from(options.unwind), true)
@@ -202,6 +227,14 @@ impl Kernel {
             .map_max_entries("FREE_BLOCKS", room.blocks)
             .map_max_entries("CALL_ERRORS", errors)
             .map_max_entries("OTHER_CALLS", if options.calls.is_some() { OTHERS as u32 } else { 1 })
+            .map_max_entries("SOCKETS", sockets)
+            .map_max_entries("FREE_SOCKETS", sockets)
+            .map_max_entries("SOCKET_PLACES", sockets)
+            .map_max_entries("SOCKET_USERS", sockets)
+            .map_max_entries("ENDED_SOCKETS", sockets)
+            .map_max_entries("RTT_BLOCKS", sockets)
+            .map_max_entries("FREE_RTT_BLOCKS", sockets)
+            .map_max_entries("LISTENERS", if options.net.is_some() { MAX_LISTENERS } else { 1 })
             .map_max_entries("AYA_LOGS", if options.log { LOG_RING } else { SMALLEST_RING })
             .load(OBJECT)
             .map_err(|source| BpfError::Object(Box::new(source)))?;
@@ -252,14 +285,28 @@ impl Kernel {
         found.try_into().map_err(failed(program))
     }
 
-    /// Loads a program that iterates over tasks. `btf`: the kernel's.
-    pub fn load_iterator(&mut self, program: &'static str, btf: &Btf) -> Result<(), BpfError> {
+    /// Loads and attaches a program of a function's exit, until what is returned is dropped. `btf`: the kernel's.
+    pub fn attach_exit(
+        &mut self,
+        program: &'static str,
+        function: &str,
+        btf: &Btf,
+    ) -> Result<Attached, BpfError> {
         let found = self.ebpf.program_mut(program).ok_or(BpfError::Missing(program))?;
-        let iterator: &mut Iter = found.try_into().map_err(failed(program))?;
-        iterator.load("task", btf).map_err(failed(program))
+        let exit: &mut FExit = found.try_into().map_err(failed(program))?;
+        exit.load(function, btf).map_err(failed(program))?;
+        let link = exit.attach().map_err(failed(program))?;
+        Ok(Attached::Exit(exit.take_link(link).map_err(failed(program))?))
     }
 
-    /// Runs such a program once over all tasks.
+    /// Loads a program that iterates over all of a kind that the kernel has: `task`, `task_file`. `btf`: the kernel's.
+    pub fn load_iterator(&mut self, program: &'static str, over: &str, btf: &Btf) -> Result<(), BpfError> {
+        let found = self.ebpf.program_mut(program).ok_or(BpfError::Missing(program))?;
+        let iterator: &mut Iter = found.try_into().map_err(failed(program))?;
+        iterator.load(over, btf).map_err(failed(program))
+    }
+
+    /// Runs such a program once over all.
     pub fn iterate(&mut self, program: &'static str) -> Result<(), BpfError> {
         let found = self.ebpf.program_mut(program).ok_or(BpfError::Missing(program))?;
         let iterator: &mut Iter = found.try_into().map_err(failed(program))?;
@@ -267,7 +314,7 @@ impl Kernel {
         let link = iterator.take_link(link).map_err(failed(program))?;
         let read = || -> io::Result<()> {
             let mut file = link.into_file().map_err(io::Error::other)?;
-            // The program writes nothing: the end of the file is the end of the tasks.
+            // The program writes nothing: the end of the file is the end of them.
             file.read_to_end(&mut Vec::new()).map(drop)
         };
         read().map_err(|source| BpfError::Call { command: "BPF_ITER_CREATE", map: program, source })

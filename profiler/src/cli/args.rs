@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::{
     doctor,
     list::ListArgs,
+    net::NetArgs,
     report::ReportArgs,
     sched::{CpuArgs, SchedArgs},
     stat::StatArgs,
@@ -67,6 +68,8 @@ pub enum Command {
     Cpu(CpuArgs),
     /// Account system calls: how often, how long, on the CPU or blocked, with what errors. Exact, not sampled.
     Syscalls(SyscallArgs),
+    /// Account sockets: who talks to whom, how much, how fast, and what goes wrong. Exact, not sampled.
+    Net(NetArgs),
     /// List what can be recorded: events, and the tracepoints of this kernel.
     List(ListArgs),
     /// Tell what works on this machine and, if something does not, why and what mends it.

@@ -6,6 +6,7 @@
 
 pub mod explain;
 pub mod facts;
+mod net;
 mod rows;
 mod sched;
 mod syscalls;

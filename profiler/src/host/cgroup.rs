@@ -182,9 +182,32 @@ pub fn unified_path(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
+/// The path that tells most of a /proc/PID/cgroup file, whose lines are `ID:CONTROLLERS:PATH`, cgroups(7).
+pub fn label(text: &str) -> Option<&str> {
+    let of = |controllers: &str| {
+        text.lines().find_map(|line| {
+            let (_, rest) = line.split_once(':')?;
+            let (these, path) = rest.split_once(':')?;
+            (these == controllers && path != "/").then_some(path)
+        })
+    };
+    let any = || text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).find(|path| *path != "/");
+    of("").or_else(|| of("name=systemd")).or_else(any)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_are_the_paths_that_tell_most() {
+        let v2 = "0::/system.slice/docker-1f.scope\n";
+        let hybrid = "5:memory:/docker/1f\n1:name=systemd:/system.slice/x.service\n0::/\n";
+        assert_eq!(label(v2), Some("/system.slice/docker-1f.scope"));
+        assert_eq!(label(hybrid), Some("/system.slice/x.service"));
+        assert_eq!(label("5:memory:/docker/1:f\n1:name=systemd:/\n0::/\n"), Some("/docker/1:f"));
+        assert_eq!((label("0::/\n"), label(""), label("x\n1:cpu\n")), (None, None, None));
+    }
 
     fn mount(fs_type: &str, root: &str, point: &str) -> Mount {
         Mount { root: root.into(), point: point.into(), fs_type: fs_type.into(), options: String::new() }

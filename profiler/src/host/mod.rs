@@ -21,6 +21,8 @@ pub mod limits;
 pub mod namespaces;
 pub mod pmu;
 pub mod process;
+pub mod services;
+pub mod sockets;
 pub mod symbols;
 pub mod syscalls;
 pub mod tracefs;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{cgroup, file};
+use crate::model::name::clean;
 
 /// Rounds of looking for descendants that fork meanwhile.
 const MAX_ROUNDS: usize = 8;
@@ -197,6 +198,13 @@ fn tree(roots: &[u32], parents: &[(u32, u32)]) -> BTreeSet<u32> {
 pub fn cgroup_path(pid: u32) -> Option<PathBuf> {
     let text = file::read_text(format!("/proc/{pid}/cgroup"), file::SMALL).ok()?;
     cgroup::unified_path(&text).map(PathBuf::from)
+}
+
+/// The process's control group for people, cleaned: its path in the unified hierarchy, else in that of `systemd`, else in the
+/// first that tells it from others. `/` says nothing and is left out.
+pub fn cgroup_label(pid: u32) -> Option<String> {
+    let text = file::read_text(format!("/proc/{pid}/cgroup"), file::SMALL).ok()?;
+    cgroup::label(&text).map(|path| clean(path.as_bytes()))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! account.
 
 pub mod cpu;
+pub mod net;
 pub mod offcpu;
 pub mod sched;
 pub mod switches;

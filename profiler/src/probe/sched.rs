@@ -75,7 +75,7 @@ impl SchedProbe {
         for &(program, tracepoint) in TYPED {
             kernel.load_typed(program, tracepoint, &btf)?;
         }
-        Ok(kernel.load_iterator(ITERATOR, &btf)?)
+        Ok(kernel.load_iterator(ITERATOR, "task", &btf)?)
     }
 
     /// Attaches the programs. Nothing is accounted yet.

@@ -9,6 +9,7 @@ pub mod folded;
 #[cfg(test)]
 mod golden;
 pub mod json;
+pub mod net;
 pub mod output;
 pub mod pprof;
 pub mod sched;

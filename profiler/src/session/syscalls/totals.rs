@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use profiler_common::{
     Comm,
-    hist::{BUCKETS, bounds},
     probe::syscalls::{COMPAT, Caller, Other, other_number, other_place},
 };
 
+use super::super::histogram::{merge, more, percentile, range};
 use crate::{
     bpf::calls::CallAccount,
     host::syscalls::{self, Abi, Transfer},
@@ -65,23 +65,6 @@ pub struct Sum {
     errno: Vec<(u32, u64)>,
 }
 
-/// Adds numbers to a list by key, both ascending.
-fn merge<K: Copy + Ord>(into: &mut Vec<(K, u64)>, from: impl IntoIterator<Item = (K, u64)>) {
-    for (key, number) in from {
-        match into.binary_search_by_key(&key, |&(key, _)| key) {
-            Ok(at) => into[at].1 += number,
-            Err(at) => into.insert(at, (key, number)),
-        }
-    }
-}
-
-/// What is in one list more than in an earlier one.
-fn more<K: Copy + Ord>(now: &[(K, u64)], before: &[(K, u64)]) -> Vec<(K, u64)> {
-    let earlier = |key| before.binary_search_by_key(&key, |&(key, _)| key).map_or(0, |at| before[at].1);
-    let added = now.iter().map(|&(key, number)| (key, number.saturating_sub(earlier(key))));
-    added.filter(|&(_, number)| number != 0).collect()
-}
-
 impl Sum {
     fn add_account(&mut self, account: &CallAccount) {
         let call = &account.call;
@@ -136,21 +119,6 @@ impl Sum {
         }
     }
 
-    /// The middle of the bucket that the `percent`-th percentile is in; a bucket's middle can lie above the longest call.
-    fn percentile(&self, percent: u64) -> u64 {
-        let total: u64 = self.latencies.iter().map(|&(_, n)| n).sum();
-        let rank = (total * percent).div_ceil(100);
-        let mut seen = 0;
-        for &(bucket, n) in &self.latencies {
-            seen += n;
-            if seen >= rank {
-                let (lower, upper) = range(bucket);
-                return (lower + (upper - lower) / 2).min(self.max_ns);
-            }
-        }
-        0
-    }
-
     fn row(&self, key: Key, with: With) -> Row {
         let (number, abi, pid, tid, comm) = match key {
             Key::Call { of, number } => {
@@ -171,8 +139,9 @@ impl Sum {
         let timed = |value: u64| with.timed.then_some(value);
         let syscall = number.map_or("[unknown]".to_owned(), |number| abi.call(number));
         let own_cpu_ns = self.total_ns.saturating_sub(self.off_ns).saturating_sub(self.irq_ns);
-        let percentile =
-            |percent| (with.timed && !self.latencies.is_empty()).then(|| self.percentile(percent));
+        let percentile = |percent| {
+            percentile(&self.latencies, percent).filter(|_| with.timed).map(|ns| ns.min(self.max_ns))
+        };
         let name = |&(errno, n): &(u32, u64)| (syscalls::error(errno), n);
         let bucket = |&(bucket, n): &(u16, u64)| (range(bucket).0, range(bucket).1, n);
         Row {
@@ -210,10 +179,6 @@ pub struct With {
     pub timed: bool,
     /// Histograms.
     pub histogram: bool,
-}
-
-fn range(bucket: u16) -> (u64, u64) {
-    bounds(usize::from(bucket) / BUCKETS, usize::from(bucket) % BUCKETS)
 }
 
 /// Sums by what they are of.

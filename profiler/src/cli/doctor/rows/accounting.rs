@@ -38,3 +38,15 @@ pub(super) fn syscalls(facts: &Facts) -> Check {
         Err(reason) => check.not(Unavailable, reason.clone()),
     }
 }
+
+/// `profiler net`.
+pub(super) fn net(facts: &Facts) -> Check {
+    let check = works("net", "`profiler net`", "sockets are seen when they are used, and connections change");
+    match &facts.tried.net {
+        Ok(()) => check,
+        Err(_) if facts.tried.task_offsets.is_err() => {
+            check.not(Unavailable, "needs the kernel's type information: see line `btf`")
+        }
+        Err(reason) => check.not(Unavailable, reason.clone()),
+    }
+}

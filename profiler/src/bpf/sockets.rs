@@ -1,0 +1,264 @@
+//! The maps of the accounts of sockets (`profiler_common::probe::net`): a slab that is read through `mmap`, queues of free
+//! places, sockets that are gone, further users of a socket, and sums of what has no account.
+
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, HashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray, Queue},
+};
+use profiler_common::{
+    hist::BUCKETS,
+    loss::Loss,
+    probe::net::{OTHER_KINDS, OtherSockets, RttBlock, Socket, TCP, UserKey, flag},
+};
+
+use super::{
+    BpfError,
+    arena::Shared,
+    batch,
+    stats::{Counters, map_memory},
+};
+
+const PLACES: &str = "SOCKET_PLACES";
+const USERS: &str = "SOCKET_USERS";
+const ENDED: &str = "ENDED_SOCKETS";
+const OTHERS: &str = "OTHER_SOCKETS";
+const LOOK: &str = "NET_LOOK";
+
+/// A slab: its memory, and the queue of its free places.
+struct Store<T: Pod> {
+    shared: Shared<T>,
+    map: Array<MapData, T>,
+    name: &'static str,
+    free: Queue<MapData, u32>,
+}
+
+impl<T: Pod> Store<T> {
+    /// Takes both out of the object, and fills the queue: place 0 is nobody's.
+    fn new(ebpf: &mut Ebpf, name: &'static str, free_name: &'static str, len: u32) -> Result<Self, BpfError> {
+        let map: Array<MapData, T> = take(ebpf, name)?;
+        let shared = Shared::map(map.map().fd().as_fd(), name, len as usize)?;
+        let mut store = Self { shared, map, name, free: take(ebpf, free_name)? };
+        for place in 1..len {
+            store.give_back(place)?;
+        }
+        Ok(store)
+    }
+
+    fn give_back(&mut self, place: u32) -> Result<(), BpfError> {
+        self.free.push(place, 0).map_err(failed("give a place back to", self.name))
+    }
+
+    fn get(&self, place: u32) -> Option<T> {
+        (place != 0 && (place as usize) < self.shared.len()).then(|| self.shared.get(place as usize))
+    }
+
+    fn clear(&mut self, place: u32, zero: T) -> Result<(), BpfError> {
+        self.shared.set(place as usize, zero);
+        self.give_back(place)
+    }
+
+    fn memory(&self) -> u64 {
+        map_memory(self.map.map().fd().as_fd())
+    }
+}
+
+/// What is known of a socket of a process.
+pub struct SocketAccount {
+    /// The account.
+    pub socket: Socket,
+    /// Round-trip times: index of the bucket (`block * BUCKETS + bucket`), how many. Ascending, without the empty ones.
+    pub rtt: Vec<(u16, u32)>,
+    /// The socket is gone, or what was to be counted of it is complete.
+    pub ended: bool,
+}
+
+/// The maps.
+pub struct Sockets {
+    sockets: Store<Socket>,
+    blocks: Store<RttBlock>,
+    places: HashMap<MapData, u64, u32>,
+    users: HashMap<MapData, UserKey, u32>,
+    ended: Queue<MapData, u32>,
+    others: PerCpuArray<MapData, OtherSockets>,
+    look: Array<MapData, u32>,
+    losses: Counters,
+    /// Gone, but a program that found them before could still be writing.
+    leaving: Vec<u32>,
+}
+
+impl Sockets {
+    /// Takes the maps out of the object, which was loaded with room for so many sockets.
+    pub fn new(ebpf: &mut Ebpf, sockets: u32) -> Result<Self, BpfError> {
+        Ok(Self {
+            sockets: Store::new(ebpf, "SOCKETS", "FREE_SOCKETS", sockets)?,
+            blocks: Store::new(ebpf, "RTT_BLOCKS", "FREE_RTT_BLOCKS", sockets)?,
+            places: take(ebpf, PLACES)?,
+            users: take(ebpf, USERS)?,
+            ended: take(ebpf, ENDED)?,
+            others: take(ebpf, OTHERS)?,
+            look: take(ebpf, LOOK)?,
+            losses: Counters::new(ebpf, "LOSSES")?,
+            leaving: Vec::new(),
+        })
+    }
+
+    /// Says which look at all sockets is about to begin.
+    pub fn begin_look(&mut self, number: u32) -> Result<(), BpfError> {
+        self.look.set(0, number, 0).map_err(failed("write", LOOK))
+    }
+
+    /// Ends the accounts of sockets of which no event tells that they are gone, and which that look did not see, though
+    /// they were there when it began (`CLOCK_MONOTONIC`, ns).
+    pub fn sweep(&mut self, number: u32, begun_ns: u64) -> Result<(), BpfError> {
+        for (sk, place) in self.live()? {
+            let Some(socket) = self.sockets.get(place) else { continue };
+            if socket.protocol == TCP || socket.seen == number || socket.start_ns >= begun_ns {
+                continue;
+            }
+            match self.places.remove(&sk) {
+                Ok(()) => self.leaving.push(place),
+                // The kernel side was faster.
+                Err(MapError::KeyNotFound) => {}
+                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
+                }
+                Err(error) => return Err(failed("remove a socket from", PLACES)(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the accounts of each socket that was gone at the last time, and makes room of them.
+    pub fn take_ended(&mut self, mut each: impl FnMut(&SocketAccount)) -> Result<(), BpfError> {
+        let leaving = std::mem::take(&mut self.leaving);
+        loop {
+            match self.ended.pop(0) {
+                Ok(place) => self.leaving.push(place),
+                Err(MapError::ElementNotFound) => break,
+                Err(error) => return Err(failed("read", ENDED)(error)),
+            }
+        }
+        let mut shared = Vec::new();
+        for place in leaving {
+            let Some(socket) = self.sockets.get(place) else { continue };
+            if socket.flags & flag::SHARED != 0 {
+                shared.push(place);
+            }
+            self.finish(place, &socket, &mut each)?;
+        }
+        if shared.is_empty() {
+            return Ok(());
+        }
+        for (key, place) in self.users()?.into_iter().filter(|(key, _)| shared.contains(&key.owner)) {
+            self.users.remove(&key).map_err(failed("remove a user from", USERS))?;
+            let Some(socket) = self.sockets.get(place) else { continue };
+            self.finish(place, &socket, &mut each)?;
+        }
+        Ok(())
+    }
+
+    fn finish(
+        &mut self,
+        place: u32,
+        socket: &Socket,
+        each: &mut impl FnMut(&SocketAccount),
+    ) -> Result<(), BpfError> {
+        // Zero: taken for a socket that another CPU was faster with.
+        if socket.sk != 0 {
+            each(&self.account(socket, true));
+        }
+        for block in socket.rtt_blocks.into_iter().filter(|&block| block != 0) {
+            self.blocks.clear(block, [0; _])?;
+        }
+        self.sockets.clear(place, Socket::EMPTY)
+    }
+
+    /// Gives each account that has not been taken, as it is.
+    pub fn each(&self, mut each: impl FnMut(&SocketAccount)) -> Result<(), BpfError> {
+        let live = self.live()?.into_iter().map(|(_, place)| (place, false));
+        let leaving = self.leaving.iter().map(|&place| (place, true));
+        // What is listed as gone is not listed as live, but it may have gone between the two.
+        let mut places: Vec<(u32, bool)> = live.chain(leaving).collect();
+        let owners: std::collections::HashMap<u32, bool> = places.iter().copied().collect();
+        for (key, place) in self.users()? {
+            places.push((place, owners.get(&key.owner).copied().unwrap_or(true)));
+        }
+        for (place, ended) in places {
+            if let Some(socket) = self.sockets.get(place)
+                && socket.sk != 0
+            {
+                each(&self.account(&socket, ended));
+            }
+        }
+        Ok(())
+    }
+
+    fn live(&self) -> Result<Vec<(u64, u32)>, BpfError> {
+        let mut live = Vec::new();
+        batch::read(self.places.map().fd().as_fd(), PLACES, |&sk: &u64, &place: &u32| {
+            live.push((sk, place))
+        })?;
+        Ok(live)
+    }
+
+    fn users(&self) -> Result<Vec<(UserKey, u32)>, BpfError> {
+        let mut users = Vec::new();
+        batch::read(self.users.map().fd().as_fd(), USERS, |&key: &UserKey, &place: &u32| {
+            users.push((key, place));
+        })?;
+        Ok(users)
+    }
+
+    fn account(&self, socket: &Socket, ended: bool) -> SocketAccount {
+        let mut rtt = Vec::new();
+        for (number, place) in (0..).zip(socket.rtt_blocks) {
+            let Some(block) = self.blocks.get(place) else { continue };
+            let filled = (number * BUCKETS..).zip(block).filter(|&(_, n)| n != 0);
+            rtt.extend(filled.map(|(index, n)| (index as u16, n)));
+        }
+        SocketAccount { socket: *socket, rtt, ended }
+    }
+
+    /// Sums of what has no account, by kind (`profiler_common::probe::net::other_kind`).
+    pub fn others(&self) -> Result<[OtherSockets; OTHER_KINDS], BpfError> {
+        let mut sums = [OtherSockets::default(); OTHER_KINDS];
+        for (kind, sum) in (0..).zip(&mut sums) {
+            for cpu in self.others.get(&kind, 0).map_err(failed("read", OTHERS))?.iter() {
+                sum.tx_bytes += cpu.tx_bytes;
+                sum.rx_bytes += cpu.rx_bytes;
+                sum.tx_calls += cpu.tx_calls;
+                sum.rx_calls += cpu.rx_calls;
+                sum.tx_errors += cpu.tx_errors;
+                sum.rx_errors += cpu.rx_errors;
+                sum.connects += cpu.connects;
+                sum.accepts += cpu.accepts;
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Counts of what was lost.
+    pub fn losses(&self) -> Result<Vec<(Loss, u64)>, BpfError> {
+        Loss::NET.iter().map(|&loss| Ok((loss, self.losses.sum(loss as u32)?))).collect()
+    }
+
+    /// Kernel memory, bytes.
+    pub fn memory(&self) -> u64 {
+        let of = |fd: BorrowedFd<'_>| map_memory(fd);
+        self.sockets.memory()
+            + self.blocks.memory()
+            + of(self.places.map().fd().as_fd())
+            + of(self.users.map().fd().as_fd())
+            + of(self.others.map().fd().as_fd())
+    }
+}
+
+fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, BpfError> {
+    let map = ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
+    map.try_into().map_err(failed("open", name))
+}
+
+fn failed(operation: &'static str, map: &'static str) -> impl Fn(MapError) -> BpfError {
+    move |source| BpfError::Map { operation, map, source: Box::new(source) }
+}

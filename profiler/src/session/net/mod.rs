@@ -1,0 +1,306 @@
+//! Accounting of sockets from attach to rows, for the whole run and for each interval.
+//!
+//! Order of the start: targets, then the programs that tell of connections, then a look at all sockets that there are, so
+//! that their owners are known, then the programs that count; only then a stopped command is released. At the end there is
+//! a last look, all are detached, and then everything is read.
+
+mod names;
+mod totals;
+
+use std::{net::IpAddr, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    SessionError, Stop,
+    facts::unix_ns,
+    sched::{AccountOptions, own},
+    spans::Spans,
+};
+use crate::{
+    bpf::{
+        load::{Kernel, LoadOptions, NetOptions},
+        stats::{self, RunTime},
+        targets::Targets,
+    },
+    host::sockets,
+    model::{
+        Cost, Losses,
+        net::{By, Row, Span},
+    },
+    perf::clock::monotonic_ns,
+    probe::net::NetProbe,
+};
+use names::Names;
+use profiler_common::probe::net::NetOffsets;
+use totals::Totals;
+
+/// How often the accounts of sockets that are gone are taken out.
+const TAKE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often all sockets are looked at, so that those that went unseen do not fill the room.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Sockets that there is room for: twice as many as there are, within these bounds.
+const SOCKETS: std::ops::RangeInclusive<u64> = 16_384..=1_048_576;
+
+/// What to account.
+#[derive(Clone, Debug)]
+pub struct NetworkOptions {
+    /// Of what, and when.
+    pub account: AccountOptions,
+    /// Members of sockets.
+    pub offsets: NetOffsets,
+    /// What rows are about.
+    pub by: By,
+    /// Sockets that there is room for; `None`: as there are.
+    pub sockets: Option<u32>,
+    /// Ask for the names of remote addresses.
+    pub resolve: bool,
+}
+
+/// Accounting in progress.
+pub struct NetAccounting<'a> {
+    options: &'a NetworkOptions,
+    kernel: Kernel,
+    targets: Targets,
+    probe: NetProbe,
+    /// Of sockets that are gone.
+    ended: Totals,
+    names: Names,
+    start_unix_ns: u64,
+    last: Last,
+    run_time: Option<RunTime>,
+    cost: Cost,
+    cpu_at_start: (u64, u64),
+    notes: Vec<String>,
+}
+
+/// The state at the end of the last interval.
+struct Last {
+    number: u64,
+    end_ns: u64,
+    totals: Totals,
+}
+
+impl<'a> NetAccounting<'a> {
+    /// Attaches everything and starts. `begun_ns` is when the profiler was started (`CLOCK_MONOTONIC`).
+    pub fn start(options: &'a NetworkOptions, begun_ns: u64) -> Result<Self, SessionError> {
+        let account = &options.account;
+        let mut notes = account.notes.clone();
+        if account.filter.cgroup_id != 0 {
+            notes.push(
+                "sockets that were open before are known from their first use on: whose they are is not known before"
+                    .to_owned(),
+            );
+        }
+        let room = room(options.sockets);
+        let mut kernel = Kernel::load(&LoadOptions {
+            filter: account.filter,
+            net: Some(NetOptions {
+                offsets: options.offsets,
+                sched_offsets: account.sched_offsets,
+                sockets: room,
+            }),
+            log: account.log,
+            ..LoadOptions::new(account.offsets)
+        })?;
+        let mut targets = kernel.targets()?;
+        if account.filter.follow_children != 0 {
+            kernel.follow_children()?;
+        }
+        targets.add_all(&account.targets)?;
+        let (run_time, note) = if account.ebpf_cost {
+            let (run_time, note) = RunTime::enable();
+            (Some(run_time), note)
+        } else {
+            (None, None)
+        };
+        notes.extend(note);
+        let probe = NetProbe::open(&mut kernel, room)?;
+        let start_ns = probe.start_ns();
+        Ok(Self {
+            options,
+            kernel,
+            targets,
+            probe,
+            ended: Totals::new(options.by, true),
+            names: Names::new(),
+            start_unix_ns: unix_ns(),
+            last: Last { number: 0, end_ns: start_ns, totals: Totals::new(options.by, false) },
+            run_time,
+            cost: Cost { start_ns: start_ns.saturating_sub(begun_ns), ..Cost::default() },
+            cpu_at_start: super::cost::cpu_ns(),
+            notes,
+        })
+    }
+
+    /// Takes the accounts of sockets out that were gone.
+    fn take_ended(&mut self) -> Result<(), SessionError> {
+        let (ended, names) = (&mut self.ended, &mut self.names);
+        Ok(self.probe.sockets.take_ended(|account| ended.add(account, 0, names))?)
+    }
+
+    /// Everything so far.
+    fn totals(&mut self, now_ns: u64) -> Result<Totals, SessionError> {
+        self.take_ended()?;
+        let mut totals = Totals::new(self.options.by, false);
+        let names = &mut self.names;
+        self.probe.sockets.each(|account| totals.add(account, now_ns, names))?;
+        totals.add_all(&self.ended);
+        totals.add_other(&self.probe.sockets.others()?);
+        Ok(totals)
+    }
+
+    /// What happened since the last interval.
+    fn interval(&mut self) -> Result<Span, SessionError> {
+        self.probe.look(&mut self.kernel)?;
+        let end_ns = monotonic_ns();
+        let totals = self.totals(end_ns)?;
+        let duration_ns = end_ns.saturating_sub(self.last.end_ns);
+        let mut rows = totals.rows_since(&self.last.totals, duration_ns, &self.names);
+        if self.resolve(&rows) {
+            rows = totals.rows_since(&self.last.totals, duration_ns, &self.names);
+        }
+        let (begin_ns, number) = (self.last.end_ns, self.last.number + 1);
+        self.last = Last { number, end_ns, totals };
+        self.span(Some(number), begin_ns, end_ns, rows)
+    }
+
+    /// Asks for the names of the rows' remote addresses, if that is wanted. Whether there are any.
+    fn resolve(&mut self, rows: &[Row]) -> bool {
+        if !self.options.resolve {
+            return false;
+        }
+        let address = |row: &Row| -> Option<IpAddr> {
+            let remote = row.remote.as_deref()?;
+            remote.parse::<std::net::SocketAddr>().map(|both| both.ip()).or_else(|_| remote.parse()).ok()
+        };
+        let unnamed = self.names.resolve(rows.iter().filter_map(address));
+        if unnamed != 0 {
+            let note = format!("{unnamed} addresses have no name, or none that was found in time");
+            self.notes.retain(|note| !note.ends_with("found in time"));
+            self.notes.push(note);
+        }
+        true
+    }
+
+    fn span(
+        &self,
+        number: Option<u64>,
+        begin_ns: u64,
+        end_ns: u64,
+        rows: Vec<Row>,
+    ) -> Result<Span, SessionError> {
+        let start_ns = self.start_unix_ns + begin_ns.saturating_sub(self.probe.start_ns());
+        let duration_ns = end_ns.saturating_sub(begin_ns);
+        let meta = own::meta(&self.options.account, "sockets", start_ns, duration_ns, &self.notes);
+        Ok(Span { number, meta, losses: self.losses()?, cost: self.cost(), by: self.options.by, rows })
+    }
+
+    /// What was lost.
+    fn losses(&self) -> Result<Losses, SessionError> {
+        let mut losses = Losses::default();
+        for (loss, count) in self.probe.sockets.losses()? {
+            losses.counters.insert(loss.name().to_owned(), count);
+        }
+        let own = [
+            ("sockets_of_ended_merged", self.ended.merged()),
+            ("programs_missed", stats::missed(&self.kernel.ebpf)),
+        ];
+        losses.counters.extend(own.map(|(name, count)| (name.to_owned(), count)));
+        Ok(losses)
+    }
+
+    fn cost(&self) -> Cost {
+        let ebpf = self.run_time.as_ref().map(|run_time| run_time.read(&self.kernel.ebpf));
+        Cost {
+            kernel_map_bytes: self.kernel.map_memory()
+                + self.probe.sockets.memory()
+                + self.targets.map_memory(),
+            ..super::cost::since(&self.cost, self.cpu_at_start, ebpf)
+        }
+    }
+}
+
+impl Spans for NetAccounting<'_> {
+    type Span = Span;
+
+    fn add_targets(&mut self, pids: &[u32]) -> Result<(), SessionError> {
+        Ok(self.targets.add_all(pids)?)
+    }
+
+    async fn run<E: From<SessionError>>(
+        &mut self,
+        ended: impl Future<Output = Stop>,
+        mut each: impl FnMut(Span) -> Result<(), E>,
+    ) -> Result<Stop, E> {
+        let account = &self.options.account;
+        let deadline = account.duration.map(|duration| Instant::now() + duration);
+        let mut interval_end = account.interval.map(|interval| Instant::now() + interval);
+        let mut take = Instant::now() + TAKE_INTERVAL;
+        let mut look = Instant::now() + LOOK_INTERVAL;
+        tokio::pin!(ended);
+        loop {
+            tokio::select! {
+                stop = &mut ended => return Ok(stop),
+                () = super::recording::at(deadline) => return Ok(Stop::Duration),
+                () = sleep_until(take) => {
+                    take = Instant::now() + TAKE_INTERVAL;
+                    self.take_ended()?;
+                    self.kernel.flush_log();
+                    if account.filter.by_process != 0 && !self.targets.any_left().map_err(SessionError::from)? {
+                        return Ok(Stop::TargetsGone);
+                    }
+                }
+                () = sleep_until(look) => {
+                    look = Instant::now() + LOOK_INTERVAL;
+                    self.probe.look(&mut self.kernel).map_err(SessionError::from)?;
+                }
+                () = super::recording::at(interval_end) => {
+                    interval_end = interval_end.zip(account.interval).map(|(end, interval)| end + interval);
+                    each(self.interval()?)?;
+                }
+            }
+        }
+    }
+
+    fn finish(mut self) -> Result<Span, SessionError> {
+        self.probe.look(&mut self.kernel)?;
+        let end_ns = self.probe.disable();
+        let cost = self.cost();
+        let totals = self.totals(end_ns)?;
+        let duration_ns = end_ns.saturating_sub(self.probe.start_ns());
+        let mut rows = totals.rows(duration_ns, &self.names);
+        if self.resolve(&rows) {
+            rows = totals.rows(duration_ns, &self.names);
+        }
+        drop(totals);
+        let mut span = self.span(None, self.probe.start_ns(), end_ns, rows)?;
+        span.cost = Cost {
+            peak_rss_bytes: super::cost::peak_rss_bytes(),
+            naming_ns: monotonic_ns().saturating_sub(end_ns),
+            ..cost
+        };
+        Ok(span)
+    }
+}
+
+/// Room for accounts: so many if that is given, else twice as many as there are sockets now.
+fn room(given: Option<u32>) -> u32 {
+    given.unwrap_or_else(|| {
+        let room = sockets::in_use().saturating_mul(2).clamp(*SOCKETS.start(), *SOCKETS.end());
+        u32::try_from(room.next_power_of_two()).unwrap_or(u32::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_what_is_asked_for() {
+        assert_eq!(room(Some(64)), 64);
+        assert!(room(None) >= 16_384 && room(None).is_power_of_two());
+    }
+}
