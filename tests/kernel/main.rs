@@ -15,6 +15,7 @@ mod ground_truth;
 mod hostile;
 mod modes;
 mod names;
+mod net;
 mod offcpu;
 // Samples' registers and the rules of the other unwinder are those of this architecture.
 #[cfg(target_arch = "x86_64")]

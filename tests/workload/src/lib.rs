@@ -112,6 +112,7 @@ const RECIPES: &[Recipe] = &[
     c("call_storm", "call_storm.c", &[]),
     bare("sched", "sched.c", Language::C, &["-pthread"]),
     c("switches-fp", "switches.c", &[]),
+    c("sockets", "sockets.c", &[]),
     bare("calls", "calls.c", Language::C, &["-pthread"]),
     c("faults", "faults.c", &["-pthread"]),
     c("columns", "columns.c", &["-pthread"]),

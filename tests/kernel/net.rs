@@ -1,0 +1,239 @@
+//! Sockets: bytes, calls, connections and their ends against what programs do, and whose they are.
+
+use std::collections::BTreeMap;
+
+use profiler_tests::{
+    accounts::{Accounting, Accounts, number},
+    expect,
+    target::Target,
+    workload,
+};
+use serde_json::Value;
+
+/// Connections: an emulated machine makes fewer.
+fn connections(most: u64) -> u64 {
+    if expect::is_emulated() { most / 10 } else { most }
+}
+
+/// Runs the workload under `profiler net`; what it says, besides.
+fn run(by: &str, arguments: &[&str]) -> (Accounts, Value) {
+    let program = workload::path("sockets");
+    let all: Vec<_> =
+        ["--by", by, "--", program.to_str().unwrap()].into_iter().chain(arguments.iter().copied()).collect();
+    let (accounts, said) = Accounts::of_view_and_said("net", &all);
+    (accounts, serde_json::from_str(&said).expect("it says JSON"))
+}
+
+/// Nothing was lost.
+fn check(accounts: &Accounts) {
+    for counter in [
+        "calls_of_sockets_without_account",
+        "listeners_map_full",
+        "sockets_of_ended_merged",
+        "programs_missed",
+        "targets_map_full",
+    ] {
+        assert_eq!(accounts.lost(counter), 0, "{counter}");
+    }
+}
+
+/// The row of a process and protocol.
+fn row<'a>(accounts: &'a Accounts, pid: &Value, protocol: &str) -> &'a Value {
+    let mut rows = accounts.rows().filter(|row| row["pid"] == *pid && row["protocol"] == protocol);
+    let found = rows.next().unwrap_or_else(|| panic!("no row of {pid}, {protocol}: {}", accounts.0["rows"]));
+    assert!(rows.next().is_none(), "{pid} has two rows of {protocol}");
+    found
+}
+
+/// The numbers of a row, by name.
+fn numbers<const N: usize>(row: &Value, names: [&str; N]) -> [u64; N] {
+    names.map(|name| number(row, name))
+}
+
+fn port(end: &Value) -> i64 {
+    end.as_str().map_or(0, |end| end.rsplit_once(':').unwrap().1.parse().unwrap())
+}
+
+/// What a process and its child sent and received, each over each pair of ports.
+#[test]
+fn bytes_and_calls_are_those_of_the_programs() {
+    let (accounts, said) = run("connection", &["traffic", if expect::is_emulated() { "4" } else { "64" }]);
+    check(&accounts);
+    type Sums = BTreeMap<(i64, String, i64, i64), [i64; 6]>;
+    let (mut expected, mut seen) = (Sums::new(), Sums::new());
+    for end in said["ends"].as_array().unwrap() {
+        let int = |at: usize| end[at].as_i64().unwrap();
+        let key = (int(0), end[1].as_str().unwrap().to_owned(), int(2), int(3));
+        let sums = expected.entry(key).or_default();
+        for (sum, at) in sums.iter_mut().zip(4..) {
+            *sum = if int(at) < 0 { -1 } else { *sum + int(at) };
+        }
+    }
+    let columns = ["tx_bytes", "rx_bytes", "tx_calls", "rx_calls", "tx_errors", "rx_errors"];
+    for row in accounts.rows().filter(|row| row["state"] != "LISTEN") {
+        let key = (
+            row["pid"].as_i64().unwrap(),
+            row["protocol"].as_str().unwrap().to_owned(),
+            port(&row["local"]),
+            port(&row["remote"]),
+        );
+        let known = expected.get(&key);
+        let mut sums = columns.map(|column| number(row, column) as i64);
+        if known.is_some_and(|known| known[2] < 0) {
+            sums[2] = -1;
+        }
+        // Sockets that were made and not used are there too.
+        if known.is_some() || sums != [0; 6] {
+            assert!(seen.insert(key, sums).is_none(), "twice: {row}");
+        }
+    }
+    assert_eq!(seen, expected);
+}
+
+/// The same summed up by process; and no other process's.
+#[test]
+fn processes_are_told_apart_and_others_are_not_counted() {
+    let mut beside = Target::ready(&workload::path("sockets"), &["existing"]);
+    let (accounts, said) = run("process", &["traffic", "1"]);
+    check(&accounts);
+    for (pid, peer) in [("pid", "child"), ("child", "pid")] {
+        for protocol in ["tcp", "unix"] {
+            let (own, other) = (row(&accounts, &said[pid], protocol), row(&accounts, &said[peer], protocol));
+            assert_eq!(number(own, "tx_bytes"), number(other, "rx_bytes"), "{own} {other}");
+            assert!(number(own, "tx_bytes") > 0);
+        }
+        assert_eq!(row(&accounts, &said[pid], "tcp")["comm"], "sockets");
+    }
+    let pids = [said["pid"].clone(), said["child"].clone()];
+    assert!(accounts.rows().all(|row| pids.contains(&row["pid"])), "{}", accounts.0["rows"]);
+    beside.go();
+    beside.wait_until("done");
+    beside.finish();
+}
+
+#[test]
+fn short_connections_are_counted_on_both_sides() {
+    let count = connections(5_000);
+    let (accounts, said) = run("process", &["short", &count.to_string()]);
+    check(&accounts);
+    let (asks, takes) = (row(&accounts, &said["pid"], "tcp"), row(&accounts, &said["child"], "tcp"));
+    let names = ["connects", "accepts", "failed", "tx_bytes", "rx_bytes", "resets_out", "drops", "open"];
+    assert_eq!(
+        numbers(asks, names),
+        [count + 50, 0, 50, count / 2 * 100, count / 2 * 200, 0, 0, 0],
+        "{asks}"
+    );
+    assert_eq!(asks["failures"], serde_json::json!({"ECONNREFUSED": 50}));
+    assert_eq!(asks["broken"], serde_json::json!({}));
+    assert_eq!(numbers(takes, names), [0, count, 0, count / 2 * 200, count / 2 * 100, 0, 0, 0], "{takes}");
+    for row in [asks, takes] {
+        assert!(number(row, "lifetime_ns") > 0, "{row}");
+    }
+    assert!(number(asks, "connect_ns") > 0 && number(asks, "connect_max_ns") >= number(asks, "connect_ns"));
+    // The other side only answers.
+    assert!(takes["connect_ns"].is_null());
+}
+
+#[test]
+fn connections_have_their_ports_and_lifetimes() {
+    let count = connections(200);
+    let (accounts, said) = run("connection", &["short", &count.to_string()]);
+    check(&accounts);
+    let port_of_server = said["port"].as_i64().unwrap();
+    let of = |pid: &Value| -> BTreeMap<(i64, i64), Value> {
+        let rows = accounts.rows().filter(|row| row["pid"] == *pid && row["state"] == "CLOSED");
+        rows.map(|row| ((port(&row["local"]), port(&row["remote"])), row.clone())).collect()
+    };
+    let (asks, takes) = (of(&said["pid"]), of(&said["child"]));
+    let ended = asks.iter().filter(|((_, remote), _)| *remote == port_of_server);
+    assert_eq!(ended.clone().count() as u64, count);
+    for ((local, remote), row) in ended {
+        let other = takes.get(&(*remote, *local)).unwrap_or_else(|| panic!("no other end of {row}"));
+        assert_eq!([number(row, "connects"), number(other, "accepts")], [1, 1]);
+        assert_eq!(number(row, "tx_bytes"), number(other, "rx_bytes"), "{row} {other}");
+        // It is there when the other side has answered, and gone on both sides at about the same time.
+        assert!(number(row, "lifetime_ns") > 0 && number(other, "lifetime_ns") > 0, "{row} {other}");
+    }
+}
+
+#[test]
+fn resets_are_on_their_side() {
+    let count = connections(3_000);
+    let (accounts, said) = run("process", &["resets", &count.to_string()]);
+    check(&accounts);
+    let (asks, takes) = (row(&accounts, &said["pid"], "tcp"), row(&accounts, &said["child"], "tcp"));
+    let names = ["connects", "accepts", "resets_out", "resets_in", "rx_errors", "tx_bytes", "rx_bytes"];
+    assert_eq!(numbers(asks, names), [count, 0, count, 0, 0, 10 * count, count], "{asks}");
+    assert_eq!(numbers(takes, names), [0, count, 0, count, count, count, 10 * count], "{takes}");
+    assert_eq!(takes["broken"], serde_json::json!({"ECONNRESET": count}));
+    assert_eq!(asks["broken"], serde_json::json!({}));
+}
+
+#[test]
+fn connections_that_are_there_have_their_owners() {
+    let mut target = Target::start(&workload::path("sockets"), &["existing"]);
+    let said = target.says();
+    target.wait_until("ready");
+    let pids = format!("{},{}", said["pid"], said["child"]);
+    let accounting = Accounting::start(&["net", "--by", "connection", "-p", &pids]);
+    target.go();
+    target.wait_until("done");
+    let (intervals, accounts) = accounting.stop();
+    target.finish();
+    check(&accounts);
+    let of = |pid: &str| row(&accounts, &said[pid], "tcp");
+    let names = ["tx_bytes", "rx_bytes", "connects", "accepts", "open"];
+    assert_eq!(numbers(of("pid"), names), [1_000_000, 1_000, 0, 0, 1], "{}", of("pid"));
+    // What was sent before it was looked at and is only received now counts where it is received.
+    assert_eq!(number(of("child"), "tx_bytes"), 1_000);
+    assert!((1_000_000..=1_000_500).contains(&number(of("child"), "rx_bytes")), "{}", of("child"));
+    assert_eq!(port(&of("pid")["remote"]), said["port"].as_i64().unwrap());
+    assert_eq!(of("pid")["state"], "ESTABLISHED");
+    assert!(of("pid")["lifetime_ns"].is_null());
+    let summed: u64 = intervals
+        .iter()
+        .flat_map(|interval| interval["rows"].as_array().unwrap())
+        .filter(|row| row["pid"] == said["pid"])
+        .map(|row| number(row, "tx_bytes"))
+        .sum();
+    assert!(summed <= 1_000_000, "intervals have more than the whole: {summed}");
+}
+
+#[test]
+fn connections_belong_to_the_workers_that_take_them() {
+    let count = connections(400);
+    let (accounts, said) = run("process", &["workers", &count.to_string()]);
+    check(&accounts);
+    let mut accepted = 0;
+    for worker in said["workers"].as_array().unwrap() {
+        let [pid, taken, bytes] = [0, 1, 2].map(|at| worker[at].as_u64().unwrap());
+        if taken == 0 {
+            continue;
+        }
+        let row = row(&accounts, &worker[0], "tcp");
+        assert_eq!(numbers(row, ["accepts", "rx_bytes"]), [taken, bytes], "{pid}: {row}");
+        accepted += taken;
+    }
+    assert_eq!(accepted, count);
+    // The one that listens takes none.
+    let of_listener = |row: &&Value| row["pid"] == said["child"] && row["protocol"] == "tcp";
+    assert_eq!(accounts.rows().filter(of_listener).map(|row| number(row, "accepts")).sum::<u64>(), 0);
+}
+
+#[test]
+fn what_has_no_room_is_counted_in_sum() {
+    let count = 300;
+    let program = workload::path("sockets");
+    let all = ["--accounts", "64", "--", program.to_str().unwrap(), "many", &count.to_string()];
+    let (accounts, said) = Accounts::of_view_and_said("net", &all);
+    let said: Value = serde_json::from_str(&said).expect("it says JSON");
+    assert!(accounts.lost("calls_of_sockets_without_account") > count);
+    let tcp = || accounts.rows().filter(|row| row["protocol"] == "tcp");
+    let other = tcp().find(|row| row["comm"] == "[other]").expect("there is a row of the rest");
+    assert!(other["pid"].is_null() && number(other, "connects") > 200, "{other}");
+    // Of the rest it is not known whose it is, but all of it is there.
+    assert!(number(row(&accounts, &said["pid"], "tcp"), "connects") < 64);
+    let sums = ["tx_bytes", "rx_bytes", "tx_calls", "rx_calls", "connects"]
+        .map(|name| tcp().map(|row| number(row, name)).sum::<u64>());
+    assert_eq!(sums, [11 * count, 11 * count, 2 * count, 2 * count + 1, count], "{}", accounts.0["rows"]);
+}
