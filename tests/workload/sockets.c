@@ -20,7 +20,8 @@
  *   A child that listens, of which two children take COUNT connections, by turns as it happens, and get 10 bytes of each
  *   second one; says {"pid", "child", "workers": [[pid, connections, bytes], ...]}.
  * usage: sockets rounds HOST PORT COUNT
- *   COUNT requests of 64 bytes to a server, each answered by as many.
+ *   COUNT requests of 64 bytes to a server, each answered by as many. Says {"pid", "connect_ns", "srtt_us", "retransmits"}:
+ *   the time in connect, and what the kernel says of the connection at the end.
  * usage: sockets serve HOST PORT
  *   That server, for one connection. Says `ready`. */
 #define _GNU_SOURCE
@@ -564,6 +565,7 @@ static int between_hosts(int serves, const char *host, int port, long count)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     int one = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
+    uint64_t connect_ns = 0;
     check(fd >= 0 && inet_pton(AF_INET, host, &address.sin_addr) == 1);
     if (serves) {
         check(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) == 0);
@@ -573,7 +575,9 @@ static int between_hosts(int serves, const char *host, int port, long count)
         fd = accept(fd, NULL, NULL);
         check(fd >= 0);
     } else {
+        connect_ns = clock_ns(CLOCK_MONOTONIC);
         check(connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
+        connect_ns = clock_ns(CLOCK_MONOTONIC) - connect_ns;
     }
     check(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) == 0);
     for (long i = 0; serves || i < count; i++) {
@@ -589,7 +593,8 @@ static int between_hosts(int serves, const char *host, int port, long count)
     struct tcp_info info = {0};
     socklen_t size = sizeof(info);
     check(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0);
-    printf("{\"pid\":%d,\"srtt_us\":%u,\"retransmits\":%u}\n", getpid(), info.tcpi_rtt, info.tcpi_total_retrans);
+    printf("{\"pid\":%d,\"connect_ns\":%llu,\"srtt_us\":%u,\"retransmits\":%u}\n", getpid(),
+           (unsigned long long)connect_ns, info.tcpi_rtt, info.tcpi_total_retrans);
     fflush(stdout);
     close(fd);
     return 0;

@@ -108,7 +108,7 @@ pub struct Socket {
     pub state: u32,
     /// The error that ended it (`sk_err`); 0: none.
     pub error: u32,
-    /// Segments sent again (`total_retrans`) when the connection ended.
+    /// Segments sent again (`total_retrans`) at the last change of the state.
     pub retransmits: u32,
     /// The same at the last look at all sockets.
     pub retransmits_seen: u32,

@@ -113,6 +113,7 @@ const RECIPES: &[Recipe] = &[
     bare("sched", "sched.c", Language::C, &["-pthread"]),
     c("switches-fp", "switches.c", &[]),
     c("sockets", "sockets.c", &[]),
+    c("link", "link.c", &[]),
     bare("calls", "calls.c", Language::C, &["-pthread"]),
     c("faults", "faults.c", &["-pthread"]),
     c("columns", "columns.c", &["-pthread"]),

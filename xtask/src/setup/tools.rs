@@ -18,9 +18,10 @@ struct Tool {
     why: &'static str,
 }
 
-const COMPILERS: [Tool; 2] = [
+const COMPILERS: [Tool; 3] = [
     Tool { programs: &["gcc"], version: "--version", package: "gcc", why: "workloads in C" },
     Tool { programs: &["g++"], version: "--version", package: "g++", why: "workloads in C++" },
+    Tool { programs: &["ip"], version: "-V", package: "iproute2", why: "hosts that tests make" },
 ];
 
 const CONSUMERS: [Tool; 2] = [
@@ -38,7 +39,7 @@ const CONSUMERS: [Tool; 2] = [
     },
 ];
 
-/// Installs the compilers of the workloads.
+/// Installs the compilers of the workloads, and what else tests need to make them run.
 pub fn compilers(apt: &mut Apt) -> Result<(), Failure> {
     install(&COMPILERS, apt)
 }

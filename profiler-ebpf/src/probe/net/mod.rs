@@ -219,6 +219,8 @@ pub fn state_changed(ctx: &BtfTracePointContext) {
             let Some(place) = place_of(sk) else { return };
             let Some(socket) = accounts::at(place) else { return };
             socket.state = new;
+            // From its close on, no look at open files finds it.
+            socket.retransmits = member::retransmits(sk);
             match new {
                 state::ESTABLISHED => established(sk, socket),
                 state::CLOSE => closed(sk, place, socket),
@@ -308,7 +310,6 @@ fn closing(socket: &mut Socket) {
 fn closed(sk: *const u8, place: u32, socket: &mut Socket) {
     socket.closed_ns = now();
     socket.error = member::error(sk);
-    socket.retransmits = member::retransmits(sk);
     socket.drops = member::drops(sk);
     let srtt_us = member::srtt_us(sk);
     if srtt_us != 0 {
