@@ -29,6 +29,10 @@ pub enum What {
     Call = 8,
     /// System calls, when they return.
     CallTime = 9,
+    /// Messages sent (`probe::net_stacks`); their sum is of bytes.
+    Sent = 10,
+    /// Messages received.
+    Received = 11,
 }
 
 /// Events of a recording that the user names by their hooks: each has programs of its own.
@@ -36,7 +40,7 @@ pub const MAX_HOOKS: usize = 4;
 
 impl What {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Tick,
         Self::Switch,
         Self::Blocked,
@@ -47,6 +51,8 @@ impl What {
         Self::Hook3,
         Self::Call,
         Self::CallTime,
+        Self::Sent,
+        Self::Received,
     ];
 
     /// Those of events that the user names by their hooks, in the order that they were named.
@@ -96,7 +102,7 @@ const _: () = assert!(size_of::<CountKey>() == 40);
 pub struct CountValue {
     /// Samples.
     pub count: u64,
-    /// Their time together, ns; 0 of what has no duration.
+    /// Their time together, ns, or the bytes of all of them; 0 of what has neither.
     pub ns: u64,
     /// `CLOCK_MONOTONIC` of the first of them, ns, before its user stack was walked.
     pub first_ns: u64,

@@ -50,6 +50,16 @@ pub trait Probe {
     fn wanted(_ctx: &Self::Context) -> bool {
         true
     }
+    /// What is summed up besides the number: of what has no size, 0.
+    #[inline(always)]
+    fn amount(_ctx: &Self::Context) -> u64 {
+        0
+    }
+    /// Of which kind the sample is (`CountKey::detail`).
+    #[inline(always)]
+    fn detail(_ctx: &Self::Context) -> u32 {
+        0
+    }
     /// Takes the memory of the slot, where programs can be preempted. False: another one has it, which has been counted.
     #[inline(always)]
     fn enter() -> bool {
@@ -76,6 +86,8 @@ struct Pending {
     comm: Comm,
     /// When it was taken, before anything was looked up: what user space told before that time was known to the walk.
     at_ns: u64,
+    /// [`Probe::amount`].
+    amount: u64,
 }
 
 #[btf_map]
@@ -145,17 +157,26 @@ fn capture<P: Probe>(ctx: &P::Context, config: &FilterConfig, pid: u32, tid: u32
     let incarnation =
         if tid == 0 { u64::from(unsafe { bpf_get_smp_processor_id() }) } else { task::incarnation() };
     let what = P::WHAT as u32;
-    let key = CountKey { pid, tid, incarnation, kernel_stack, user_stack: EMPTY_STACK, what, detail: 0 };
+    let key = CountKey {
+        pid,
+        tid,
+        incarnation,
+        kernel_stack,
+        user_stack: EMPTY_STACK,
+        what,
+        detail: P::detail(ctx),
+    };
+    let amount = P::amount(ctx);
     // SAFETY: the helper has no precondition.
     let at_ns = unsafe { bpf_ktime_get_ns() };
     if tid == 0 {
-        count(ctx, &Pending { key, comm, at_ns });
+        count(ctx, &Pending { key, comm, at_ns, amount });
         return;
     }
     let end = match unwind::begin(walk, pid, incarnation, at_ns) {
         Ok(()) => {
             // SAFETY: this CPU's memory; the programs of a slot do not interrupt each other.
-            unsafe { *pending = Pending { key, comm, at_ns } };
+            unsafe { *pending = Pending { key, comm, at_ns, amount } };
             // SAFETY: nothing is owned that would have to be dropped.
             unsafe { P::programs().tail_call(ctx, WALK) };
             WalkEnd::TailCallFailed
@@ -173,7 +194,7 @@ fn capture<P: Probe>(ctx: &P::Context, config: &FilterConfig, pid: u32, tid: u32
             registers::user().unwrap_or_default().pc
         );
     }
-    count(ctx, &Pending { key: CountKey { user_stack, ..key }, comm, at_ns });
+    count(ctx, &Pending { key: CountKey { user_stack, ..key }, comm, at_ns, amount });
 }
 
 /// Walks the user stack of the pending sample on.
@@ -210,10 +231,10 @@ fn finish<P: Probe>(ctx: &P::Context) {
 fn count<C: EbpfContext>(ctx: &C, sample: &Pending) {
     let CountKey { pid, tid, kernel_stack, user_stack, .. } = sample.key;
     debug!(ctx, "sample pid {} tid {} kernel {:x} user {:x}", pid, tid, kernel_stack, user_stack);
-    add(&sample.key, 0, sample.at_ns, &sample.comm);
+    add(&sample.key, sample.amount, sample.at_ns, &sample.comm);
 }
 
-/// Counts one more of that key. `first_ns`: when its stacks were captured, before anything was looked up.
+/// Counts one more of that key, and `ns`, its time or another size. `first_ns`: when its stacks were captured, before anything was looked up.
 #[inline(always)]
 pub fn add(key: &CountKey, ns: u64, first_ns: u64, comm: &Comm) {
     let Some(counts) = COUNTS.get(0) else {

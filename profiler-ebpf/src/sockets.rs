@@ -1,11 +1,14 @@
-//! Entry points of the probe `net`.
+//! Entry points of the probe `net`, and of the events `net-tx` and `net-rx`.
 
 use aya_ebpf::{
     macros::{btf_tracepoint, fexit, raw_tracepoint},
     programs::{BtfTracePointContext, FExitContext, RawTracePointContext},
 };
 
-use crate::probe::net;
+use crate::{
+    probe::{net, net_stacks::NetStacks},
+    sample,
+};
 
 /// `sock_send_length(sk, ret, flags)`: the current task sent.
 #[btf_tracepoint(function = "sock_send_length")]
@@ -60,6 +63,34 @@ pub fn net_reset_out(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "tcp_probe")]
 pub fn net_probed(ctx: RawTracePointContext) -> i32 {
     net::probed(&ctx);
+    0
+}
+
+/// `sock_send_length(sk, ret, flags)`: a sample of the current task.
+#[raw_tracepoint(tracepoint = "sock_send_length")]
+pub fn netstacks_sent(ctx: RawTracePointContext) -> i32 {
+    sample::take::<NetStacks<true>>(&ctx);
+    0
+}
+
+/// `sock_recv_length(sk, ret, flags)`: the same.
+#[raw_tracepoint(tracepoint = "sock_recv_length")]
+pub fn netstacks_received(ctx: RawTracePointContext) -> i32 {
+    sample::take::<NetStacks<false>>(&ctx);
+    0
+}
+
+/// Walks the user stack of such a sample, some frames of it.
+#[raw_tracepoint(tracepoint = "sock_send_length")]
+pub fn netstacks_walk(ctx: RawTracePointContext) -> i32 {
+    sample::walk::<NetStacks<true>>(&ctx);
+    0
+}
+
+/// Counts such a sample when its user stack has been walked.
+#[raw_tracepoint(tracepoint = "sock_send_length")]
+pub fn netstacks_count(ctx: RawTracePointContext) -> i32 {
+    sample::walked::<NetStacks<true>>(&ctx);
     0
 }
 

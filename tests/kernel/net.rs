@@ -9,8 +9,10 @@ use std::{
 use profiler_tests::{
     accounts::{Accounting, Accounts, number},
     expect,
+    record::Record,
     skip::skip,
     target::Target,
+    view::View,
     workload,
 };
 use serde_json::Value;
@@ -353,4 +355,53 @@ fn a_slow_link_shows_in_times_and_retransmits() {
     // The kernel's own last word, but for what the end of the connection adds: an eighth of a new time.
     let [last, said_last] = [number(row, "rtt_ns") as f64, number(said, "srtt_us") as f64 * 1e3];
     assert!((last / said_last - 1.0).abs() < 0.2, "{row} {said}");
+}
+
+/// Bytes by stack: those of the table, from the functions that send and receive.
+#[test]
+fn bytes_have_the_stacks_that_move_them() {
+    if !has_lengths() {
+        return skip("bytes_have_the_stacks_that_move_them", "no tracepoint sock_send_length");
+    }
+    let program = workload::path("sockets");
+    let recorded = Record::new()
+        .args(["-e", "net-tx,net-rx"])
+        .output("net.pb.gz")
+        .command(&program, ["traffic", "1"])
+        .run();
+    let profile = recorded.succeeded();
+    expect::nothing_lost(&profile);
+    let said = recorded.said();
+    let ends: Vec<&Value> = said["ends"].as_array().unwrap().iter().collect();
+    for (event, bytes_at, kernel_function) in [("net-tx", 4, "__sys_sendto"), ("net-rx", 5, "__sys_recvfrom")]
+    {
+        let view = View::of_type(&profile, event);
+        for pid in ["pid", "child"] {
+            for protocol in ["tcp", "udp", "unix"] {
+                let mine = ends.iter().filter(|end| end[0] == said[pid] && end[1] == protocol);
+                let mut expected: u64 = mine.map(|end| end[bytes_at].as_u64().unwrap()).sum();
+                // What was spliced was not received by a call.
+                if (event, pid, protocol) == ("net-rx", "child", "tcp") {
+                    expected -= 1 << 20;
+                }
+                let label = format!("[{protocol}]");
+                let pid_of = said[pid].as_u64().unwrap();
+                let seen = view.count(|entry| u64::from(entry.thread.pid) == pid_of && entry.has(&label));
+                assert_eq!(seen, expected, "{event} of {pid}, {protocol}");
+            }
+        }
+        // Each is in the function that says what it is for, and most in the call that they are made by.
+        for function in ["bulk", "requests", "unix_end", "batches"] {
+            assert!(view.with(function) > 0, "{event}: {function}{}", view.list(|_| true));
+        }
+        expect::at_least(kernel_function, view.with(kernel_function), view.total(), 40.0);
+        expect::at_least("main", view.with("main"), view.total(), 99.9);
+    }
+}
+
+/// Since Linux 6.3.
+fn has_lengths() -> bool {
+    let release = profiler_tests::skip::kernel();
+    let mut numbers = release.split('.').map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(3))
 }

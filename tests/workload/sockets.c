@@ -185,7 +185,7 @@ static void wait_for(pid_t child)
 
 enum { REQUESTS = 500, FILE_BYTES = 1 << 20, BATCHES = 10, BATCH = 16, DATAGRAM = 200 };
 
-static void bulk(int fd, struct end *end, int is_client, long bytes)
+static NOINLINE void bulk(int fd, struct end *end, int is_client, long bytes)
 {
     if (is_client) {
         put_all(fd, end, bytes);
@@ -198,7 +198,7 @@ static void bulk(int fd, struct end *end, int is_client, long bytes)
     }
 }
 
-static void requests(int fd, struct end *end, int is_client)
+static NOINLINE void requests(int fd, struct end *end, int is_client)
 {
     for (int i = 0; i < REQUESTS; i++) {
         if (is_client)
@@ -219,7 +219,7 @@ static void requests(int fd, struct end *end, int is_client)
         check(get(fd, end, 10, 0) == 0);
 }
 
-static void file(int fd, struct end *end, int is_client)
+static NOINLINE void file(int fd, struct end *end, int is_client)
 {
     if (is_client) {
         int file = memfd_create("file", 0);
@@ -251,7 +251,7 @@ static void file(int fd, struct end *end, int is_client)
     }
 }
 
-static void batches(int fd, struct end *end, int is_client)
+static NOINLINE void batches(int fd, struct end *end, int is_client)
 {
     static struct mmsghdr messages[BATCH];
     static struct iovec parts[BATCH];
@@ -274,7 +274,7 @@ static void batches(int fd, struct end *end, int is_client)
     }
 }
 
-static void empty(int fd, struct end *end, int is_client)
+static NOINLINE void empty(int fd, struct end *end, int is_client)
 {
     for (int i = 0; i < 20; i++) {
         if (is_client)
@@ -288,7 +288,7 @@ static void empty(int fd, struct end *end, int is_client)
         put_all(fd, end, 2);
 }
 
-static void unix_end(int fd, struct end *end, int is_client)
+static NOINLINE void unix_end(int fd, struct end *end, int is_client)
 {
     for (int i = 0; i < 25; i++) {
         if (is_client)

@@ -2,6 +2,7 @@
 
 pub mod cpu;
 pub mod net;
+pub mod net_stacks;
 pub mod offcpu;
 pub mod process;
 pub mod sched;

@@ -86,10 +86,17 @@ pub struct CallOptions {
 pub struct NetOptions {
     /// Members of sockets, from the kernel's BTF.
     pub offsets: NetOffsets,
-    /// Members of tasks and files, from there too.
-    pub sched_offsets: SchedOffsets,
+    /// Members of tasks and files, from there too; needed for accounts.
+    pub sched_offsets: Option<SchedOffsets>,
     /// Accounts of sockets that there is room for.
     pub sockets: u32,
+}
+
+impl NetOptions {
+    /// Members of sockets are read, and no accounts kept.
+    pub const fn members(offsets: NetOffsets) -> Self {
+        Self { offsets, sched_offsets: None, sockets: 1 }
+    }
 }
 
 /// What a run sets before load.
@@ -184,7 +191,7 @@ impl Kernel {
         let sched_offsets = options.calls.map_or(sched_offsets, |calls| calls.offsets);
         let room = options.calls.map_or(Room { callers: 1, calls: 1, blocks: 1 }, |calls| calls.room);
         let (net_offsets, sched_offsets, sockets) = match &options.net {
-            Some(net) => (net.offsets, net.sched_offsets, net.sockets),
+            Some(net) => (net.offsets, net.sched_offsets.unwrap_or(sched_offsets), net.sockets),
             None => (NetOffsets::UNKNOWN, sched_offsets, 1),
         };
         let errors = if options.calls.is_some() { MAX_ERRORS } else { 1 };
@@ -234,7 +241,7 @@ impl Kernel {
             .map_max_entries("ENDED_SOCKETS", sockets)
             .map_max_entries("RTT_BLOCKS", sockets)
             .map_max_entries("FREE_RTT_BLOCKS", sockets)
-            .map_max_entries("LISTENERS", if options.net.is_some() { MAX_LISTENERS } else { 1 })
+            .map_max_entries("LISTENERS", if sockets > 1 { MAX_LISTENERS } else { 1 })
             .map_max_entries("AYA_LOGS", if options.log { LOG_RING } else { SMALLEST_RING })
             .load(OBJECT)
             .map_err(|source| BpfError::Object(Box::new(source)))?;

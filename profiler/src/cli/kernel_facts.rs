@@ -4,6 +4,7 @@ use std::path::Path;
 
 use profiler_common::{
     probe::{
+        net::NetOffsets,
         syscall_stacks::{CallStackConfig, NUMBERS, Wanted},
         syscalls::COMPAT,
     },
@@ -62,6 +63,21 @@ pub fn call_stacks(
     };
     let config = CallStackConfig { counted: wanted(Event::Syscalls), timed: wanted(Event::SyscallTime) };
     Ok(Some((config, offsets(call, "which calls are of 32-bit programs", btf_path)?)))
+}
+
+/// What is recorded of sockets.
+pub fn net(events: &[Chosen], btf_path: &Path) -> Result<Option<NetOffsets>, Failure> {
+    let Some(chosen) = events.iter().find(|chosen| chosen.event.is_net()) else { return Ok(None) };
+    let unsupported = |what: String| Failure::new(Exit::Unsupported, format!("-e {}: {what}", chosen.name()));
+    if btf::typedef_id(btf_path, "btf_trace_sock_send_length").is_err() {
+        return Err(unsupported("this kernel has no tracepoint sock_send_length: it came with Linux 6.3".to_owned())
+            .mend("`profiler net` counts the same bytes without stacks; -e syscalls:sendto,write,... has the stacks"));
+    }
+    let offsets = btf::net_offsets(btf_path);
+    offsets.map(Some).map_err(|error| {
+        unsupported(format!("whose protocol it is is not known: {error}"))
+            .mend("see `profiler doctor`, line `btf`")
+    })
 }
 
 /// The calls of these names, of 64-bit programs and of 32-bit programs.

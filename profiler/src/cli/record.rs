@@ -177,6 +177,7 @@ fn record_options(
     };
     let waits = kernel_facts::waits(args, &events, path)?;
     let call_stacks = kernel_facts::call_stacks(&events, path)?;
+    let net = kernel_facts::net(&events, path)?;
     Ok(RecordOptions {
         events,
         frequency_hz,
@@ -189,6 +190,7 @@ fn record_options(
         force_fallback,
         waits,
         call_stacks,
+        net,
         idle: args.idle,
         sampler: match args.sampler {
             Sampler::Auto => None,

@@ -146,6 +146,7 @@ fn samples(
         btf: account.btf.clone(),
         force_fallback: force_fallback.to_vec(),
         waits: Some((WaitConfig { blocked: 1, ..WaitConfig::default() }, account.sched_offsets)),
+        net: None,
         call_stacks: None,
         idle: false,
         unwind: UnwindMode::Auto,

@@ -2,11 +2,12 @@
 //!
 //! One module per probe under the name it has in `profiler-ebpf/src/probe` and `profiler-common/src/probe`. [`PROBES`]
 //! drives the command line's help, `doctor`, `list` and the README's table. A probe never formats and names no symbols.
-//! Those in [`PROBES`] count samples by stack ([`crate::bpf::samples`]) and are what `record` records; [`sched`] and [`syscalls`]
+//! Those in [`PROBES`] count samples by stack ([`crate::bpf::samples`]) and are what `record` records; [`sched`], [`syscalls`] and [`net`]
 //! account.
 
 pub mod cpu;
 pub mod net;
+pub mod net_stacks;
 pub mod offcpu;
 pub mod sched;
 pub mod switches;
@@ -60,6 +61,8 @@ pub enum Amount {
     Periods,
     /// The sum of their durations.
     Time,
+    /// The sum of their sizes.
+    Sum,
 }
 
 /// What a probe is.
@@ -93,6 +96,8 @@ pub const PROBES: &[ProbeSpec] = &[
     offcpu::RUN_QUEUE,
     syscall_stacks::SPEC,
     syscall_stacks::TIME,
+    net_stacks::TX,
+    net_stacks::RX,
     tracepoint::SPECS[0],
     uprobe::SPECS[0],
 ];
@@ -117,6 +122,10 @@ pub enum Event {
     Syscalls,
     /// A system call returns.
     SyscallTime,
+    /// A task sends.
+    NetTx,
+    /// A task receives.
+    NetRx,
     /// A tracepoint of the user's choice is hit; its place among the hooks that the user names.
     Tracepoint(u8),
     /// A place in user code is come to; its place among the hooks that the user names.
@@ -137,6 +146,11 @@ impl Event {
     /// Whether it is of system calls.
     pub const fn is_call(self) -> bool {
         matches!(self, Self::Syscalls | Self::SyscallTime)
+    }
+
+    /// Whether it is of sockets.
+    pub const fn is_net(self) -> bool {
+        matches!(self, Self::NetTx | Self::NetRx)
     }
 
     /// Why its samples cannot be only those of user mode; `None`: they can.
@@ -164,6 +178,8 @@ impl Event {
             Self::RunQueue => &offcpu::RUN_QUEUE,
             Self::Syscalls => &syscall_stacks::SPEC,
             Self::SyscallTime => &syscall_stacks::TIME,
+            Self::NetTx => &net_stacks::TX,
+            Self::NetRx => &net_stacks::RX,
             Self::Tracepoint(place) => tracepoint::spec_at(place),
             Self::Uprobe(place) => uprobe::spec_at(place),
         }
@@ -184,6 +200,7 @@ impl Event {
             Self::ContextSwitches => switches::sizing(cpus),
             Self::OffCpu | Self::RunQueue => offcpu::sizing(cpus),
             Self::Syscalls | Self::SyscallTime => syscall_stacks::sizing(cpus),
+            Self::NetTx | Self::NetRx => net_stacks::sizing(cpus),
             Self::Tracepoint(_) | Self::Uprobe(_) => tracepoint::sizing_of_hooks(cpus),
         }
     }
@@ -321,6 +338,8 @@ pub enum Probe {
     Uprobe(tracepoint::HookProbe),
     /// The `syscalls` and `syscall-time` probe.
     Syscalls(syscall_stacks::SyscallsProbe),
+    /// The `net-tx` or `net-rx` probe.
+    Net(net_stacks::NetStacksProbe),
 }
 
 impl Probe {
@@ -351,6 +370,10 @@ impl Probe {
             (Event::Syscalls | Event::SyscallTime, _) => {
                 Ok(Self::Syscalls(syscall_stacks::SyscallsProbe::open(kernel, setup.timed_calls)?))
             }
+            (Event::NetTx | Event::NetRx, _) => {
+                let sends = chosen.event == Event::NetTx;
+                Ok(Self::Net(net_stacks::NetStacksProbe::open(kernel, sends)?))
+            }
             (Event::Tracepoint(place), Part::Tracepoint(asked)) => {
                 Ok(Self::Tracepoint(tracepoint::open(kernel, setup.first_cpu(), place, asked)?))
             }
@@ -369,6 +392,7 @@ impl Probe {
             Self::Offcpu(probe) => Ok(probe.enable(kernel)?),
             Self::Tracepoint(probe) | Self::Uprobe(probe) => probe.enable(),
             Self::Syscalls(probe) => Ok(probe.enable(kernel)?),
+            Self::Net(probe) => Ok(probe.enable(kernel)?),
         }
     }
 
@@ -377,7 +401,7 @@ impl Probe {
         match self {
             Self::Tracepoint(probe) => Some(probe.missed()),
             Self::Syscalls(probe) => probe.missed(),
-            Self::Cpu(_) | Self::Switches(_) | Self::Offcpu(_) | Self::Uprobe(_) => None,
+            Self::Cpu(_) | Self::Switches(_) | Self::Offcpu(_) | Self::Uprobe(_) | Self::Net(_) => None,
         }
     }
 
@@ -389,6 +413,7 @@ impl Probe {
             Self::Offcpu(probe) => Ok(probe.disable(samples)?),
             Self::Tracepoint(probe) | Self::Uprobe(probe) => probe.disable(samples),
             Self::Syscalls(probe) => Ok(probe.disable(samples)?),
+            Self::Net(probe) => Ok(probe.disable(samples)?),
         }
     }
 }

@@ -76,9 +76,9 @@ impl BuildOptions {
             per_count: match recorded.amount {
                 Amount::Count => 1,
                 Amount::Periods => period_ns,
-                Amount::Time => 0,
+                Amount::Time | Amount::Sum => 0,
             },
-            per_ns: i64::from(recorded.amount == Amount::Time),
+            per_ns: i64::from(matches!(recorded.amount, Amount::Time | Amount::Sum)),
             hook: Hook { hooked: chosen.event.spec().hooked, inside: chosen.event.inside() },
         };
         let columns = |chosen: &Chosen| -> Vec<Column> {

@@ -10,7 +10,7 @@ use crate::{
     host::kernel::Version,
     model::{Losses, Meta, name::clean},
     perf::sampler::{Clock, Sampler},
-    probe::{Chosen, Part, Probe, switches, syscall_stacks, tracepoint::MISSES_COUNTED},
+    probe::{Chosen, Event, Part, Probe, net_stacks, switches, syscall_stacks, tracepoint::MISSES_COUNTED},
 };
 
 /// The loss that [`left_out`] tells.
@@ -67,6 +67,8 @@ impl Driver {
     fn hook(chosen: &Chosen) -> String {
         match &chosen.part {
             Part::Tracepoint(_) | Part::Uprobe(_) => chosen.name(),
+            _ if chosen.event == Event::NetTx => net_stacks::SENT_TRACEPOINT.to_owned(),
+            _ if chosen.event == Event::NetRx => net_stacks::RECEIVED_TRACEPOINT.to_owned(),
             _ if chosen.event.is_call() => syscall_stacks::TRACEPOINT.to_owned(),
             _ => switches::TRACEPOINT.to_owned(),
         }

@@ -35,6 +35,10 @@ pub fn of(what: What, detail: u32) -> Option<Label> {
     match what {
         What::Tick | What::Switch | What::Hook0 | What::Hook1 | What::Hook2 | What::Hook3 => None,
         What::Blocked | What::Queued => Some(Label::of_wait(of_wait(what, Detail(detail)))),
+        What::Sent | What::Received => {
+            let kind = ["[tcp]", "[udp]", "[unix]", "[another protocol]"].get(detail as usize);
+            Some(Label { module: "[net]", text: kind.unwrap_or(&"[another protocol]").to_string() })
+        }
         What::Call | What::CallTime => {
             Some(Label { module: "[syscalls]", text: of_call(syscall_stacks::Detail(detail)) })
         }

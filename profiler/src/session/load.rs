@@ -9,7 +9,7 @@ use profiler_common::{
 use super::{RecordOptions, SessionError, UnwindMode, fallbacks::TaskAccess, unwinding::Unwinding};
 use crate::{
     bpf::{
-        load::{Kernel, LoadOptions},
+        load::{Kernel, LoadOptions, NetOptions},
         samples::WalkPrograms,
     },
     host::{cpus, limits::Limits},
@@ -53,7 +53,7 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
             seen: seen(&options.events),
             sched: None,
             calls: None,
-            net: None,
+            net: options.net.map(NetOptions::members),
             log: options.log,
         })
     };

@@ -26,7 +26,7 @@ use std::{path::PathBuf, time::Duration};
 
 use profiler_common::{
     filter::FilterConfig,
-    probe::syscall_stacks::CallStackConfig,
+    probe::{net::NetOffsets, syscall_stacks::CallStackConfig},
     sched::{offsets::SchedOffsets, wait::WaitConfig},
     task::TaskOffsets,
 };
@@ -89,6 +89,8 @@ pub struct RecordOptions {
     /// Which system calls are counted and timed, and where the kernel keeps whose they are; there if one of the events is
     /// of them.
     pub call_stacks: Option<(CallStackConfig, SchedOffsets)>,
+    /// Members of sockets; there if one of the events is of them.
+    pub net: Option<NetOffsets>,
     /// Keep samples of idle CPUs.
     pub idle: bool,
     /// How user stacks are walked.

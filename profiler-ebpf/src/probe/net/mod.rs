@@ -15,7 +15,7 @@
 //! sums, which are added to atomically.
 
 mod accounts;
-mod member;
+pub mod member;
 mod seed;
 
 use aya_ebpf::{
@@ -33,7 +33,7 @@ use crate::{sched::member::pointer, task};
 use member::net_offset;
 
 /// `MSG_PEEK`, `MSG_ERRQUEUE` (include/linux/socket.h): what is received stays in the queue, or is no data.
-const NO_DATA: u32 = 0x2 | 0x2000;
+pub const NO_DATA: u32 = 0x2 | 0x2000;
 
 /// `EAGAIN`.
 const WOULD_WAIT: i32 = -11;

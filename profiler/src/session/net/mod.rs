@@ -99,7 +99,7 @@ impl<'a> NetAccounting<'a> {
             filter: account.filter,
             net: Some(NetOptions {
                 offsets: options.offsets,
-                sched_offsets: account.sched_offsets,
+                sched_offsets: Some(account.sched_offsets),
                 sockets: room,
             }),
             log: account.log,

@@ -93,6 +93,8 @@ impl Protocol {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
     comm: Comm,
+    /// When the account was made that the name is from: a process that executes a program has another one then.
+    named_ns: u64,
     netns: Option<u32>,
     several_netns: bool,
     state: Option<u32>,
@@ -188,6 +190,9 @@ impl Sum {
     }
 
     fn add(&mut self, other: &Self) {
+        if self.named_ns <= other.named_ns {
+            (self.comm, self.named_ns) = (other.comm, other.named_ns);
+        }
         if other.several_netns || self.netns.is_some_and(|netns| other.netns.is_some_and(|o| o != netns)) {
             self.several_netns = true;
         }
@@ -230,6 +235,7 @@ impl Sum {
         let less = u64::saturating_sub;
         Self {
             comm: self.comm,
+            named_ns: self.named_ns,
             netns: self.netns,
             several_netns: self.several_netns,
             state: self.state,
@@ -444,7 +450,9 @@ impl Totals {
     pub fn add(&mut self, account: &SocketAccount, now_ns: u64, names: &mut Names) {
         let key = self.key(&account.socket, names);
         let sum = self.sum(key);
-        sum.comm = account.socket.comm;
+        if sum.named_ns <= account.socket.start_ns {
+            (sum.comm, sum.named_ns) = (account.socket.comm, account.socket.start_ns);
+        }
         sum.add_account(account, now_ns);
     }
 
@@ -471,9 +479,6 @@ impl Totals {
         for (key, sum) in &others.sums {
             let into = self.sums.entry(key.clone()).or_default();
             into.add(sum);
-            if into.comm == [0; _] {
-                into.comm = sum.comm;
-            }
         }
     }
 
