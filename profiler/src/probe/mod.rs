@@ -189,6 +189,7 @@ impl Event {
     pub const fn inside(self) -> &'static [&'static str] {
         match self {
             Self::Tracepoint(_) => tracepoint::INSIDE,
+            Self::NetTx | Self::NetRx => net_stacks::INSIDE,
             _ => &[],
         }
     }

@@ -21,6 +21,10 @@ pub const SENT_TRACEPOINT: &str = "sock_send_length";
 /// The tracepoint of what is received.
 pub const RECEIVED_TRACEPOINT: &str = "sock_recv_length";
 
+/// What the kernel functions that a hit calls begin with (net/socket.c, kernel/trace/bpf_trace.c): inside of them is only how
+/// the program is reached.
+pub const INSIDE: &[&str] = &["call_trace_sock_", "__traceiter_", "__bpf_trace_", "bpf_trace_run"];
+
 /// The registry entry of `net-tx`.
 pub const TX: ProbeSpec = ProbeSpec {
     event: Event::NetTx,

@@ -89,6 +89,9 @@ impl BuildOptions {
     }
 }
 
+/// Frames that a hook has of its own, at most: its call, a trampoline, a program and those that this one goes on in.
+const INSIDE_AT_MOST: usize = 8;
+
 /// The profile, and how many samples hit an idle CPU.
 pub struct Built {
     /// Samples and names; meta, losses (but for unresolved frames) and cost are the caller's.
@@ -265,8 +268,9 @@ impl Builder<'_> {
             location.lines.iter().any(|line| is(&self.profile.functions[line.function.index()].name))
         };
         let is_inside = |name: &str| hook.inside.iter().any(|start| name.starts_with(start));
-        let inside = frames.iter().take_while(|frame| has(frame, &is_inside)).count();
-        let frames = &frames[inside..];
+        // The program's own frames are nameless where the kernel does not tell where programs are.
+        let inside = frames.iter().take(INSIDE_AT_MOST).rposition(|frame| has(frame, &is_inside));
+        let frames = &frames[inside.map_or(0, |at| at + 1)..];
         let Some(hooked) = hook.hooked else { return frames };
         frames.iter().position(|frame| has(frame, &|name| name == hooked)).map_or(frames, |at| &frames[at..])
     }

@@ -6,13 +6,14 @@
 //! tables go to docs/performance.md.
 //!
 //! The walk of user stacks ([`walk`]), the making of unwind tables ([`loading`]) and the accounting of switches
-//! ([`storm`]) and of system calls ([`calls`]) are measured apart.
+//! ([`storm`]), of system calls ([`calls`]) and of sockets ([`net`]) are measured apart.
 
 mod budget;
 mod calls;
 mod child;
 mod load;
 mod loading;
+mod net;
 mod own;
 mod page;
 mod stats;
@@ -137,6 +138,7 @@ impl<'a> Bench<'a> {
         let loading = loading::measure(self.extent.rounds)?;
         let storm = storm::measure(self.directory, self.extent.rounds)?;
         let calls = calls::measure(self.directory, self.extent.rounds)?;
+        let net = net::measure(self.directory, self.extent.rounds)?;
         let budgets = budget::of(&budget::Measurements {
             counting: &samples[0],
             warm: &long.warm[0],
@@ -154,6 +156,7 @@ impl<'a> Bench<'a> {
         text.push_str(&loading.table());
         text.push_str(&storm.table());
         text.push_str(&calls.table());
+        text.push_str(&net.table());
         for name in missing {
             text.push_str(&format!("\nNot measured: {name}, which was not installed or did not run.\n"));
         }

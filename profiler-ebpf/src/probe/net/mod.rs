@@ -320,13 +320,19 @@ fn closed(sk: *const u8, place: u32, socket: &mut Socket) {
     }
 }
 
-/// `tcp_destroy_sock(sk)`.
+/// `tcp_destroy_sock(sk)`. Should its end not have been seen, because it came while the program was telling another's, it
+/// is now.
 #[inline(always)]
 pub fn destroyed(ctx: &RawTracePointContext) {
     let sk: *const u8 = ctx.arg(0);
-    if let Some(place) = place_of(sk) {
-        accounts::end(sk, place);
+    let Some(place) = place_of(sk) else { return };
+    if let Some(socket) = accounts::at(place)
+        && socket.closed_ns == 0
+    {
+        socket.retransmits = member::retransmits(sk);
+        closed(sk, place, socket);
     }
+    accounts::end(sk, place);
 }
 
 /// `tcp_receive_reset(sk)`.

@@ -96,7 +96,7 @@ fn the_port_is_that_of_the_side_that_listens() {
 
 #[test]
 fn another_users_account_has_bytes_and_no_connection() {
-    let user = Socket { owner: 3, tx_bytes: 5, drops: 9, tgid: 8, ..socket() };
+    let user = Socket { owner: 3, tx_bytes: 5, tx_calls: 1, drops: 9, tgid: 8, ..socket() };
     let row = only_row(By::Process, user);
     assert_eq!((row.tx_bytes, row.accepts, row.open, row.drops, row.rtt_ns), (5, 0, 0, 0, None));
 }

@@ -21,7 +21,7 @@ fn account(number: u32, times: &[u64], errors: &[(u32, u64)]) -> CallAccount {
     let mut latencies = Vec::new();
     for &ns in times {
         let (block, bucket) = profiler_common::hist::place(ns);
-        merge(&mut latencies, [((block * BUCKETS + bucket) as u16, 1)]);
+        merge(&mut latencies, [((block * profiler_common::hist::BUCKETS + bucket) as u16, 1)]);
     }
     let call = Call {
         count: times.len() as u64,

@@ -1,0 +1,127 @@
+//! What accounting of sockets costs where nothing else happens: requests, datagrams, connections and bulk data over the
+//! loopback interface (`tests/workload/net_storm.c`).
+//!
+//! Each run under a profiler is compared with the runs of nothing before and after it.
+
+use std::{path::Path, process::Command, thread, time::Duration};
+
+use super::{child::Measured, page, stats};
+use crate::{
+    process::{Failure, capture, run, say},
+    workspace,
+};
+
+/// A profiler is attached by then.
+const START: Duration = Duration::from_millis(1500);
+
+/// What is done: the program's word, batches of one run (some half a second), and what it is called in the table.
+const LOADS: &[(&str, &str, &str)] = &[
+    ("requests", "20", "request and answer, TCP"),
+    ("datagrams", "20", "request and answer, UDP"),
+    ("connections", "20", "connection made, taken and closed"),
+    ("bulk", "40", "64 KiB sent and received, TCP"),
+];
+
+/// What is measured: its name in the table, and the profiler's arguments.
+const VIEWS: &[(&str, &[&str])] = &[
+    ("`profiler net -a`", &["net", "--json", "-a"]),
+    ("`profiler net -p` another process", &["net", "--json", "-p", "self"]),
+    ("`profiler record -a -e net-tx,net-rx`", &["record", "-a", "-e", "net-tx,net-rx", "-o", "net.pb.gz"]),
+];
+
+/// Values of all rounds.
+#[derive(Default)]
+struct Cell {
+    added_ns: Vec<f64>,
+    ratio: Vec<f64>,
+}
+
+/// What was measured: by load and view.
+pub struct Net {
+    cells: Vec<Vec<Cell>>,
+    base_ns: Vec<Vec<f64>>,
+    rss_mib: Vec<Vec<f64>>,
+}
+
+/// Measures all loads and views in turn, in rounds.
+pub fn measure(directory: &Path, rounds: usize) -> Result<Net, Failure> {
+    let program = directory.join("net_storm");
+    let source = workspace::root().join("tests/workload/net_storm.c");
+    run(Command::new("gcc").arg("-O2").arg(&source).arg("-o").arg(&program))?;
+    let cells = || VIEWS.iter().map(|_| Cell::default()).collect();
+    let mut net = Net {
+        cells: LOADS.iter().map(|_| cells()).collect(),
+        base_ns: vec![Vec::new(); LOADS.len()],
+        rss_mib: vec![Vec::new(); VIEWS.len()],
+    };
+    for round in 1..=rounds {
+        say(format!("network, round {round} of {rounds}"));
+        for (at, (_, arguments)) in VIEWS.iter().enumerate() {
+            net.view(at, arguments, &program, directory)?;
+        }
+    }
+    Ok(net)
+}
+
+impl Net {
+    fn view(
+        &mut self,
+        at: usize,
+        arguments: &[&str],
+        program: &Path,
+        directory: &Path,
+    ) -> Result<(), Failure> {
+        let before: Vec<f64> =
+            LOADS.iter().map(|load| operation_ns(program, load)).collect::<Result<_, _>>()?;
+        let own = std::process::id().to_string();
+        let arguments = arguments.iter().map(|argument| if *argument == "self" { &*own } else { argument });
+        let mut command = Command::new(workspace::release_binary()?);
+        command.args(arguments);
+        let (profiler, _) = Measured::start(&mut command, directory, 0)?;
+        thread::sleep(START);
+        let with: Vec<f64> =
+            LOADS.iter().map(|load| operation_ns(program, load)).collect::<Result<_, _>>()?;
+        self.rss_mib[at].push(profiler.rss_mib());
+        profiler.interrupt()?;
+        for (load, (before, with)) in before.into_iter().zip(with).enumerate() {
+            let after = operation_ns(program, &LOADS[load])?;
+            let without = (before + after) / 2.0;
+            let cell = &mut self.cells[load][at];
+            cell.added_ns.push(with - without);
+            cell.ratio.push(with / without);
+            self.base_ns[load].push(without);
+        }
+        Ok(())
+    }
+
+    /// The table.
+    pub fn table(&self) -> String {
+        let mut rows = Vec::new();
+        for ((cells, base), (_, _, load)) in self.cells.iter().zip(&self.base_ns).zip(LOADS) {
+            for (cell, (view, _)) in cells.iter().zip(VIEWS) {
+                rows.push(vec![
+                    (*load).to_owned(),
+                    page::number(stats::median(base), 0),
+                    (*view).to_owned(),
+                    page::number(stats::median(&cell.added_ns), 0),
+                    page::number(stats::median(&cell.ratio), 2),
+                ]);
+            }
+        }
+        let head = ["network over loopback", "ns each without", "profiler", "added ns", "ratio"];
+        let rss: Vec<_> = self.rss_mib.iter().map(|values| page::number(stats::median(values), 0)).collect();
+        format!(
+            "\nNetwork: two processes, as fast as they can (`tests/workload/net_storm.c`); both are looked at. RSS: {} MiB.\n\n{}",
+            rss.join(", "),
+            page::table(&head, &rows)
+        )
+    }
+}
+
+/// Time of an operation, ns.
+fn operation_ns(program: &Path, (mode, batches, _): &(&str, &str, &str)) -> Result<f64, Failure> {
+    let text = capture(Command::new(program).args([mode, batches]))?;
+    let said: Option<serde_json::Value> = serde_json::from_str(text.trim()).ok();
+    said.and_then(|said| said["operation_ns"].as_f64())
+        .ok_or_else(|| Failure::new(format!("{} said: {text}", program.display())))
+}
