@@ -59,6 +59,13 @@ pub fn net_reset_out(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// `udp_fail_queue_rcv_skb(rc, sk)`.
+#[raw_tracepoint(tracepoint = "udp_fail_queue_rcv_skb")]
+pub fn net_dropped(ctx: RawTracePointContext) -> i32 {
+    net::dropped(&ctx);
+    0
+}
+
 /// `tcp_probe(sk, skb)`: a segment came in.
 #[raw_tracepoint(tracepoint = "tcp_probe")]
 pub fn net_probed(ctx: RawTracePointContext) -> i32 {

@@ -229,6 +229,25 @@ fn connections_belong_to_the_workers_that_take_them() {
 }
 
 #[test]
+fn packets_that_a_full_socket_drops_are_its_own() {
+    const COUNT: u64 = 500;
+    let (accounts, said) = run("connection", &["drops", &COUNT.to_string()]);
+    check(&accounts);
+    let got = number(&said, "got");
+    assert!(0 < got && got < COUNT, "{said}");
+    let udp: Vec<_> = accounts.rows().filter(|row| row["protocol"] == "udp").collect();
+    let of = |name: &str| udp.iter().map(|row| number(row, name)).sum::<u64>();
+    assert_eq!(
+        [of("tx_bytes"), of("rx_bytes"), of("drops")],
+        [1_000 * COUNT, 1_000 * got, COUNT - got],
+        "{udp:?}"
+    );
+    let receiver = udp.iter().find(|row| number(row, "drops") != 0).expect("one drops");
+    // The call that found nothing would have had to wait.
+    assert_eq!(numbers(receiver, ["tx_bytes", "rx_calls", "rx_errors"]), [0, got + 1, 0], "{receiver}");
+}
+
+#[test]
 fn what_has_no_room_is_counted_in_sum() {
     let count = 300;
     let program = workload::path("sockets");

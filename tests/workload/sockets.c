@@ -19,6 +19,9 @@
  * usage: sockets workers COUNT
  *   A child that listens, of which two children take COUNT connections, by turns as it happens, and get 10 bytes of each
  *   second one; says {"pid", "child", "workers": [[pid, connections, bytes], ...]}.
+ * usage: sockets drops COUNT
+ *   COUNT datagrams of 1,000 bytes to a socket that has little room and is read afterwards. Says {"pid", "got"}: how many were
+ *   there.
  * usage: sockets rounds HOST PORT COUNT
  *   COUNT requests of 64 bytes to a server, each answered by as many. Says {"pid", "connect_ns", "srtt_us", "retransmits"}:
  *   the time in connect, and what the kernel says of the connection at the end.
@@ -559,6 +562,23 @@ static int workers(long count)
     return 0;
 }
 
+/* drops */
+
+static int drops(long count)
+{
+    int port, room = 1 << 16;
+    int to = bound(AF_INET, SOCK_DGRAM, &port), from = connected(AF_INET, SOCK_DGRAM, port);
+    long got = 0;
+    check(from >= 0 && setsockopt(to, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room)) == 0);
+    for (int i = 0; i < count; i++)
+        check(send(from, buffer, 1000, 0) == 1000);
+    while (recv(to, buffer, 1000, MSG_DONTWAIT) == 1000)
+        got++;
+    check(errno == EAGAIN);
+    printf("{\"pid\":%d,\"got\":%ld}\n", getpid(), got);
+    return 0;
+}
+
 /* rounds, serve */
 
 static int between_hosts(int serves, const char *host, int port, long count)
@@ -619,6 +639,8 @@ int main(int argc, char **argv)
         return existing();
     if (strcmp(mode, "workers") == 0)
         return workers(number);
+    if (strcmp(mode, "drops") == 0)
+        return drops(number);
     if (argc > 3 && strcmp(mode, "serve") == 0)
         return between_hosts(1, argv[2], atoi(argv[3]), 0);
     if (argc > 4 && strcmp(mode, "rounds") == 0)

@@ -43,6 +43,7 @@ const RAW: &[(&str, &str)] = &[
     ("net_reset_in", "tcp_receive_reset"),
     ("net_reset_out", "tcp_send_reset"),
     ("net_probed", "tcp_probe"),
+    ("net_dropped", "udp_fail_queue_rcv_skb"),
 ];
 
 /// The iterator over the open files of all tasks.
@@ -57,7 +58,7 @@ pub const REQUIRES: &[&str] = &["bpf", "btf"];
 /// Kernel hooks, for documents.
 pub const HOOKS: &str = "BTF tracepoints: sock_send_length, sock_recv_length (before Linux 6.3: fexit of inet_sendmsg, \
 inet_recvmsg and their like), inet_sock_set_state, tcp_rcv_space_adjust; raw tracepoints: tcp_destroy_sock, \
-tcp_receive_reset, tcp_send_reset, tcp_probe; iterator: task_file";
+tcp_receive_reset, tcp_send_reset, tcp_probe, udp_fail_queue_rcv_skb; iterator: task_file";
 
 /// The attached probe.
 pub struct NetProbe {

@@ -184,7 +184,9 @@ fn fill<const TYPED: bool>(sk: *const u8, family: u16, flags: u32) -> Option<(u3
         member::addresses(sk, socket);
         socket.state = member::state::<TYPED>(sk);
         socket.drops = member::drops(sk);
-        socket.drops_before = socket.drops;
+        if flags & flag::EXISTED != 0 {
+            socket.drops_before = socket.drops;
+        }
     }
     if socket.protocol == TCP {
         socket.copied_seq = member::copied_seq(sk);

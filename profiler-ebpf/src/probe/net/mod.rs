@@ -2,7 +2,7 @@
 //!
 //! Hooks, as BTF or raw tracepoints: `sock_send_length` and `sock_recv_length` (Linux 6.3), which run in the task that sends
 //! or receives; before, the exits of the functions that they are behind (`old`). `inet_sock_set_state`, `tcp_destroy_sock`,
-//! `tcp_receive_reset`, `tcp_send_reset`, `tcp_probe`, `tcp_rcv_space_adjust`. An iterator over the files of all tasks puts
+//! `tcp_receive_reset`, `tcp_send_reset`, `tcp_probe`, `tcp_rcv_space_adjust`, `udp_fail_queue_rcv_skb`. An iterator over the files of all tasks puts
 //! in the sockets that exist at the start, and looks at all of them again whenever user space wants to know.
 //!
 //! Whose a connection is, is kept by socket: from the call that began it, from the listening socket that took it, and then
@@ -29,7 +29,7 @@ use profiler_common::{
 
 use self::accounts::{Process, add, now, owner_of, place_of};
 pub use self::seed::seed;
-use crate::{sched::member::pointer, task};
+use crate::{filter::filter_member, sched::member::pointer, task};
 use member::net_offset;
 
 /// `MSG_PEEK`, `MSG_ERRQUEUE` (include/linux/socket.h): what is received stays in the queue, or is no data.
@@ -78,7 +78,8 @@ fn used<const TYPED: bool>(sk: *const u8) -> Use {
     let is_connection = family != AF_UNIX
         && member::protocol::<TYPED>(sk) == TCP
         && member::state::<TYPED>(sk) != state::CLOSE;
-    let flags = if is_connection { flag::EXISTED } else { 0 };
+    // Of a control group, those that were there before are not known from the start either.
+    let flags = if is_connection || filter_member!(cgroup_id) != 0 { flag::EXISTED } else { 0 };
     accounts::make::<TYPED>(sk, family, flags, Some(&process))
         .map_or(Use::Unknown, |(_, socket)| Use::Of(socket))
 }
@@ -333,6 +334,15 @@ pub fn destroyed(ctx: &RawTracePointContext) {
         closed(sk, place, socket);
     }
     accounts::end(sk, place);
+}
+
+/// `udp_fail_queue_rcv_skb(rc, sk)`: a packet was dropped, and counted.
+#[inline(always)]
+pub fn dropped(ctx: &RawTracePointContext) {
+    let sk: *const u8 = ctx.arg(1);
+    if let Some(socket) = owner_of(sk) {
+        socket.drops_seen = member::drops(sk);
+    }
 }
 
 /// `tcp_receive_reset(sk)`.
