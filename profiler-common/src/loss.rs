@@ -57,11 +57,13 @@ pub enum Loss {
     SocketsFull = 22,
     /// Connections that a listening socket takes are not known to be its process's until they are used: there was no room.
     ListenersFull = 23,
+    /// A connection that was asked for was not followed: the map of these was full.
+    ConnectingFull = 24,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -86,6 +88,7 @@ impl Loss {
         Self::UprobeBusy,
         Self::SocketsFull,
         Self::ListenersFull,
+        Self::ConnectingFull,
     ];
 
     /// Those of probes that count samples by stack.
@@ -103,6 +106,7 @@ impl Loss {
         Self::WaitsFull,
         Self::SwitchNotTraced,
         Self::InCallsFull,
+        Self::ConnectingFull,
     ];
 
     /// Those of the accounting of threads.
@@ -148,6 +152,7 @@ impl Loss {
             Self::UprobeBusy => "uprobe_hits_left_out",
             Self::SocketsFull => "calls_of_sockets_without_account",
             Self::ListenersFull => "listeners_map_full",
+            Self::ConnectingFull => "connecting_map_full",
         }
     }
 }

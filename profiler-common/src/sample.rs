@@ -33,6 +33,8 @@ pub enum What {
     Sent = 10,
     /// Messages received.
     Received = 11,
+    /// Connections that were asked for, when they are there, or have failed.
+    Connect = 12,
 }
 
 /// Events of a recording that the user names by their hooks: each has programs of its own.
@@ -40,7 +42,7 @@ pub const MAX_HOOKS: usize = 4;
 
 impl What {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Tick,
         Self::Switch,
         Self::Blocked,
@@ -53,6 +55,7 @@ impl What {
         Self::CallTime,
         Self::Sent,
         Self::Received,
+        Self::Connect,
     ];
 
     /// Those of events that the user names by their hooks, in the order that they were named.

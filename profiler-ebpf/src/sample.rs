@@ -25,7 +25,7 @@ use profiler_common::{
 };
 
 use crate::{
-    filter, loss, registers,
+    atomic, filter, loss, registers,
     stack::{self, Side},
     task,
     unwind::{self, Slot},
@@ -60,6 +60,11 @@ pub trait Probe {
     fn detail(_ctx: &Self::Context) -> u32 {
         0
     }
+    /// What is done with a sample that has been taken: it is counted.
+    #[inline(always)]
+    fn count(_ctx: &Self::Context, sample: &Pending) {
+        add(&sample.key, sample.amount, sample.at_ns, &sample.comm);
+    }
     /// Takes the memory of the slot, where programs can be preempted. False: another one has it, which has been counted.
     #[inline(always)]
     fn enter() -> bool {
@@ -81,11 +86,13 @@ static SEEN_WHAT: Global<u32> = Global::new(0);
 /// A sample whose user stack is being walked.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Pending {
-    key: CountKey,
-    comm: Comm,
+pub struct Pending {
+    /// What it is counted by.
+    pub key: CountKey,
+    /// Name of the thread.
+    pub comm: Comm,
     /// When it was taken, before anything was looked up: what user space told before that time was known to the walk.
-    at_ns: u64,
+    pub at_ns: u64,
     /// [`Probe::amount`].
     amount: u64,
 }
@@ -170,7 +177,7 @@ fn capture<P: Probe>(ctx: &P::Context, config: &FilterConfig, pid: u32, tid: u32
     // SAFETY: the helper has no precondition.
     let at_ns = unsafe { bpf_ktime_get_ns() };
     if tid == 0 {
-        count(ctx, &Pending { key, comm, at_ns, amount });
+        count::<P>(ctx, &Pending { key, comm, at_ns, amount });
         return;
     }
     let end = match unwind::begin(walk, pid, incarnation, at_ns) {
@@ -194,7 +201,7 @@ fn capture<P: Probe>(ctx: &P::Context, config: &FilterConfig, pid: u32, tid: u32
             registers::user().unwrap_or_default().pc
         );
     }
-    count(ctx, &Pending { key: CountKey { user_stack, ..key }, comm, at_ns, amount });
+    count::<P>(ctx, &Pending { key: CountKey { user_stack, ..key }, comm, at_ns, amount });
 }
 
 /// Walks the user stack of the pending sample on.
@@ -224,14 +231,14 @@ fn finish<P: Probe>(ctx: &P::Context) {
     // SAFETY: as in `take`, whose tail calls lead here.
     let pending = unsafe { &mut *pending };
     pending.key.user_stack = stack::keep(Side::User, &walk.stack);
-    count(ctx, pending);
+    count::<P>(ctx, pending);
 }
 
 #[inline(always)]
-fn count<C: EbpfContext>(ctx: &C, sample: &Pending) {
+fn count<P: Probe>(ctx: &P::Context, sample: &Pending) {
     let CountKey { pid, tid, kernel_stack, user_stack, .. } = sample.key;
     debug!(ctx, "sample pid {} tid {} kernel {:x} user {:x}", pid, tid, kernel_stack, user_stack);
-    add(&sample.key, sample.amount, sample.at_ns, &sample.comm);
+    P::count(ctx, sample);
 }
 
 /// Counts one more of that key, and `ns`, its time or another size. `first_ns`: when its stacks were captured, before anything was looked up.
@@ -253,5 +260,27 @@ pub fn add(key: &CountKey, ns: u64, first_ns: u64, comm: &Comm) {
     let value = CountValue { count: 1, ns, first_ns, comm: *comm };
     if counts.insert(key, value, BPF_ANY as u64).is_err() {
         loss::count(Loss::CountsFull);
+    }
+}
+
+/// The same of a key that several CPUs can count at the same time. `if_new`: `BPF_NOEXIST`.
+#[inline(always)]
+pub fn add_shared(key: &CountKey, ns: u64, first_ns: u64, comm: &Comm, if_new: u64) {
+    let Some(counts) = COUNTS.get(0) else {
+        loss::count(Loss::NoScratch);
+        return;
+    };
+    if counts.get_ptr_mut(key).is_none() {
+        let value = CountValue { count: 0, ns: 0, first_ns, comm: *comm };
+        // EEXIST: another CPU was faster. E2BIG or ENOMEM: full, which is counted below.
+        _ = counts.insert(key, value, if_new);
+    }
+    match counts.get_ptr_mut(key) {
+        // SAFETY: a map value stays valid memory while the program runs.
+        Some(value) => unsafe {
+            atomic::add(&mut (*value).count, 1);
+            atomic::add(&mut (*value).ns, ns);
+        },
+        None => loss::count(Loss::CountsFull),
     }
 }

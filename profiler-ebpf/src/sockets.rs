@@ -1,4 +1,4 @@
-//! Entry points of the probe `net`, and of the events `net-tx` and `net-rx`.
+//! Entry points of the probe `net`, and of the events `net-tx`, `net-rx` and `connect`.
 
 use aya_ebpf::{
     macros::{btf_tracepoint, fexit, raw_tracepoint},
@@ -6,7 +6,13 @@ use aya_ebpf::{
 };
 
 use crate::{
-    probe::{net, net_stacks::NetStacks},
+    probe::{
+        net,
+        net_stacks::{
+            NetStacks,
+            connect::{self, Connect},
+        },
+    },
     sample,
 };
 
@@ -98,6 +104,34 @@ pub fn netstacks_walk(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sock_send_length")]
 pub fn netstacks_count(ctx: RawTracePointContext) -> i32 {
     sample::walked::<NetStacks<true>>(&ctx);
+    0
+}
+
+/// `inet_sock_set_state(sk, oldstate, newstate)`: the current task asks for a connection.
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn netstacks_connect(ctx: RawTracePointContext) -> i32 {
+    sample::take::<Connect>(&ctx);
+    0
+}
+
+/// Walks the user stack that does, some frames of it.
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn netstacks_connect_walk(ctx: RawTracePointContext) -> i32 {
+    sample::walk::<Connect>(&ctx);
+    0
+}
+
+/// Keeps that stack when it has been walked.
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn netstacks_connect_keep(ctx: RawTracePointContext) -> i32 {
+    sample::walked::<Connect>(&ctx);
+    0
+}
+
+/// `inet_sock_set_state(sk, oldstate, newstate)`: a connection is there, or has failed.
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn netstacks_connected(ctx: RawTracePointContext) -> i32 {
+    connect::ended(&ctx);
     0
 }
 

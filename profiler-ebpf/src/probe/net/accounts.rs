@@ -1,7 +1,5 @@
 //! Accounts of sockets: found, made, handed over, ended.
 
-use core::arch::asm;
-
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
     btf_maps::{Array, HashMap, PerCpuArray, Queue},
@@ -68,17 +66,6 @@ static OTHER_SOCKETS: PerCpuArray<OtherSockets, OTHER_KINDS> = PerCpuArray::new(
 pub fn now() -> u64 {
     // SAFETY: the helper has no precondition.
     unsafe { bpf_ktime_get_ns() }
-}
-
-/// Adds to a sum that other CPUs add to as well.
-#[inline(always)]
-pub fn add(sum: &mut u64, number: u64) {
-    // The library has no atomic addition for a machine that cannot compare and exchange; this one (`BPF_ADD`, all kernels)
-    // gives no old value back.
-    // SAFETY: aligned, and valid as long as the reference is.
-    unsafe {
-        asm!("lock *(u64 *)({sum} + 0) += {number}", sum = in(reg) sum, number = in(reg) number, options(nostack));
-    }
 }
 
 /// The account at a place.

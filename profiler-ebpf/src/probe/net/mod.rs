@@ -27,9 +27,9 @@ use profiler_common::{
     probe::net::{AF_UNIX, RTT_BLOCKS, Socket, TCP, flag, state},
 };
 
-use self::accounts::{Process, add, now, owner_of, place_of};
+use self::accounts::{Process, now, owner_of, place_of};
 pub use self::seed::seed;
-use crate::{filter::filter_member, sched::member::pointer, task};
+use crate::{atomic::add, filter::filter_member, sched::member::pointer, task};
 use member::net_offset;
 
 /// `MSG_PEEK`, `MSG_ERRQUEUE` (include/linux/socket.h): what is received stays in the queue, or is no data.

@@ -6,6 +6,8 @@
 //!
 //! They are hit in system calls, behind the program of the call's entry and with none inside: they share its memory.
 
+pub mod connect;
+
 use aya_ebpf::{btf_maps::ProgramArray, macros::btf_map, programs::RawTracePointContext};
 use profiler_common::{probe::net::other_kind, sample::What};
 
