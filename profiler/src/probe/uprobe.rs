@@ -73,6 +73,5 @@ pub fn open(kernel: &mut Kernel, cpu: u32, place: u8, asked: &Asked) -> Result<H
     let program = kernel.load_and_share(PROGRAMS[usize::from(place) % MAX_HOOKS].sample)?;
     let path = PathBuf::from(format!("/proc/self/fd/{}", asked.file.as_raw_fd()));
     let code = UserCode { path, offset: asked.offset, returns: asked.returns };
-    let hook = Hook::user_code(&code, cpu);
-    HookProbe::new(&asked.name, program, hook)
+    HookProbe::new(&asked.name, program, [Hook::user_code(&code, cpu)])
 }
