@@ -19,3 +19,4 @@ mod target;
 mod tracepoint;
 pub mod unwind_table;
 mod uprobe;
+mod usdt;

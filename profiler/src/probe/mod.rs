@@ -5,6 +5,7 @@
 //! Those in [`PROBES`] count samples by stack ([`crate::bpf::samples`]) and are what `record` records; [`sched`] and [`syscalls`]
 //! account.
 
+mod chosen;
 pub mod cpu;
 pub mod offcpu;
 pub mod sched;
@@ -16,6 +17,7 @@ pub mod uprobe;
 
 use std::io;
 
+pub use chosen::{Chosen, Part, Recorded};
 use profiler_common::sample::{Programs, What};
 
 use crate::{
@@ -24,7 +26,7 @@ use crate::{
         load::Kernel,
         samples::{Samples, Sizing},
     },
-    model::{SampleType, Unit},
+    model::Unit,
     perf::sampler::Timer,
 };
 
@@ -94,6 +96,7 @@ pub const PROBES: &[ProbeSpec] = &[
     syscall_stacks::TIME,
     tracepoint::SPECS[0],
     uprobe::SPECS[0],
+    uprobe::MARKERS[0],
 ];
 
 /// The probe of that name.
@@ -120,6 +123,8 @@ pub enum Event {
     Tracepoint(u8),
     /// A place in user code is come to; its place among the hooks that the user names.
     Uprobe(u8),
+    /// A marker in user code is come to; its place among the hooks that the user names.
+    Usdt(u8),
 }
 
 impl Event {
@@ -141,7 +146,7 @@ impl Event {
     /// Why its samples cannot be only those of user mode; `None`: they can.
     pub const fn never_in_user_mode(self) -> Option<&'static str> {
         match self {
-            Self::Cpu | Self::Uprobe(_) => None,
+            Self::Cpu | Self::Uprobe(_) | Self::Usdt(_) => None,
             _ => Some("it happens in the kernel"),
         }
     }
@@ -149,7 +154,7 @@ impl Event {
     /// Why they cannot be only those of the kernel; `None`: they can.
     pub const fn never_in_kernel(self) -> Option<&'static str> {
         match self {
-            Self::Uprobe(_) => Some("what is hooked is user code"),
+            Self::Uprobe(_) | Self::Usdt(_) => Some("what is hooked is user code"),
             _ => None,
         }
     }
@@ -165,6 +170,7 @@ impl Event {
             Self::SyscallTime => &syscall_stacks::TIME,
             Self::Tracepoint(place) => tracepoint::spec_at(place),
             Self::Uprobe(place) => uprobe::spec_at(place),
+            Self::Usdt(place) => uprobe::marker_at(place),
         }
     }
 
@@ -183,74 +189,8 @@ impl Event {
             Self::ContextSwitches => switches::sizing(cpus),
             Self::OffCpu | Self::RunQueue => offcpu::sizing(cpus),
             Self::Syscalls | Self::SyscallTime => syscall_stacks::sizing(cpus),
-            Self::Tracepoint(_) | Self::Uprobe(_) => tracepoint::sizing_of_hooks(cpus),
+            Self::Tracepoint(_) | Self::Uprobe(_) | Self::Usdt(_) => tracepoint::sizing_of_hooks(cpus),
         }
-    }
-}
-
-/// An event to record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chosen {
-    /// Which one.
-    pub event: Event,
-    /// What of it.
-    pub part: Part,
-}
-
-/// What of an event is recorded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// All of it.
-    Whole,
-    /// System calls of these names, in the order that they were named.
-    Calls(Vec<String>),
-    /// A tracepoint, and which of its hits.
-    Tracepoint(tracepoint::Asked),
-    /// A place in user code.
-    Uprobe(uprobe::Asked),
-}
-
-/// A sample type that is recorded.
-#[derive(Clone, Debug)]
-pub struct Recorded {
-    /// As recordings have it.
-    pub sample_type: SampleType,
-    /// Which of the kernel side's counts.
-    pub what: What,
-    /// What of them.
-    pub amount: Amount,
-}
-
-impl Chosen {
-    /// All of an event.
-    pub const fn whole(event: Event) -> Self {
-        Self { event, part: Part::Whole }
-    }
-
-    /// Its name, as `-e` has it.
-    pub fn name(&self) -> String {
-        match &self.part {
-            Part::Whole => self.event.spec().name.to_owned(),
-            Part::Calls(names) => format!("{}:{}", self.event.spec().name, names.join(",")),
-            Part::Tracepoint(asked) => asked.name.clone(),
-            Part::Uprobe(asked) => asked.name.clone(),
-        }
-    }
-
-    /// The sample types that it yields.
-    pub fn sample_types(&self) -> Vec<Recorded> {
-        let types = self.event.spec().sample_types.iter();
-        types
-            .map(|spec| Recorded {
-                sample_type: match &self.part {
-                    Part::Whole | Part::Calls(_) => SampleType::new(spec.name, spec.unit),
-                    // Named as what the user named.
-                    Part::Tracepoint(_) | Part::Uprobe(_) => SampleType::new(&self.name(), spec.unit),
-                },
-                what: spec.what,
-                amount: spec.amount,
-            })
-            .collect()
     }
 }
 
@@ -353,10 +293,10 @@ impl Probe {
             (Event::Tracepoint(place), Part::Tracepoint(asked)) => {
                 Ok(Self::Tracepoint(tracepoint::open(kernel, setup.first_cpu(), place, asked)?))
             }
-            (Event::Uprobe(place), Part::Uprobe(asked)) => {
+            (Event::Uprobe(place) | Event::Usdt(place), Part::Uprobe(asked)) => {
                 Ok(Self::Uprobe(uprobe::open(kernel, setup.first_cpu(), place, asked)?))
             }
-            (Event::Tracepoint(_) | Event::Uprobe(_), _) => Err(ProbeError::NoHook),
+            (Event::Tracepoint(_) | Event::Uprobe(_) | Event::Usdt(_), _) => Err(ProbeError::NoHook),
         }
     }
 

@@ -97,7 +97,7 @@ fn walk_programs(options: &RecordOptions, kernel: &mut Kernel) -> Result<Vec<Wal
 
 /// CPUs that there can be, if there are events in user code; else 1.
 fn uprobe_cpus(events: &[Chosen]) -> u32 {
-    if !events.iter().any(|chosen| matches!(chosen.event, Event::Uprobe(_))) {
+    if !events.iter().any(|chosen| matches!(chosen.event, Event::Uprobe(_) | Event::Usdt(_))) {
         return 1;
     }
     // All that there can be, whatever their numbers are.
