@@ -302,18 +302,14 @@ impl Kernel {
         self.ebpf.program(program).is_some_and(|program| program.fd().is_ok())
     }
 
-    /// Loads such programs, as far as they are of these kinds, at the same time, each on a thread of its own: most of a start is
-    /// the verifier's time.
+    /// Loads such programs, but for those that need the kernel's types, at the same time, each on a thread of its own: most of a
+    /// start is the verifier's time.
     pub fn load_together(&mut self, programs: &[&'static str]) -> Result<(), BpfError> {
         let wanted = |name: &str| programs.iter().copied().find(|program| *program == name);
         let loaded = thread::scope(|scope| {
             let loads = self.ebpf.programs_mut().filter_map(|(name, found)| {
                 let program = wanted(name)?;
-                let is_one = matches!(
-                    found,
-                    Program::PerfEvent(_) | Program::RawTracePoint(_) | Program::TracePoint(_)
-                );
-                let is_new = is_one && found.fd().is_err();
+                let is_new = !matches!(found, Program::BtfTracePoint(_)) && found.fd().is_err();
                 is_new.then(|| scope.spawn(move || load_one(program, found)))
             });
             let loads: Vec<_> = loads.collect();
@@ -367,6 +363,7 @@ fn load_one(program: &'static str, found: &mut Program) -> Result<(), BpfError> 
         Program::RawTracePoint(raw) => raw.load(),
         Program::TracePoint(tracepoint) => tracepoint.load(),
         Program::UProbe(uprobe) => uprobe.load(),
+        Program::KProbe(kprobe) => kprobe.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
     .map_err(failed(program))

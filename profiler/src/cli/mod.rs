@@ -7,6 +7,7 @@ mod event;
 pub mod explain;
 pub mod generate;
 mod kernel_facts;
+mod kprobe;
 pub mod list;
 mod near;
 pub mod record;

@@ -161,7 +161,7 @@ fn one_of(named: &functions::Named, symbol: &str, into: u64) -> Result<u64, Refu
 }
 
 /// Decimal, or hexadecimal with 0x.
-fn number(text: &str) -> Option<u64> {
+pub(super) fn number(text: &str) -> Option<u64> {
     if text.starts_with('+') {
         return None;
     }

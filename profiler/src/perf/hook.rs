@@ -1,4 +1,4 @@
-//! Programs at hooks that perf gives numbers or paths: tracepoints, places in user code.
+//! Programs at hooks that perf gives numbers, paths or names: tracepoints, places in user code and in the kernel's.
 //!
 //! An event of perf's stands for the hook. A program that is set for it runs at every hit on every CPU, whatever CPU the
 //! event was opened for, and whether it counts or not (`perf_event_set_bpf_prog`, kernel/events/core.c).
@@ -31,6 +31,20 @@ pub struct UserCode {
     /// Where in the file a number of 16 bits is that the kernel raises by one in all processes, as long as the hook is there.
     pub semaphore: Option<u64>,
     /// Not when it is come to, but when the function that begins there returns.
+    pub returns: bool,
+}
+
+/// What /sys says of perf's events in the kernel's code (Linux 4.17).
+const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
+
+/// A place in the kernel's code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelCode {
+    /// The function.
+    pub function: CString,
+    /// How far into it, bytes.
+    pub offset: u64,
+    /// Not when it is come to, but when the function returns.
     pub returns: bool,
 }
 
@@ -69,6 +83,24 @@ impl Hook {
         Ok(Self(open(&mut attr, cpu)?))
     }
 
+    /// A place in the kernel's code. Nothing runs at it yet.
+    ///
+    /// # Errors
+    /// What perf_event_open(2) says: `ENOENT` for a function that is not there, `EADDRNOTAVAIL` if there are several of that
+    /// name, `EINVAL` for code that the kernel does not let be hooked, `EILSEQ` where no instruction begins; those of reading
+    /// what /sys says of kprobes.
+    pub fn kernel_code(code: &KernelCode, cpu: u32) -> io::Result<Self> {
+        let mut attr = attr();
+        attr.type_ = number(KPROBES, "type")? as u32;
+        if code.returns {
+            attr.config |= set(KPROBES, "retprobe", 1)?;
+        }
+        attr.__bindgen_anon_3.kprobe_func = code.function.as_ptr() as u64;
+        attr.__bindgen_anon_4.probe_offset = code.offset;
+        // The kernel has read the name when the call returns.
+        Ok(Self(open(&mut attr, cpu)?))
+    }
+
     /// From now on the program runs at each hit.
     ///
     /// # Errors
@@ -85,6 +117,14 @@ impl Hook {
 /// Those of reading what /sys says of them.
 pub fn has_user_code() -> io::Result<()> {
     number(UPROBES, "type").map(drop)
+}
+
+/// Whether the kernel has events in its own code.
+///
+/// # Errors
+/// Those of reading what /sys says of them.
+pub fn has_kernel_code() -> io::Result<()> {
+    number(KPROBES, "type").map(drop)
 }
 
 fn number(device: &str, name: &str) -> io::Result<u64> {

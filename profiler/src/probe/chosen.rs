@@ -2,7 +2,7 @@
 
 use profiler_common::sample::What;
 
-use super::{Amount, Event, tracepoint, uprobe};
+use super::{Amount, Event, kprobe, tracepoint, uprobe};
 use crate::model::SampleType;
 
 /// An event to record.
@@ -25,6 +25,8 @@ pub enum Part {
     Tracepoint(tracepoint::Asked),
     /// A place in user code, or those of a marker.
     Uprobe(uprobe::Asked),
+    /// A place in the kernel's code.
+    Kprobe(kprobe::Asked),
 }
 
 /// A sample type that is recorded.
@@ -51,6 +53,7 @@ impl Chosen {
             Part::Calls(names) => format!("{}:{}", self.event.spec().name, names.join(",")),
             Part::Tracepoint(asked) => asked.name.clone(),
             Part::Uprobe(asked) => asked.name.clone(),
+            Part::Kprobe(asked) => asked.name.clone(),
         }
     }
 
@@ -62,7 +65,9 @@ impl Chosen {
                 sample_type: match &self.part {
                     Part::Whole | Part::Calls(_) => SampleType::new(spec.name, spec.unit),
                     // Named as what the user named.
-                    Part::Tracepoint(_) | Part::Uprobe(_) => SampleType::new(&self.name(), spec.unit),
+                    Part::Tracepoint(_) | Part::Uprobe(_) | Part::Kprobe(_) => {
+                        SampleType::new(&self.name(), spec.unit)
+                    }
                 },
                 what: spec.what,
                 amount: spec.amount,

@@ -7,6 +7,7 @@
 
 mod chosen;
 pub mod cpu;
+pub mod kprobe;
 pub mod offcpu;
 pub mod sched;
 pub mod switches;
@@ -97,6 +98,7 @@ pub const PROBES: &[ProbeSpec] = &[
     tracepoint::SPECS[0],
     uprobe::SPECS[0],
     uprobe::MARKERS[0],
+    kprobe::SPECS[0],
 ];
 
 /// The probe of that name.
@@ -125,6 +127,8 @@ pub enum Event {
     Uprobe(u8),
     /// A marker in user code is come to; its place among the hooks that the user names.
     Usdt(u8),
+    /// A place in the kernel's code is come to; its place among the hooks that the user names.
+    Kprobe(u8),
 }
 
 impl Event {
@@ -171,6 +175,7 @@ impl Event {
             Self::Tracepoint(place) => tracepoint::spec_at(place),
             Self::Uprobe(place) => uprobe::spec_at(place),
             Self::Usdt(place) => uprobe::marker_at(place),
+            Self::Kprobe(place) => kprobe::spec_at(place),
         }
     }
 
@@ -178,6 +183,7 @@ impl Event {
     pub const fn inside(self) -> &'static [&'static str] {
         match self {
             Self::Tracepoint(_) => tracepoint::INSIDE,
+            Self::Kprobe(_) => kprobe::INSIDE,
             _ => &[],
         }
     }
@@ -189,7 +195,9 @@ impl Event {
             Self::ContextSwitches => switches::sizing(cpus),
             Self::OffCpu | Self::RunQueue => offcpu::sizing(cpus),
             Self::Syscalls | Self::SyscallTime => syscall_stacks::sizing(cpus),
-            Self::Tracepoint(_) | Self::Uprobe(_) | Self::Usdt(_) => tracepoint::sizing_of_hooks(cpus),
+            Self::Tracepoint(_) | Self::Uprobe(_) | Self::Usdt(_) | Self::Kprobe(_) => {
+                tracepoint::sizing_of_hooks(cpus)
+            }
         }
     }
 }
@@ -258,6 +266,8 @@ pub enum Probe {
     Tracepoint(tracepoint::HookProbe),
     /// The `uprobe` probe.
     Uprobe(tracepoint::HookProbe),
+    /// The `kprobe` probe.
+    Kprobe(tracepoint::HookProbe),
     /// The `syscalls` and `syscall-time` probe.
     Syscalls(syscall_stacks::SyscallsProbe),
 }
@@ -296,7 +306,12 @@ impl Probe {
             (Event::Uprobe(place) | Event::Usdt(place), Part::Uprobe(asked)) => {
                 Ok(Self::Uprobe(uprobe::open(kernel, setup.first_cpu(), place, asked)?))
             }
-            (Event::Tracepoint(_) | Event::Uprobe(_) | Event::Usdt(_), _) => Err(ProbeError::NoHook),
+            (Event::Kprobe(place), Part::Kprobe(asked)) => {
+                Ok(Self::Kprobe(kprobe::open(kernel, setup.first_cpu(), place, asked)?))
+            }
+            (Event::Tracepoint(_) | Event::Uprobe(_) | Event::Usdt(_) | Event::Kprobe(_), _) => {
+                Err(ProbeError::NoHook)
+            }
         }
     }
 
@@ -306,7 +321,7 @@ impl Probe {
             Self::Cpu(probe) => probe.enable(),
             Self::Switches(probe) => Ok(probe.enable(kernel)?),
             Self::Offcpu(probe) => Ok(probe.enable(kernel)?),
-            Self::Tracepoint(probe) | Self::Uprobe(probe) => probe.enable(),
+            Self::Tracepoint(probe) | Self::Uprobe(probe) | Self::Kprobe(probe) => probe.enable(),
             Self::Syscalls(probe) => Ok(probe.enable(kernel)?),
         }
     }
@@ -314,7 +329,7 @@ impl Probe {
     /// Hits that the kernel left out; `None` of events whose hits it does not leave out.
     pub fn missed(&self) -> Option<u64> {
         match self {
-            Self::Tracepoint(probe) => Some(probe.missed()),
+            Self::Tracepoint(probe) | Self::Kprobe(probe) => Some(probe.missed()),
             Self::Syscalls(probe) => probe.missed(),
             Self::Cpu(_) | Self::Switches(_) | Self::Offcpu(_) | Self::Uprobe(_) => None,
         }
@@ -326,7 +341,7 @@ impl Probe {
             Self::Cpu(probe) => probe.disable(),
             Self::Switches(probe) => Ok(probe.disable(samples)?),
             Self::Offcpu(probe) => Ok(probe.disable(samples)?),
-            Self::Tracepoint(probe) | Self::Uprobe(probe) => probe.disable(samples),
+            Self::Tracepoint(probe) | Self::Uprobe(probe) | Self::Kprobe(probe) => probe.disable(samples),
             Self::Syscalls(probe) => Ok(probe.disable(samples)?),
         }
     }

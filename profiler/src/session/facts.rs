@@ -66,7 +66,7 @@ impl Driver {
     /// What is hit by an event that no timer makes.
     fn hook(chosen: &Chosen) -> String {
         match &chosen.part {
-            Part::Tracepoint(_) | Part::Uprobe(_) => chosen.name(),
+            Part::Tracepoint(_) | Part::Uprobe(_) | Part::Kprobe(_) => chosen.name(),
             _ if chosen.event.is_call() => syscall_stacks::TRACEPOINT.to_owned(),
             _ => switches::TRACEPOINT.to_owned(),
         }

@@ -108,6 +108,7 @@ const RECIPES: &[Recipe] = &[
     bare("bare-rust", "split.rs", Language::Rust, &["--edition=2024", "-O"]),
     bare("switches", "switches.c", Language::C, &[]),
     bare("hooks", "hooks.c", Language::C, &[]),
+    bare("rare_calls", "rare_calls.c", Language::C, &[]),
     bare("markers", "markers.c", Language::C, &["-ldl"]),
     bare("markers.so", "markers_library.c", Language::C, &["-shared", "-fPIC"]),
     c("storm", "storm.c", &[]),

@@ -121,6 +121,8 @@ pub struct Tried {
     pub syscalls: Result<(), String>,
     /// Whether perf knows uprobes.
     pub user_code: Try,
+    /// Whether perf knows kprobes.
+    pub kernel_code: Try,
 }
 
 impl Tried {
@@ -161,6 +163,7 @@ impl Tried {
             sched: sched::attempt(btf_path),
             syscalls: syscalls::attempt(btf_path),
             user_code: io(hook::has_user_code()),
+            kernel_code: io(hook::has_kernel_code()),
         }
     }
 
