@@ -39,6 +39,8 @@ fn has_kprobes() -> bool {
     let lines = value["rows"].as_array().unwrap();
     let line = lines.iter().find(|line| line["id"] == "kprobes").unwrap();
     assert_eq!(line["status"] == "works", is_there, "{line}");
+    // All kernels that guests are booted with have them.
+    assert!(is_there || !expect::is_emulated(), "{line}");
     if !is_there {
         for kind in ["kprobe", "kretprobe"] {
             let event = format!("{kind}:{FUNCTION}");
