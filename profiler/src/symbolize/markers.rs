@@ -336,8 +336,14 @@ mod tests {
             if let Ok(found) = markers(&bytes) {
                 let places = found.markers.iter().flat_map(|marker| &marker.places);
                 prop_assert!(places.count() <= NOTES.len() * 2);
-                let is_sound = |m: &Marker| !m.places.is_empty() && !m.name.contains('\u{1b}');
+                let is_sound = |m: &Marker| {
+                    !m.places.is_empty()
+                        && !m.name.contains('\u{1b}')
+                        && m.places.is_sorted_by(|a, b| a.address < b.address)
+                };
                 prop_assert!(found.markers.iter().all(is_sound));
+                let is_before = |a: &Marker, b: &Marker| (&a.provider, &a.name) < (&b.provider, &b.name);
+                prop_assert!(found.markers.is_sorted_by(is_before));
             }
         }
     }
