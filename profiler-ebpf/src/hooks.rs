@@ -2,15 +2,15 @@
 //! program that takes the sample; for each kind, one that walks on and one that counts.
 //!
 //! What they return decides whether others who watch the same hook by way of perf are told (`perf_trace_run_bpf_submit`,
-//! kernel/events/core.c): 1, they are.
+//! kernel/events/core.c; `kprobe_perf_func`, kernel/trace/trace_kprobe.c): 1, they are.
 
 use aya_ebpf::{
-    macros::{tracepoint, uprobe},
+    macros::{kprobe, tracepoint, uprobe},
     programs::{ProbeContext, TracePointContext},
 };
 
 use crate::{
-    probe::{tracepoint::Tracepoint, uprobe::Uprobe},
+    probe::{kprobe::Kprobe, tracepoint::Tracepoint, uprobe::Uprobe},
     sample,
 };
 
@@ -58,4 +58,13 @@ programs!(
     [uprobe_0 0, uprobe_1 1, uprobe_2 2, uprobe_3 3],
     uprobe_walk,
     uprobe_count
+);
+
+programs!(
+    kprobe,
+    ProbeContext,
+    Kprobe,
+    [kprobe_0 0, kprobe_1 1, kprobe_2 2, kprobe_3 3],
+    kprobe_walk,
+    kprobe_count
 );

@@ -1,4 +1,4 @@
-//! ELF headers, segments, sections and the build id of a file.
+//! ELF headers, segments, sections, notes and the build id of a file.
 //!
 //! Everything is read with `pread` into bounded buffers, never through `mmap`: the files belong to the programs that
 //! are looked at, and one that truncates its own file while it is read must give an error, not a SIGBUS. Both classes
@@ -252,23 +252,63 @@ pub fn read_headers(bytes: Bytes<'_>) -> Result<Headers, ElfError> {
     Ok(headers)
 }
 
-/// The GNU build id among the notes of one segment or section.
-fn build_id_in_notes(layout: Layout, mut notes: &[u8], align: u64) -> Option<Vec<u8>> {
-    // Notes are padded to 4 bytes, or to 8 in segments that say so (.note.gnu.property).
-    let align = if align == 8 { 8 } else { 4 };
-    let padded = |len: u32| (len as usize).checked_next_multiple_of(align);
-    while notes.len() >= 12 {
-        let name_len = layout.u32(notes, 0);
-        let data_len = layout.u32(notes, 4);
-        let kind = layout.u32(notes, 8);
-        let data_at = 12usize.checked_add(name_len as usize)?.checked_next_multiple_of(align)?;
-        let data = notes.get(data_at..)?.get(..data_len as usize)?;
-        if kind == elf::NT_GNU_BUILD_ID && notes.get(12..16) == Some(b"GNU\0") && name_len == 4 {
-            return (!data.is_empty() && data.len() <= MAX_BUILD_ID).then(|| data.to_vec());
-        }
-        notes = notes.get(data_at.checked_add(padded(data_len)?)?..).unwrap_or_default();
+/// A note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note<'a> {
+    /// Whose it is, with the zero behind it.
+    pub name: &'a [u8],
+    /// Which of the owner's.
+    pub kind: u32,
+    /// What it says.
+    pub data: &'a [u8],
+}
+
+/// The notes of one segment or section, until one that does not fit into it.
+#[derive(Clone, Debug)]
+pub struct Notes<'a> {
+    layout: Layout,
+    rest: &'a [u8],
+    align: usize,
+}
+
+impl<'a> Notes<'a> {
+    /// The notes in these bytes, padded to 4 bytes, or to 8 in segments that say so (.note.gnu.property).
+    pub fn new(layout: Layout, bytes: &'a [u8], align: u64) -> Self {
+        Self { layout, rest: bytes, align: if align == 8 { 8 } else { 4 } }
     }
-    None
+
+    /// Whether all bytes were notes, once there is no next one.
+    pub fn is_whole(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn split(&self) -> Option<(Note<'a>, &'a [u8])> {
+        let (layout, notes) = (self.layout, self.rest);
+        let (name_len, data_len) = (layout.u32(notes, 0) as usize, layout.u32(notes, 4) as usize);
+        let name = notes.get(12..)?.get(..name_len)?;
+        let data_at = 12usize.checked_add(name_len)?.checked_next_multiple_of(self.align)?;
+        let data = notes.get(data_at..)?.get(..data_len)?;
+        let end = data_at.checked_add(data_len.checked_next_multiple_of(self.align)?)?;
+        Some((Note { name, kind: layout.u32(notes, 8), data }, notes.get(end..).unwrap_or_default()))
+    }
+}
+
+impl<'a> Iterator for Notes<'a> {
+    type Item = Note<'a>;
+
+    fn next(&mut self) -> Option<Note<'a>> {
+        let (note, rest) = self.split()?;
+        self.rest = rest;
+        Some(note)
+    }
+}
+
+/// The GNU build id among the notes of one segment or section.
+fn build_id_in_notes(layout: Layout, notes: &[u8], align: u64) -> Option<Vec<u8>> {
+    let id = Notes::new(layout, notes, align)
+        .find(|note| note.kind == elf::NT_GNU_BUILD_ID && note.name == b"GNU\0")?
+        .data;
+    (!id.is_empty() && id.len() <= MAX_BUILD_ID).then(|| id.to_vec())
 }
 
 impl Headers {
@@ -290,8 +330,18 @@ impl Headers {
 
     /// The file offset of an ELF virtual address of code; `None` if no segment of the file is mapped there as code.
     pub fn offset_of_address(&self, address: u64) -> Option<u64> {
-        let code = self.segments.iter().filter(|segment| segment.executable);
-        code.filter_map(|segment| Some((segment, address.checked_sub(segment.address)?)))
+        self.offset_in(address, |segment| segment.executable)
+    }
+
+    /// The file offset of an ELF virtual address of data; `None` if nothing of the file is mapped there as such.
+    pub fn offset_of_data(&self, address: u64) -> Option<u64> {
+        self.offset_in(address, |segment| !segment.executable)
+    }
+
+    fn offset_in(&self, address: u64, wanted: impl Fn(&Segment) -> bool) -> Option<u64> {
+        let segments = self.segments.iter().filter(|segment| wanted(segment));
+        segments
+            .filter_map(|segment| Some((segment, address.checked_sub(segment.address)?)))
             .find(|(segment, distance)| *distance < segment.file_size)
             .and_then(|(segment, distance)| segment.offset.checked_add(distance))
     }
@@ -384,6 +434,8 @@ mod tests {
         assert_eq!(headers.offset_of_address(0x402_fff), Some(0x1fff));
         assert_eq!(headers.offset_of_address(0x403_000), None, "behind the segment");
         assert_eq!(headers.offset_of_address(0x10), None, "not code");
+        assert_eq!(headers.offset_of_data(0x10), Some(0x10));
+        assert_eq!((headers.offset_of_data(0x1000), headers.offset_of_data(0x402_010)), (None, None));
     }
 
     proptest! {

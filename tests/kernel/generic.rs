@@ -46,7 +46,7 @@ fn left_out(profile: &Profile) -> u64 {
 }
 
 /// Checks that nothing but such hits was lost, and hardly any of these: one in a thousand.
-fn nothing_lost(profile: &Profile) {
+pub(crate) fn nothing_lost(profile: &Profile) {
     let mut others = profile.clone();
     others.losses.counters.remove("programs_missed");
     expect::nothing_lost(&others);
@@ -55,7 +55,7 @@ fn nothing_lost(profile: &Profile) {
 
 /// Checks that an event was counted so often, all of it with that stack: functions from the innermost of the program's
 /// own outwards, behind at most `library` frames of the C library.
-fn check(profile: &Profile, event: &str, times: u64, library: usize, functions: &[&str]) {
+pub(crate) fn check(profile: &Profile, event: &str, times: u64, library: usize, functions: &[&str]) {
     let view = View::of_type(profile, event);
     let stands = |e: &Entry<'_>| {
         let names: Vec<_> = e.user_frames().map(|frame| frame.function.name.as_str()).collect();

@@ -13,6 +13,8 @@ mod fallbacks;
 mod generic;
 mod ground_truth;
 mod hostile;
+mod kernel_code;
+mod markers;
 mod modes;
 mod names;
 mod net;

@@ -427,6 +427,32 @@ fn bytes_have_the_stacks_that_move_them() {
     }
 }
 
+/// Connections by the function that asks for them, those that fail too.
+#[test]
+fn connections_have_the_stack_that_asks() {
+    let count = connections(1_000);
+    let program = workload::path("sockets");
+    let recorded = Record::new()
+        .args(["-e", "connect"])
+        .output("connect.pb.gz")
+        .command(&program, ["short", &count.to_string()])
+        .run();
+    let profile = recorded.succeeded();
+    expect::nothing_lost(&profile);
+    let said = recorded.said();
+    let (times, numbers) = (View::of_type(&profile, "connect"), View::of_type(&profile, "connects"));
+    assert_eq!(numbers.of_pid(number(&said, "pid")), count + 50);
+    // The one that takes them asks for none.
+    assert_eq!(numbers.total(), count + 50, "{}", numbers.list(|_| true));
+    assert_eq!((numbers.with("[connected]"), numbers.with("[failed]")), (count, 50));
+    assert!(times.with("[connected]") > 0 && times.with("[failed]") > 0);
+    let asks = |name: &str| numbers.count(|entry| entry.has(name) && entry.end != StackEnd::FirstSample);
+    assert_eq!(asks("connected"), asks("connections"), "{}", numbers.list(|_| true));
+    expect::at_least("connected", numbers.with("connected"), numbers.total(), 90.0);
+    // Kernel and user: what asked for it is the call.
+    expect::at_least("__sys_connect", numbers.with("__sys_connect"), numbers.total(), 99.0);
+}
+
 /// Since Linux 6.3.
 fn has_lengths() -> bool {
     let release = profiler_tests::skip::kernel();

@@ -166,7 +166,7 @@ static int bound(int family, int type, int *port)
     return fd;
 }
 
-static int connected(int family, int type, int port)
+static NOINLINE int connected(int family, int type, int port)
 {
     int fd = socket(family, type, 0);
     struct sockaddr_storage address = address_of(family, port);
@@ -413,7 +413,7 @@ static void be_reset(int fd, int number)
     check(recv(fd, buffer, 10, 0) < 0 && errno == ECONNRESET);
 }
 
-static int connections(long count, int resets)
+static NOINLINE int connections(long count, int resets)
 {
     int port, free_port;
     int listener = bound(AF_INET, SOCK_STREAM, &port);

@@ -1,6 +1,7 @@
 //! One module per probe, under the name that the probe has on the kernel side and in user space.
 
 pub mod cpu;
+pub mod kprobe;
 pub mod net;
 pub mod net_stacks;
 pub mod offcpu;

@@ -65,7 +65,7 @@ pub enum Slot {
     PerfEvent = 0,
     /// Programs of tracepoints that are hit with interrupts off.
     Tracepoint = 1,
-    /// Programs of tracepoints by way of perf, which the kernel does not nest.
+    /// Programs of tracepoints and of places in the kernel by way of perf, which the kernel does not nest.
     PerfTracepoint = 2,
     /// Programs of the entries of system calls.
     Syscall = 3,

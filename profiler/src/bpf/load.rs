@@ -16,23 +16,21 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use profiler_common::{
-    filter::FilterConfig,
     probe::{
         net::NetOffsets,
+        net_stacks::MAX_CONNECTING,
         syscall_stacks::{CallStackConfig, MAX_IN_CALLS, Wanted},
         syscalls::OTHERS,
-        tracepoint::HookFilters,
         uprobe::BUSY,
     },
-    sample::What,
     sched::{
         offsets::SchedOffsets,
         wait::{MAX_WAITS, WaitConfig},
     },
-    task::TaskOffsets,
     unwind::map::{MAX_MODULES, MAX_PROCESSES},
 };
 
+pub use super::options::{CallOptions, LoadOptions, NetOptions, SchedOptions};
 use super::{
     BpfError,
     calls::Room,
@@ -60,99 +58,6 @@ const MAX_LISTENERS: u32 = 4096;
 
 /// Pairs of call and error number that are counted (`profiler-ebpf/src/probe/syscalls`).
 const MAX_ERRORS: u32 = 16_384;
-
-/// What a run that accounts threads sets before load.
-#[derive(Clone, Copy)]
-pub struct SchedOptions {
-    /// Offsets from the kernel's BTF.
-    pub offsets: SchedOffsets,
-    /// Threads that can be accounted at a time.
-    pub threads: u32,
-    /// Performance counters that are read at each switch.
-    pub counters: u32,
-}
-
-/// What a run that accounts system calls sets before load.
-#[derive(Clone, Copy)]
-pub struct CallOptions {
-    /// Offsets from the kernel's BTF.
-    pub offsets: SchedOffsets,
-    /// Accounts that there is room for.
-    pub room: Room,
-}
-
-/// What a run that accounts sockets sets before load.
-#[derive(Clone, Copy)]
-pub struct NetOptions {
-    /// Members of sockets, from the kernel's BTF.
-    pub offsets: NetOffsets,
-    /// Members of tasks and files, from there too; needed for accounts.
-    pub sched_offsets: Option<SchedOffsets>,
-    /// Accounts of sockets that there is room for.
-    pub sockets: u32,
-}
-
-impl NetOptions {
-    /// Members of sockets are read, and no accounts kept.
-    pub const fn members(offsets: NetOffsets) -> Self {
-        Self { offsets, sched_offsets: None, sockets: 1 }
-    }
-}
-
-/// What a run sets before load.
-#[derive(Clone, Copy)]
-pub struct LoadOptions {
-    /// The in-kernel filter.
-    pub filter: FilterConfig,
-    /// Offsets from the kernel's BTF.
-    pub offsets: TaskOffsets,
-    /// Newer helpers that the programs may call, bits of `profiler_common::task`.
-    pub helpers: u32,
-    /// Frames a stack can have here (`kernel.perf_event_max_stack`, at most `MAX_FRAMES`).
-    pub stack_limit: u32,
-    /// Walk user stacks by tables.
-    pub unwind: bool,
-    /// What is counted of tasks off the CPU, and where the kernel keeps what tells of them. `None`: nothing.
-    pub waits: Option<(WaitConfig, SchedOffsets)>,
-    /// Which system calls are counted by stack, and where the kernel keeps whose they are. `None`: none.
-    pub call_stacks: Option<(CallStackConfig, SchedOffsets)>,
-    /// Which hits are counted of the tracepoints that the user named.
-    pub hook_filters: HookFilters,
-    /// CPUs that there can be, if there are events in user code; else 1.
-    pub uprobe_cpus: u32,
-    /// The event whose hits are counted (`Samples::seen`).
-    pub seen: What,
-    /// Account threads.
-    pub sched: Option<SchedOptions>,
-    /// Account system calls.
-    pub calls: Option<CallOptions>,
-    /// Account sockets.
-    pub net: Option<NetOptions>,
-    /// Compile the kernel side's diagnostics in (`--log-level debug`).
-    pub log: bool,
-}
-
-impl LoadOptions {
-    /// Everything is looked at, and nothing done with it: what a run does not ask for.
-    pub const fn new(offsets: TaskOffsets) -> Self {
-        Self {
-            filter: FilterConfig::ALL,
-            offsets,
-            helpers: 0,
-            stack_limit: 1,
-            unwind: false,
-            waits: None,
-            call_stacks: None,
-            hook_filters: HookFilters::NONE,
-            uprobe_cpus: 1,
-            seen: What::Tick,
-            sched: None,
-            calls: None,
-            net: None,
-            log: false,
-        }
-    }
-}
 
 /// The loaded object.
 pub struct Kernel {
@@ -194,6 +99,8 @@ impl Kernel {
             Some(net) => (net.offsets, net.sched_offsets.unwrap_or(sched_offsets), net.sockets),
             None => (NetOffsets::UNKNOWN, sched_offsets, 1),
         };
+        let connecting =
+            if options.net.is_some_and(|net| net.connecting) { MAX_CONNECTING as u32 } else { 1 };
         let errors = if options.calls.is_some() { MAX_ERRORS } else { 1 };
         let counters = options.sched.map_or(0, |sched| sched.counters);
         let calls_of_threads = u32::from(options.calls.is_some() && options.sched.is_some());
@@ -242,6 +149,7 @@ impl Kernel {
             .map_max_entries("RTT_BLOCKS", sockets)
             .map_max_entries("FREE_RTT_BLOCKS", sockets)
             .map_max_entries("LISTENERS", if sockets > 1 { MAX_LISTENERS } else { 1 })
+            .map_max_entries("CONNECTING", connecting)
             .map_max_entries("AYA_LOGS", if options.log { LOG_RING } else { SMALLEST_RING })
             .load(OBJECT)
             .map_err(|source| BpfError::Object(Box::new(source)))?;
@@ -356,18 +264,14 @@ impl Kernel {
         self.ebpf.program(program).is_some_and(|program| program.fd().is_ok())
     }
 
-    /// Loads such programs, as far as they are of these kinds, at the same time, each on a thread of its own: most of a start is
-    /// the verifier's time.
+    /// Loads such programs, but for those that need the kernel's types, at the same time, each on a thread of its own: most of a
+    /// start is the verifier's time.
     pub fn load_together(&mut self, programs: &[&'static str]) -> Result<(), BpfError> {
         let wanted = |name: &str| programs.iter().copied().find(|program| *program == name);
         let loaded = thread::scope(|scope| {
             let loads = self.ebpf.programs_mut().filter_map(|(name, found)| {
                 let program = wanted(name)?;
-                let is_one = matches!(
-                    found,
-                    Program::PerfEvent(_) | Program::RawTracePoint(_) | Program::TracePoint(_)
-                );
-                let is_new = is_one && found.fd().is_err();
+                let is_new = !matches!(found, Program::BtfTracePoint(_)) && found.fd().is_err();
                 is_new.then(|| scope.spawn(move || load_one(program, found)))
             });
             let loads: Vec<_> = loads.collect();
@@ -421,6 +325,7 @@ fn load_one(program: &'static str, found: &mut Program) -> Result<(), BpfError> 
         Program::RawTracePoint(raw) => raw.load(),
         Program::TracePoint(tracepoint) => tracepoint.load(),
         Program::UProbe(uprobe) => uprobe.load(),
+        Program::KProbe(kprobe) => kprobe.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
     .map_err(failed(program))

@@ -13,6 +13,7 @@ pub mod in_calls;
 pub mod inner;
 pub mod kept;
 pub mod load;
+pub mod options;
 pub mod samples;
 pub mod sockets;
 pub mod stats;

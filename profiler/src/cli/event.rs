@@ -4,12 +4,16 @@ use super::{
     args::{RecordArgs, Sampler},
     error::{Exit, Failure},
     kernel_facts::check_call,
-    tracepoint, uprobe,
+    kprobe, tracepoint, uprobe, usdt,
 };
 use crate::{
     host::limits::Limits,
     model::name,
-    probe::{self, Chosen, Event, PROBES, Part, tracepoint::PREFIX, uprobe::PREFIXES},
+    probe::{
+        self, Chosen, Event, PROBES, Part, kprobe as kernel_code,
+        tracepoint::PREFIX,
+        uprobe::{MARKER_PREFIX, PREFIXES},
+    },
     session::FREQUENCY_HZ,
 };
 
@@ -173,7 +177,16 @@ fn hook(name: &str, process: Option<u32>, hooks: usize) -> Result<Option<Chosen>
     if let Some(rest) = name.strip_prefix(PREFIX) {
         return tracepoint::resolve(rest, hooks).map(Some);
     }
-    let user_code = PREFIXES.into_iter().find_map(|prefix| Some((prefix, name.strip_prefix(prefix.0)?)));
+    if let Some(rest) = name.strip_prefix(MARKER_PREFIX) {
+        return usdt::resolve(rest, process, hooks).map(Some);
+    }
+    let behind = |prefixes: [(&'static str, bool); 2]| {
+        prefixes.into_iter().find_map(|prefix| Some((prefix, name.strip_prefix(prefix.0)?)))
+    };
+    if let Some((prefix, rest)) = behind(kernel_code::PREFIXES) {
+        return kprobe::resolve(prefix, rest, hooks).map(Some);
+    }
+    let user_code = behind(PREFIXES);
     user_code.map(|(prefix, rest)| uprobe::resolve(prefix, rest, process, hooks)).transpose()
 }
 

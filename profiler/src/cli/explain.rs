@@ -15,8 +15,12 @@ use crate::{
 pub fn session(error: &SessionError) -> Failure {
     let (op, errno) = match error {
         SessionError::Bpf(bpf) | SessionError::Probe(ProbeError::Bpf(bpf)) => (operation(bpf), bpf.errno()),
-        SessionError::Probe(ProbeError::Sampler { source, .. } | ProbeError::Hook { source, .. })
-        | SessionError::Sideband(source) => (Op::PerfEventOpen, source.raw_os_error()),
+        SessionError::Probe(ProbeError::Hook { source, .. }) => {
+            (Op::PerfEventOpenHook, source.raw_os_error())
+        }
+        SessionError::Probe(ProbeError::Sampler { source, .. }) | SessionError::Sideband(source) => {
+            (Op::PerfEventOpen, source.raw_os_error())
+        }
         SessionError::Probe(ProbeError::KernelTypes(_)) => {
             return Failure::new(Exit::Unsupported, error).mend("see `profiler doctor`, line `btf`");
         }

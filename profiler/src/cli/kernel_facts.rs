@@ -69,7 +69,8 @@ pub fn call_stacks(
 pub fn net(events: &[Chosen], btf_path: &Path) -> Result<Option<NetOffsets>, Failure> {
     let Some(chosen) = events.iter().find(|chosen| chosen.event.is_net()) else { return Ok(None) };
     let unsupported = |what: String| Failure::new(Exit::Unsupported, format!("-e {}: {what}", chosen.name()));
-    if btf::typedef_id(btf_path, "btf_trace_sock_send_length").is_err() {
+    let of_bytes = events.iter().any(|chosen| matches!(chosen.event, Event::NetTx | Event::NetRx));
+    if of_bytes && btf::typedef_id(btf_path, "btf_trace_sock_send_length").is_err() {
         return Err(unsupported("this kernel has no tracepoint sock_send_length: it came with Linux 6.3".to_owned())
             .mend("`profiler net` counts the same bytes without stacks; -e syscalls:sendto,write,... has the stacks"));
     }

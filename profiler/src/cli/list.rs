@@ -1,4 +1,7 @@
-//! `profiler list`: what `record -e` can be told, and the tracepoints of this kernel with their fields.
+//! `profiler list`: what `record -e` can be told, the tracepoints of this kernel with their fields, and the markers and
+//! functions of a file ([`places`]).
+
+mod places;
 
 use std::io::{self, Write};
 
@@ -30,13 +33,20 @@ const TRACER: &str = "ftrace";
 #[command(
     after_help = "Examples:\n  profiler list                                 everything\n  profiler list fork                   \
           what has `fork` in its name\n  profiler list 'block:*'                       the tracepoints of a category\n  \
-          profiler list sched:sched_switch --fields     what a filter can compare"
+          profiler list sched:sched_switch --fields     what a filter can compare\n  profiler list \
+          usdt:/usr/lib/libfoo.so         the markers of a file\n  profiler list 'uprobe:/usr/bin/app:parse_*'   functions \
+          of a file"
 )]
 pub struct ListArgs {
     /// Only names that contain this, or that match it as a whole if it has `*` or `?` (with or without what
-    /// stands before the tracepoint's category).
+    /// stands before the tracepoint's category). `usdt:PATH[:PATTERN]`: markers of that file; `uprobe:PATH[:PATTERN]`:
+    /// its functions.
     #[arg(value_name = "PATTERN")]
     pub pattern: Option<String>,
+
+    /// PATH is as that process sees it.
+    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Option<u32>,
 
     /// Show the fields of the tracepoints too.
     #[arg(long)]
@@ -52,13 +62,23 @@ pub struct ListArgs {
 struct Row {
     /// As `-e` takes it.
     event: String,
-    /// `event`: one of the profiler's own; `form`: how others are named; `tracepoint`.
+    /// `event`: one of the profiler's own; `form`: how others are named; `tracepoint`, `marker`, `function`.
     kind: &'static str,
-    /// What it tells; `None` of tracepoints, of which the kernel says nothing.
-    summary: Option<&'static str>,
+    /// What it tells; `None` of tracepoints and functions, of which nobody says anything.
+    summary: Option<String>,
     sample_types: Vec<SampleType>,
     /// `None`: not asked for.
     fields: Option<Vec<FieldRow>>,
+    /// Of markers.
+    places: Option<Vec<places::PlaceRow>>,
+}
+
+impl Row {
+    /// Something that is counted as what it is named.
+    fn hits(event: String, kind: &'static str) -> Self {
+        let sample_types = vec![SampleType { name: event.clone(), unit: crate::model::Unit::Count.name() }];
+        Self { event, kind, summary: None, sample_types, fields: None, places: None }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -119,6 +139,25 @@ struct Empty {}
 /// # Errors
 /// If nothing matches, or the fields that were asked for cannot be read.
 pub fn run(args: &ListArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let (rows, note) = match args.pattern.as_deref().and_then(places::Asked::of) {
+        Some(asked) => asked.rows(args.pid)?,
+        None if args.pid.is_some() => {
+            let message = "-p is about files, and no file is named";
+            return Err(Failure::new(Exit::Usage, message).mend("name one: profiler list usdt:PATH -p PID"));
+        }
+        None => events(args)?,
+    };
+    let text = if args.json { json(&rows, note) } else { text(&rows, note.as_deref()) };
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Failure, format!("stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Events and tracepoints, and what there is to say about them.
+fn events(args: &ListArgs) -> Result<(Vec<Row>, Option<String>), Failure> {
     let tracefs = Tracefs::open();
     let (tracepoints, note) =
         match tracefs.as_ref().map_err(ToString::to_string).and_then(|t| all(t).map_err(|e| e.to_string())) {
@@ -128,7 +167,9 @@ pub fn run(args: &ListArgs, out: &mut dyn Write) -> Result<(), Failure> {
                 Some(format!("tracepoints are not listed: {error}; see `profiler doctor`, line `tracefs`")),
             ),
         };
-    let mut rows: Vec<Row> = built_in().chain(tracepoints.iter().map(|name| tracepoint(name))).collect();
+    let mut rows: Vec<Row> = built_in()
+        .chain(tracepoints.iter().map(|name| Row::hits(format!("{PREFIX}{name}"), "tracepoint")))
+        .collect();
     if let Some(pattern) = &args.pattern {
         let names: Vec<String> = rows.iter().map(|row| row.event.clone()).collect();
         rows.retain(|row| matches(pattern, &row.event));
@@ -139,33 +180,22 @@ pub fn run(args: &ListArgs, out: &mut dyn Write) -> Result<(), Failure> {
     if args.fields {
         add_fields(&mut rows, tracefs.as_ref().ok())?;
     }
-    let text = if args.json { json(&rows, note) } else { text(&rows, note.as_deref()) };
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Failure, format!("stdout: {error}")))
-        }
-        _ => Ok(()),
-    }
+    Ok((rows, note))
 }
 
 fn built_in() -> impl Iterator<Item = Row> {
     PROBES.iter().map(|probe| Row {
         event: probe.name.to_owned(),
         kind: if probe.name.contains(':') { "form" } else { "event" },
-        summary: Some(probe.summary),
+        summary: Some(probe.summary.to_owned()),
         sample_types: probe
             .sample_types
             .iter()
             .map(|spec| SampleType { name: spec.name.to_owned(), unit: spec.unit.name() })
             .collect(),
         fields: None,
+        places: None,
     })
-}
-
-fn tracepoint(name: &str) -> Row {
-    let event = format!("{PREFIX}{name}");
-    let sample_types = vec![SampleType { name: event.clone(), unit: crate::model::Unit::Count.name() }];
-    Row { event, kind: "tracepoint", summary: None, sample_types, fields: None }
 }
 
 /// All tracepoints, as CATEGORY:NAME.
@@ -177,6 +207,7 @@ fn all(tracefs: &Tracefs) -> Result<Vec<String>, TracefsError> {
     Ok(all)
 }
 
+/// What is told where no event of this kernel matches.
 fn nothing(pattern: &str, names: &[String], note: Option<&str>) -> Failure {
     let wanted = pattern.strip_prefix(PREFIX).unwrap_or(pattern);
     let short: Vec<&str> = names.iter().map(|name| name.strip_prefix(PREFIX).unwrap_or(name)).collect();
@@ -276,13 +307,13 @@ fn text(rows: &[Row], note: Option<&str>) -> String {
     let mut out = String::new();
     let width = rows.iter().filter(|row| row.summary.is_some()).map(|row| row.event.len()).max().unwrap_or(0);
     for row in rows {
-        match row.summary {
+        match &row.summary {
             Some(summary) => {
                 let types: Vec<String> =
                     row.sample_types.iter().map(|t| format!("{} in {}", t.name, t.unit)).collect();
-                // Of a form, the sample type is the event itself.
+                // Of others, the sample type is the event itself.
                 let types =
-                    if row.kind == "form" { String::new() } else { format!(" [{}]", types.join(", ")) };
+                    if row.kind == "event" { format!(" [{}]", types.join(", ")) } else { String::new() };
                 out += &format!("{:width$}  {summary}{types}\n", row.event);
             }
             None => out += &format!("{}\n", row.event),

@@ -14,7 +14,10 @@ use super::{
 use crate::{
     elf::{self, Bytes},
     model::name::clean,
-    probe::{Chosen, Event, Part, uprobe::Asked},
+    probe::{
+        Chosen, Event, Part,
+        uprobe::{Asked, Place},
+    },
     symbolize::{functions, open},
 };
 
@@ -26,10 +29,7 @@ pub fn resolve(
     process: Option<u32>,
     place: usize,
 ) -> Result<Chosen, Failure> {
-    let failed = |exit, what: &str| {
-        Failure::new(exit, format!("-e {prefix}{}: {}", clean(text.as_bytes()), clean(what.as_bytes())))
-    };
-    let usage = |what: &str| failed(Exit::Usage, what);
+    let usage = |what: &str| refused(&format!("-e {prefix}{text}"), what);
     let form = if returns {
         "uretprobe:PATH:FUNCTION"
     } else {
@@ -52,22 +52,33 @@ pub fn resolve(
             (symbol, into)
         }
     };
-    let file = file_of(Path::new(path), process).map_err(|error| match process {
-        Some(pid) => failed(Exit::Usage, &format!("{error} (in the root of process {pid})")),
-        None => failed(Exit::Usage, &error.to_string()),
-    })?;
+    let file = file_of(Path::new(path), process).map_err(|error| usage(&error.to_string()))?;
     let offset = place_in(&file, symbol, into).map_err(|Refused { what, mend }| {
         let failure = usage(&what);
         if mend.is_empty() { failure } else { failure.mend(clean(mend.as_bytes())) }
     })?;
     let into = if into == 0 { String::new() } else { format!("+{into:#x}") };
     let name = format!("{prefix}{}:{}{into}", clean(path.as_bytes()), clean(symbol.as_bytes()));
-    let asked = Asked { name, file: Arc::new(file), offset, returns };
+    let places = vec![Place { offset, semaphore: None }];
+    let asked = Asked { name, file: Arc::new(file), places, returns };
     Ok(Chosen { event: Event::Uprobe(place as u8), part: Part::Uprobe(asked) })
 }
 
-fn file_of(path: &Path, process: Option<u32>) -> io::Result<File> {
+/// A usage error: what was written, and what is wrong with it.
+pub(super) fn refused(written: &str, what: &str) -> Failure {
+    let message = format!("{}: {}", clean(written.as_bytes()), clean(what.as_bytes()));
+    Failure::new(Exit::Usage, message)
+}
+
+/// Opens a regular file of this process, or of another one in its root.
+pub(super) fn file_of(path: &Path, process: Option<u32>) -> io::Result<File> {
     let Some(pid) = process else { return open::regular(path) };
+    let in_root =
+        |error: io::Error| io::Error::new(error.kind(), format!("{error} (in the root of process {pid})"));
+    in_root_of(path, pid).map_err(in_root)
+}
+
+fn in_root_of(path: &Path, pid: u32) -> io::Result<File> {
     if !path.is_absolute() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not an absolute path"));
     }
@@ -150,7 +161,7 @@ fn one_of(named: &functions::Named, symbol: &str, into: u64) -> Result<u64, Refu
 }
 
 /// Decimal, or hexadecimal with 0x.
-fn number(text: &str) -> Option<u64> {
+pub(super) fn number(text: &str) -> Option<u64> {
     if text.starts_with('+') {
         return None;
     }

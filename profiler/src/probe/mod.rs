@@ -5,7 +5,9 @@
 //! Those in [`PROBES`] count samples by stack ([`crate::bpf::samples`]) and are what `record` records; [`sched`], [`syscalls`] and [`net`]
 //! account.
 
+mod chosen;
 pub mod cpu;
+pub mod kprobe;
 pub mod net;
 pub mod net_stacks;
 pub mod offcpu;
@@ -18,6 +20,7 @@ pub mod uprobe;
 
 use std::io;
 
+pub use chosen::{Chosen, Part, Recorded};
 use profiler_common::sample::{Programs, What};
 
 use crate::{
@@ -26,7 +29,7 @@ use crate::{
         load::Kernel,
         samples::{Samples, Sizing},
     },
-    model::{SampleType, Unit},
+    model::Unit,
     perf::sampler::Timer,
 };
 
@@ -98,8 +101,11 @@ pub const PROBES: &[ProbeSpec] = &[
     syscall_stacks::TIME,
     net_stacks::TX,
     net_stacks::RX,
+    net_stacks::CONNECT,
     tracepoint::SPECS[0],
     uprobe::SPECS[0],
+    uprobe::MARKERS[0],
+    kprobe::SPECS[0],
 ];
 
 /// The probe of that name.
@@ -126,10 +132,16 @@ pub enum Event {
     NetTx,
     /// A task receives.
     NetRx,
+    /// A task asks for a connection.
+    Connect,
     /// A tracepoint of the user's choice is hit; its place among the hooks that the user names.
     Tracepoint(u8),
     /// A place in user code is come to; its place among the hooks that the user names.
     Uprobe(u8),
+    /// A marker in user code is come to; its place among the hooks that the user names.
+    Usdt(u8),
+    /// A place in the kernel's code is come to; its place among the hooks that the user names.
+    Kprobe(u8),
 }
 
 impl Event {
@@ -150,13 +162,13 @@ impl Event {
 
     /// Whether it is of sockets.
     pub const fn is_net(self) -> bool {
-        matches!(self, Self::NetTx | Self::NetRx)
+        matches!(self, Self::NetTx | Self::NetRx | Self::Connect)
     }
 
     /// Why its samples cannot be only those of user mode; `None`: they can.
     pub const fn never_in_user_mode(self) -> Option<&'static str> {
         match self {
-            Self::Cpu | Self::Uprobe(_) => None,
+            Self::Cpu | Self::Uprobe(_) | Self::Usdt(_) => None,
             _ => Some("it happens in the kernel"),
         }
     }
@@ -164,7 +176,7 @@ impl Event {
     /// Why they cannot be only those of the kernel; `None`: they can.
     pub const fn never_in_kernel(self) -> Option<&'static str> {
         match self {
-            Self::Uprobe(_) => Some("what is hooked is user code"),
+            Self::Uprobe(_) | Self::Usdt(_) => Some("what is hooked is user code"),
             _ => None,
         }
     }
@@ -180,8 +192,11 @@ impl Event {
             Self::SyscallTime => &syscall_stacks::TIME,
             Self::NetTx => &net_stacks::TX,
             Self::NetRx => &net_stacks::RX,
+            Self::Connect => &net_stacks::CONNECT,
             Self::Tracepoint(place) => tracepoint::spec_at(place),
             Self::Uprobe(place) => uprobe::spec_at(place),
+            Self::Usdt(place) => uprobe::marker_at(place),
+            Self::Kprobe(place) => kprobe::spec_at(place),
         }
     }
 
@@ -189,7 +204,8 @@ impl Event {
     pub const fn inside(self) -> &'static [&'static str] {
         match self {
             Self::Tracepoint(_) => tracepoint::INSIDE,
-            Self::NetTx | Self::NetRx => net_stacks::INSIDE,
+            Self::Kprobe(_) => kprobe::INSIDE,
+            Self::NetTx | Self::NetRx | Self::Connect => net_stacks::INSIDE,
             _ => &[],
         }
     }
@@ -201,75 +217,11 @@ impl Event {
             Self::ContextSwitches => switches::sizing(cpus),
             Self::OffCpu | Self::RunQueue => offcpu::sizing(cpus),
             Self::Syscalls | Self::SyscallTime => syscall_stacks::sizing(cpus),
-            Self::NetTx | Self::NetRx => net_stacks::sizing(cpus),
-            Self::Tracepoint(_) | Self::Uprobe(_) => tracepoint::sizing_of_hooks(cpus),
+            Self::NetTx | Self::NetRx | Self::Connect => net_stacks::sizing(cpus),
+            Self::Tracepoint(_) | Self::Uprobe(_) | Self::Usdt(_) | Self::Kprobe(_) => {
+                tracepoint::sizing_of_hooks(cpus)
+            }
         }
-    }
-}
-
-/// An event to record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chosen {
-    /// Which one.
-    pub event: Event,
-    /// What of it.
-    pub part: Part,
-}
-
-/// What of an event is recorded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// All of it.
-    Whole,
-    /// System calls of these names, in the order that they were named.
-    Calls(Vec<String>),
-    /// A tracepoint, and which of its hits.
-    Tracepoint(tracepoint::Asked),
-    /// A place in user code.
-    Uprobe(uprobe::Asked),
-}
-
-/// A sample type that is recorded.
-#[derive(Clone, Debug)]
-pub struct Recorded {
-    /// As recordings have it.
-    pub sample_type: SampleType,
-    /// Which of the kernel side's counts.
-    pub what: What,
-    /// What of them.
-    pub amount: Amount,
-}
-
-impl Chosen {
-    /// All of an event.
-    pub const fn whole(event: Event) -> Self {
-        Self { event, part: Part::Whole }
-    }
-
-    /// Its name, as `-e` has it.
-    pub fn name(&self) -> String {
-        match &self.part {
-            Part::Whole => self.event.spec().name.to_owned(),
-            Part::Calls(names) => format!("{}:{}", self.event.spec().name, names.join(",")),
-            Part::Tracepoint(asked) => asked.name.clone(),
-            Part::Uprobe(asked) => asked.name.clone(),
-        }
-    }
-
-    /// The sample types that it yields.
-    pub fn sample_types(&self) -> Vec<Recorded> {
-        let types = self.event.spec().sample_types.iter();
-        types
-            .map(|spec| Recorded {
-                sample_type: match &self.part {
-                    Part::Whole | Part::Calls(_) => SampleType::new(spec.name, spec.unit),
-                    // Named as what the user named.
-                    Part::Tracepoint(_) | Part::Uprobe(_) => SampleType::new(&self.name(), spec.unit),
-                },
-                what: spec.what,
-                amount: spec.amount,
-            })
-            .collect()
     }
 }
 
@@ -337,6 +289,8 @@ pub enum Probe {
     Tracepoint(tracepoint::HookProbe),
     /// The `uprobe` probe.
     Uprobe(tracepoint::HookProbe),
+    /// The `kprobe` probe.
+    Kprobe(tracepoint::HookProbe),
     /// The `syscalls` and `syscall-time` probe.
     Syscalls(syscall_stacks::SyscallsProbe),
     /// The `net-tx` or `net-rx` probe.
@@ -371,17 +325,21 @@ impl Probe {
             (Event::Syscalls | Event::SyscallTime, _) => {
                 Ok(Self::Syscalls(syscall_stacks::SyscallsProbe::open(kernel, setup.timed_calls)?))
             }
-            (Event::NetTx | Event::NetRx, _) => {
-                let sends = chosen.event == Event::NetTx;
-                Ok(Self::Net(net_stacks::NetStacksProbe::open(kernel, sends)?))
+            (Event::NetTx | Event::NetRx | Event::Connect, _) => {
+                Ok(Self::Net(net_stacks::NetStacksProbe::open(kernel, chosen.event)?))
             }
             (Event::Tracepoint(place), Part::Tracepoint(asked)) => {
                 Ok(Self::Tracepoint(tracepoint::open(kernel, setup.first_cpu(), place, asked)?))
             }
-            (Event::Uprobe(place), Part::Uprobe(asked)) => {
+            (Event::Uprobe(place) | Event::Usdt(place), Part::Uprobe(asked)) => {
                 Ok(Self::Uprobe(uprobe::open(kernel, setup.first_cpu(), place, asked)?))
             }
-            (Event::Tracepoint(_) | Event::Uprobe(_), _) => Err(ProbeError::NoHook),
+            (Event::Kprobe(place), Part::Kprobe(asked)) => {
+                Ok(Self::Kprobe(kprobe::open(kernel, setup.first_cpu(), place, asked)?))
+            }
+            (Event::Tracepoint(_) | Event::Uprobe(_) | Event::Usdt(_) | Event::Kprobe(_), _) => {
+                Err(ProbeError::NoHook)
+            }
         }
     }
 
@@ -391,7 +349,7 @@ impl Probe {
             Self::Cpu(probe) => probe.enable(),
             Self::Switches(probe) => Ok(probe.enable(kernel)?),
             Self::Offcpu(probe) => Ok(probe.enable(kernel)?),
-            Self::Tracepoint(probe) | Self::Uprobe(probe) => probe.enable(),
+            Self::Tracepoint(probe) | Self::Uprobe(probe) | Self::Kprobe(probe) => probe.enable(),
             Self::Syscalls(probe) => Ok(probe.enable(kernel)?),
             Self::Net(probe) => Ok(probe.enable(kernel)?),
         }
@@ -400,7 +358,7 @@ impl Probe {
     /// Hits that the kernel left out; `None` of events whose hits it does not leave out.
     pub fn missed(&self) -> Option<u64> {
         match self {
-            Self::Tracepoint(probe) => Some(probe.missed()),
+            Self::Tracepoint(probe) | Self::Kprobe(probe) => Some(probe.missed()),
             Self::Syscalls(probe) => probe.missed(),
             Self::Cpu(_) | Self::Switches(_) | Self::Offcpu(_) | Self::Uprobe(_) | Self::Net(_) => None,
         }
@@ -412,7 +370,7 @@ impl Probe {
             Self::Cpu(probe) => probe.disable(),
             Self::Switches(probe) => Ok(probe.disable(samples)?),
             Self::Offcpu(probe) => Ok(probe.disable(samples)?),
-            Self::Tracepoint(probe) | Self::Uprobe(probe) => probe.disable(samples),
+            Self::Tracepoint(probe) | Self::Uprobe(probe) | Self::Kprobe(probe) => probe.disable(samples),
             Self::Syscalls(probe) => Ok(probe.disable(samples)?),
             Self::Net(probe) => Ok(probe.disable(samples)?),
         }

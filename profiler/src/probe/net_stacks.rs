@@ -1,8 +1,9 @@
-//! Events `net-tx` and `net-rx`, user side: raw tracepoints that are hit when a task has sent or received.
+//! Events `net-tx`, `net-rx` and `connect`, user side: raw tracepoints that are hit when a task has sent or received, and when
+//! a connection changes its state.
 
 use profiler_common::{
-    probe::net_stacks::{RECEIVED, SENT},
-    sample::{Programs, What},
+    probe::net_stacks::{self, CONNECTED, RECEIVED, SENT},
+    sample::What,
 };
 
 use super::{Amount, Event, ProbeSpec, SampleTypeSpec, switches};
@@ -21,9 +22,19 @@ pub const SENT_TRACEPOINT: &str = "sock_send_length";
 /// The tracepoint of what is received.
 pub const RECEIVED_TRACEPOINT: &str = "sock_recv_length";
 
+/// The tracepoint of connections.
+pub const STATE_TRACEPOINT: &str = "inet_sock_set_state";
+
 /// What the kernel functions that a hit calls begin with (net/socket.c, kernel/trace/bpf_trace.c): inside of them is only how
 /// the program is reached.
-pub const INSIDE: &[&str] = &["call_trace_sock_", "__traceiter_", "__bpf_trace_", "bpf_trace_run"];
+pub const INSIDE: &[&str] = &[
+    "call_trace_sock_",
+    "__traceiter_",
+    "__bpf_trace_",
+    "bpf_trace_run",
+    "inet_sk_set_state",
+    "tcp_set_state",
+];
 
 /// The registry entry of `net-tx`.
 pub const TX: ProbeSpec = ProbeSpec {
@@ -79,36 +90,71 @@ pub const RX: ProbeSpec = ProbeSpec {
     ..TX
 };
 
+/// The registry entry of `connect`.
+pub const CONNECT: ProbeSpec = ProbeSpec {
+    event: Event::Connect,
+    name: "connect",
+    summary: "time until TCP connections that tasks ask for are there or fail, by the stack that asks",
+    hooks: &["raw tracepoint: inet_sock_set_state"],
+    sample_types: &[
+        SampleTypeSpec {
+            name: "connect",
+            unit: Unit::Nanoseconds,
+            what: What::Connect,
+            amount: Amount::Time,
+            summary: "time from asking for a connection to having it, or to knowing that it fails",
+        },
+        SampleTypeSpec {
+            name: "connects",
+            unit: Unit::Count,
+            what: What::Connect,
+            amount: Amount::Count,
+            summary: "connections asked for, of which that is known",
+        },
+    ],
+    programs: net_stacks::CONNECT,
+    minimum_kernel: (5, 8),
+    ..TX
+};
+
 /// As for switches: a thread sends and receives in few places.
 pub fn sizing(cpus: usize) -> Sizing {
     switches::sizing(cpus)
 }
 
-/// The attached probe of one of the two.
+/// The attached probe of one of these events.
 pub struct NetStacksProbe {
-    programs: Programs,
-    tracepoint: &'static str,
-    attached: Option<Attached>,
+    /// Programs and the tracepoint of each.
+    programs: &'static [(&'static str, &'static str)],
+    attached: Vec<Attached>,
 }
 
 impl NetStacksProbe {
-    /// Loads the program; it is not attached yet. `sends`: that of what is sent.
-    pub fn open(kernel: &mut Kernel, sends: bool) -> Result<Self, BpfError> {
-        let (programs, tracepoint) =
-            if sends { (SENT, SENT_TRACEPOINT) } else { (RECEIVED, RECEIVED_TRACEPOINT) };
-        kernel.load_program(programs.sample)?;
-        Ok(Self { programs, tracepoint, attached: None })
+    /// Loads the programs; they are not attached yet.
+    pub fn open(kernel: &mut Kernel, event: Event) -> Result<Self, BpfError> {
+        let programs: &[(&str, &str)] = match event {
+            Event::NetTx => &[(SENT.sample, SENT_TRACEPOINT)],
+            Event::NetRx => &[(RECEIVED.sample, RECEIVED_TRACEPOINT)],
+            // What follows a beginning must be seen.
+            _ => &[(CONNECTED, STATE_TRACEPOINT), (net_stacks::CONNECT.sample, STATE_TRACEPOINT)],
+        };
+        for &(program, _) in programs {
+            kernel.load_program(program)?;
+        }
+        Ok(Self { programs, attached: Vec::new() })
     }
 
-    /// Attaches the program.
+    /// Attaches the programs.
     pub fn enable(&mut self, kernel: &mut Kernel) -> Result<(), BpfError> {
-        self.attached = Some(kernel.attach(self.programs.sample, self.tracepoint)?);
+        for &(program, tracepoint) in self.programs {
+            self.attached.push(kernel.attach(program, tracepoint)?);
+        }
         Ok(())
     }
 
-    /// Detaches the program and waits until it runs nowhere.
+    /// Detaches the programs and waits until they run nowhere.
     pub fn disable(&mut self, samples: &mut Samples) -> Result<(), BpfError> {
-        drop(self.attached.take());
+        self.attached.clear();
         samples.wait_for_programs()
     }
 }

@@ -96,30 +96,37 @@ pub fn sizing_of_hooks(cpus: usize) -> Sizing {
 /// Those of the program, and of perf_event_open(2).
 pub fn open(kernel: &mut Kernel, cpu: u32, place: u8, asked: &Asked) -> Result<HookProbe, ProbeError> {
     let program = kernel.load_and_share(PROGRAMS[usize::from(place) % MAX_HOOKS].sample)?;
-    HookProbe::new(&asked.name, program, Hook::tracepoint(asked.id, cpu))
+    HookProbe::new(&asked.name, program, [Hook::tracepoint(asked.id, cpu)])
 }
 
-/// The attached probe of a hook that the user named.
+/// The attached probe of an event that the user named by its hook: a program, and all places that it runs at.
 pub struct HookProbe {
     name: String,
     program: OwnedFd,
-    hook: Option<Hook>,
+    hooks: Vec<Hook>,
 }
 
 impl HookProbe {
     /// A loaded program and what it is to run at.
     ///
     /// # Errors
-    /// That of the hook, with the event's name.
-    pub fn new(name: &str, program: OwnedFd, hook: io::Result<Hook>) -> Result<Self, ProbeError> {
-        let hook = hook.map_err(|source| ProbeError::Hook { name: name.to_owned(), source })?;
-        Ok(Self { name: name.to_owned(), program, hook: Some(hook) })
+    /// That of the first hook that has one, with the event's name.
+    pub fn new(
+        name: &str,
+        program: OwnedFd,
+        hooks: impl IntoIterator<Item = io::Result<Hook>>,
+    ) -> Result<Self, ProbeError> {
+        let hooks = hooks.into_iter().collect::<io::Result<_>>();
+        let hooks = hooks.map_err(|source| ProbeError::Hook { name: name.to_owned(), source })?;
+        Ok(Self { name: name.to_owned(), program, hooks })
     }
 
     /// The program runs at each hit from now on.
     pub fn enable(&self) -> Result<(), ProbeError> {
-        let Some(hook) = &self.hook else { return Ok(()) };
-        hook.set(&self.program).map_err(|source| ProbeError::Hook { name: self.name.clone(), source })
+        let mut hooks = self.hooks.iter();
+        hooks
+            .try_for_each(|hook| hook.set(&self.program))
+            .map_err(|source| ProbeError::Hook { name: self.name.clone(), source })
     }
 
     /// Hits that the kernel left out, because a program was running on that CPU.
@@ -129,7 +136,7 @@ impl HookProbe {
 
     /// Takes the program away and waits until it runs nowhere.
     pub fn disable(&mut self, samples: &mut Samples) -> Result<(), ProbeError> {
-        drop(self.hook.take());
+        self.hooks.clear();
         Ok(samples.wait_for_programs()?)
     }
 }

@@ -1,4 +1,5 @@
-//! Probe `uprobe`, user side: a breakpoint in the code of a file, for each that the user names.
+//! Probe `uprobe`, user side: a breakpoint in the code of a file, for each that the user names; or one at each of the places
+//! of a marker.
 
 use std::{fs::File, os::fd::AsRawFd as _, path::PathBuf, sync::Arc};
 
@@ -13,10 +14,22 @@ use crate::{
 /// What event names begin with, and whether they are of the return from a function.
 pub const PREFIXES: [(&str, bool); 2] = [("uprobe:", false), ("uretprobe:", true)];
 
+/// What names of markers begin with.
+pub const MARKER_PREFIX: &str = "usdt:";
+
+/// Most places of a marker that are hooked: each is an event of perf's, which attaching and detaching take time for.
+pub const MAX_PLACES: usize = 256;
+
 /// The registry entries, by the place of the event among those that the user names by their hooks.
 pub const SPECS: [ProbeSpec; MAX_HOOKS] = [spec(0), spec(1), spec(2), spec(3)];
 
+/// Those of markers, likewise.
+pub const MARKERS: [ProbeSpec; MAX_HOOKS] = [marker(0), marker(1), marker(2), marker(3)];
+
 const TYPES: [[SampleTypeSpec; 1]; MAX_HOOKS] = [[hits(0)], [hits(1)], [hits(2)], [hits(3)]];
+
+const MARKER_TYPES: [[SampleTypeSpec; 1]; MAX_HOOKS] =
+    [[marker_hits(0)], [marker_hits(1)], [marker_hits(2)], [marker_hits(3)]];
 
 const NAME: &str = "uprobe:PATH:SYMBOL[+OFFSET]";
 
@@ -38,21 +51,53 @@ const fn spec(place: usize) -> ProbeSpec {
     }
 }
 
+const MARKER_NAME: &str = "usdt:PATH:PROVIDER:NAME";
+
+const fn marker_hits(place: usize) -> SampleTypeSpec {
+    SampleTypeSpec::hits(place, MARKER_NAME, "times that one of the marker's places was come to")
+}
+
+const fn marker(place: usize) -> ProbeSpec {
+    ProbeSpec {
+        event: Event::Usdt(place as u8),
+        name: MARKER_NAME,
+        summary: "hits of a marker (USDT) that a program or library has for tracers, by stack",
+        hooks: &["a breakpoint at each of its places in the file (uprobe)"],
+        sample_types: &MARKER_TYPES[place],
+        ..spec(place)
+    }
+}
+
 /// The registry entry of a place.
 pub const fn spec_at(place: u8) -> &'static ProbeSpec {
     const ALL: &[ProbeSpec; MAX_HOOKS] = &SPECS;
     &ALL[place as usize % MAX_HOOKS]
 }
 
-/// A place in code to record.
+/// The registry entry of a marker.
+pub const fn marker_at(place: u8) -> &'static ProbeSpec {
+    const ALL: &[ProbeSpec; MAX_HOOKS] = &MARKERS;
+    &ALL[place as usize % MAX_HOOKS]
+}
+
+/// A place in the code of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where in the file, bytes.
+    pub offset: u64,
+    /// Where in the file the number is that tells the program that somebody listens.
+    pub semaphore: Option<u64>,
+}
+
+/// Places in code to record as one event.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// As recordings name it.
     pub name: String,
     /// The file, open: its path may be another process's.
     pub file: Arc<File>,
-    /// Where in the file, bytes.
-    pub offset: u64,
+    /// Where in the file: one place, or all those of a marker.
+    pub places: Vec<Place>,
     /// Not when it is come to, but when the function that begins there returns.
     pub returns: bool,
 }
@@ -65,14 +110,16 @@ impl PartialEq for Asked {
 
 impl Eq for Asked {}
 
-/// Loads the program of that place; it does not run yet.
+/// Loads the program of that event; it does not run yet.
 ///
 /// # Errors
 /// Those of the program, and of perf_event_open(2).
 pub fn open(kernel: &mut Kernel, cpu: u32, place: u8, asked: &Asked) -> Result<HookProbe, ProbeError> {
     let program = kernel.load_and_share(PROGRAMS[usize::from(place) % MAX_HOOKS].sample)?;
     let path = PathBuf::from(format!("/proc/self/fd/{}", asked.file.as_raw_fd()));
-    let code = UserCode { path, offset: asked.offset, returns: asked.returns };
-    let hook = Hook::user_code(&code, cpu);
-    HookProbe::new(&asked.name, program, hook)
+    let hooks = asked.places.iter().map(|&Place { offset, semaphore }| {
+        let code = UserCode { path: path.clone(), offset, semaphore, returns: asked.returns };
+        Hook::user_code(&code, cpu)
+    });
+    HookProbe::new(&asked.name, program, hooks)
 }

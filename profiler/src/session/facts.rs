@@ -66,8 +66,9 @@ impl Driver {
     /// What is hit by an event that no timer makes.
     fn hook(chosen: &Chosen) -> String {
         match &chosen.part {
-            Part::Tracepoint(_) | Part::Uprobe(_) => chosen.name(),
+            Part::Tracepoint(_) | Part::Uprobe(_) | Part::Kprobe(_) => chosen.name(),
             _ if chosen.event == Event::NetTx => net_stacks::SENT_TRACEPOINT.to_owned(),
+            _ if chosen.event == Event::Connect => net_stacks::STATE_TRACEPOINT.to_owned(),
             _ if chosen.event == Event::NetRx => net_stacks::RECEIVED_TRACEPOINT.to_owned(),
             _ if chosen.event.is_call() => syscall_stacks::TRACEPOINT.to_owned(),
             _ => switches::TRACEPOINT.to_owned(),
@@ -135,12 +136,18 @@ pub fn left_out(
         losses.counters.insert(name.clone(), samples.loss(Loss::UprobeBusy)?);
         losses.lost_sample_causes.push(name);
     }
+    if probes.iter().any(|probe| matches!(probe, Probe::Kprobe(_))) {
+        let note = "hits of a kprobe while another kprobe is handled on that CPU, and returns of a function that more threads are in \
+                    than the kernel keeps places for (10, or twice the CPUs), are missing, and it does not say how many"
+            .to_owned();
+        meta.notes.push(note);
+    }
     let Some(missed) = probes.iter().filter_map(Probe::missed).reduce(u64::saturating_add) else {
         return Ok(());
     };
     if Version::parse(&meta.kernel).is_some_and(|version| version < MISSES_COUNTED) {
         let note = format!(
-            "hits of a tracepoint in an interrupt while a program runs on that CPU are missing, and only Linux \
+            "hits of a tracepoint or kprobe in an interrupt while a program runs on that CPU are missing, and only Linux \
              {MISSES_COUNTED} counts them"
         );
         meta.notes.push(note);

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use profiler_common::{
-    probe::syscall_stacks,
+    probe::{net_stacks::FAILED, syscall_stacks},
     sample::What,
     sched::wait::{Detail, Queue},
 };
@@ -38,6 +38,10 @@ pub fn of(what: What, detail: u32) -> Option<Label> {
         What::Sent | What::Received => {
             let kind = ["[tcp]", "[udp]", "[unix]", "[another protocol]"].get(detail as usize);
             Some(Label { module: "[net]", text: kind.unwrap_or(&"[another protocol]").to_string() })
+        }
+        What::Connect => {
+            let text = if detail == FAILED { "[failed]" } else { "[connected]" };
+            Some(Label { module: "[net]", text: text.to_owned() })
         }
         What::Call | What::CallTime => {
             Some(Label { module: "[syscalls]", text: of_call(syscall_stacks::Detail(detail)) })

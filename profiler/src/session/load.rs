@@ -53,7 +53,7 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
             seen: seen(&options.events),
             sched: None,
             calls: None,
-            net: options.net.map(NetOptions::members),
+            net: net(options),
             log: options.log,
         })
     };
@@ -96,9 +96,15 @@ fn walk_programs(options: &RecordOptions, kernel: &mut Kernel) -> Result<Vec<Wal
     Ok(programs.iter().map(|programs| WalkPrograms::load(kernel, programs)).collect::<Result<_, _>>()?)
 }
 
+/// What is read of sockets, if there are events of them.
+fn net(options: &RecordOptions) -> Option<NetOptions> {
+    let connecting = options.events.iter().any(|chosen| chosen.event == Event::Connect);
+    options.net.map(|offsets| NetOptions::members(offsets, connecting))
+}
+
 /// CPUs that there can be, if there are events in user code; else 1.
 fn uprobe_cpus(events: &[Chosen]) -> u32 {
-    if !events.iter().any(|chosen| matches!(chosen.event, Event::Uprobe(_))) {
+    if !events.iter().any(|chosen| matches!(chosen.event, Event::Uprobe(_) | Event::Usdt(_))) {
         return 1;
     }
     // All that there can be, whatever their numbers are.

@@ -76,6 +76,52 @@ struct Best {
     module: Vec<u8>,
 }
 
+/// What kallsyms says of functions of one name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Functions {
+    /// How many there are.
+    pub number: usize,
+    /// If there is none: the names of all others, sorted.
+    pub others: Vec<String>,
+}
+
+/// Looks for functions of exactly that name, in the kernel and in its modules.
+///
+/// # Errors
+/// If /proc/kallsyms cannot be read.
+pub fn functions(name: &str) -> io::Result<Functions> {
+    let open = || Ok::<_, io::Error>(BufReader::with_capacity(256 << 10, File::open("/proc/kallsyms")?));
+    let number = each_function(open()?, |found| found == name.as_bytes())?;
+    let mut others = Vec::new();
+    if number == 0 {
+        let mut keep = |found: &[u8]| {
+            others.extend(std::str::from_utf8(found).ok().map(str::to_owned));
+            true
+        };
+        each_function(open()?, &mut keep)?;
+    }
+    others.sort_unstable();
+    others.dedup();
+    Ok(Functions { number, others })
+}
+
+/// Counts the functions of the kernel and its modules that are `wanted`.
+fn each_function(mut text: impl BufRead, mut wanted: impl FnMut(&[u8]) -> bool) -> io::Result<usize> {
+    let (mut line, mut number) = (Vec::with_capacity(256), 0);
+    loop {
+        line.clear();
+        if io::Read::take(&mut text, MAX_LINE as u64).read_until(b'\n', &mut line)? == 0 {
+            return Ok(number);
+        }
+        let is_function = |symbol: &Symbol<'_>| {
+            // Code that the kernel generates has names there too.
+            symbol.rank() > RANK_TEXT && ![&b"bpf"[..], b"ftrace", b"kprobes"].contains(&symbol.module)
+        };
+        let function = parse_line(&line).filter(is_function);
+        number += usize::from(function.is_some_and(|function| wanted(function.name)));
+    }
+}
+
 /// The same on any text in the format of /proc/kallsyms.
 pub fn parse(mut text: impl BufRead, modules: &[LoadedModule], addresses: &[u64]) -> KernelNames {
     debug_assert!(addresses.is_sorted());
@@ -237,6 +283,17 @@ ffffffffc0200000 t ftrace_trampoline\t[__builtin__ftrace]
         for (found, (address, expected)) in find_in(TEXT, &addresses).into_iter().zip(cases) {
             assert_eq!(found, expected, "{address:#x}");
         }
+    }
+
+    #[test]
+    fn functions_are_those_of_the_kernel_and_of_modules() {
+        let mut names = Vec::new();
+        let number = each_function(TEXT.as_bytes(), |name| {
+            names.push(String::from_utf8(name.to_vec()).unwrap());
+            name == b"two"
+        });
+        assert_eq!(number.unwrap(), 1);
+        assert_eq!(names, ["local_alias", "one", "two", "two_alias", "init_it", "ext4_write"]);
     }
 
     #[test]

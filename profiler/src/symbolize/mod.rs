@@ -28,6 +28,7 @@ pub mod kallsyms;
 pub mod kernel_text;
 pub mod mappings;
 pub mod maps;
+pub mod markers;
 pub mod module;
 pub mod native;
 pub mod open;

@@ -84,7 +84,7 @@ fn arguments(recipe: &Recipe, compilers: &Compilers) -> Vec<String> {
 
 fn hash(recipe: &Recipe, compilers: &Compilers) -> Result<String, String> {
     let mut hasher = DefaultHasher::new();
-    for source in [recipe.source, "burn.h"] {
+    for source in [recipe.source, "burn.h", "marker.h"] {
         let path = source_directory().join(source);
         fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?.hash(&mut hasher);
     }

@@ -108,6 +108,9 @@ const RECIPES: &[Recipe] = &[
     bare("bare-rust", "split.rs", Language::Rust, &["--edition=2024", "-O"]),
     bare("switches", "switches.c", Language::C, &[]),
     bare("hooks", "hooks.c", Language::C, &[]),
+    bare("rare_calls", "rare_calls.c", Language::C, &[]),
+    bare("markers", "markers.c", Language::C, &["-ldl"]),
+    bare("markers.so", "markers_library.c", Language::C, &["-shared", "-fPIC"]),
     c("storm", "storm.c", &[]),
     c("call_storm", "call_storm.c", &[]),
     bare("sched", "sched.c", Language::C, &["-pthread"]),
@@ -211,7 +214,7 @@ mod tests {
         for entry in std::fs::read_dir(compile::source_directory()).unwrap() {
             let name = entry.unwrap().file_name();
             let name = name.to_str().unwrap();
-            let is_source = name.contains('.') && !["burn.h", "Cargo.toml"].contains(&name);
+            let is_source = name.contains('.') && !["burn.h", "marker.h", "Cargo.toml"].contains(&name);
             assert!(!is_source || RECIPES.iter().any(|recipe| recipe.source == name), "{name}");
         }
     }

@@ -15,6 +15,8 @@ pub enum Op {
     PerfEventOpen,
     /// perf_event_open(2) of a hardware event.
     PerfEventOpenHardware,
+    /// perf_event_open(2) of a hook that the user named.
+    PerfEventOpenHook,
     /// mmap(2) of a perf event's ring buffer.
     PerfBuffer,
     /// bpf(2), BPF_MAP_CREATE.
@@ -30,7 +32,7 @@ pub enum Op {
 impl Op {
     const fn name(self) -> &'static str {
         match self {
-            Self::PerfEventOpen | Self::PerfEventOpenHardware => "perf_event_open",
+            Self::PerfEventOpen | Self::PerfEventOpenHardware | Self::PerfEventOpenHook => "perf_event_open",
             Self::PerfBuffer => "mmap of a perf buffer",
             Self::MapCreate => "creating an eBPF map",
             Self::ProgramLoad => "loading an eBPF program",
@@ -42,7 +44,7 @@ impl Op {
     /// The line that explains its refusal.
     const fn line(self) -> &'static str {
         match self {
-            Self::PerfEventOpen | Self::PerfBuffer => "perf-events",
+            Self::PerfEventOpen | Self::PerfEventOpenHook | Self::PerfBuffer => "perf-events",
             Self::PerfEventOpenHardware => "pmu",
             Self::MapCreate | Self::ProgramLoad | Self::ProgramAttach => "bpf",
             Self::EnableStats => "bpf-stats",
@@ -118,7 +120,9 @@ fn refused(op: Op, errno: i32, host: &Host) -> (&'static str, String) {
 /// Capabilities without which the call is refused, found by trying (docs/privileges.md).
 const fn needed(op: Op) -> &'static [Cap] {
     match op {
-        Op::PerfEventOpen | Op::PerfEventOpenHardware | Op::PerfBuffer => &[Cap::PERFMON],
+        Op::PerfEventOpen | Op::PerfEventOpenHardware | Op::PerfEventOpenHook | Op::PerfBuffer => {
+            &[Cap::PERFMON]
+        }
         Op::MapCreate => &[Cap::BPF],
         Op::ProgramLoad | Op::ProgramAttach => &[Cap::BPF, Cap::PERFMON],
         Op::EnableStats => &[Cap::SYS_ADMIN],
@@ -242,6 +246,14 @@ fn locked_memory(host: &Host) -> String {
 fn unsupported(op: Op, errno: i32, host: &Host) -> (&'static str, String) {
     let release = &host.uname.release;
     let cause = match (op, errno) {
+        (Op::PerfEventOpenHook, libc::EINVAL | libc::EOPNOTSUPP | ENOTSUPP) => {
+            "the kernel lets nothing be hooked there: in its own code, what hooks themselves run through \
+             (/sys/kernel/debug/kprobes/blacklist); in a program, an instruction that cannot be stepped over"
+                .to_owned()
+        }
+        (Op::PerfEventOpenHook, libc::EILSEQ) => "no instruction begins there".to_owned(),
+        (Op::PerfEventOpenHook, libc::ENOENT) => format!("kernel {release} has no such place"),
+        (Op::PerfEventOpenHook, libc::EADDRNOTAVAIL) => "there are several functions of that name".to_owned(),
         (Op::PerfEventOpen | Op::PerfEventOpenHardware, libc::EINVAL) => {
             let rate = shown(host.limits.perf_event_max_sample_rate);
             let text = format!(

@@ -123,6 +123,8 @@ pub struct Tried {
     pub net: Result<(), String>,
     /// Whether perf knows uprobes.
     pub user_code: Try,
+    /// Whether perf knows kprobes.
+    pub kernel_code: Try,
 }
 
 impl Tried {
@@ -164,6 +166,7 @@ impl Tried {
             syscalls: syscalls::attempt(btf_path),
             net: net::attempt(btf_path),
             user_code: io(hook::has_user_code()),
+            kernel_code: io(hook::has_kernel_code()),
         }
     }
 

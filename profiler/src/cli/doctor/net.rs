@@ -18,7 +18,12 @@ pub fn attempt(btf_path: &Path) -> Result<(), String> {
     let sched_offsets = btf::sched_offsets(btf_path).map_err(|error| error.to_string())?;
     let net_offsets = btf::net_offsets(btf_path).map_err(|error| error.to_string())?;
     let options = LoadOptions {
-        net: Some(NetOptions { offsets: net_offsets, sched_offsets: Some(sched_offsets), sockets: SOCKETS }),
+        net: Some(NetOptions {
+            offsets: net_offsets,
+            sched_offsets: Some(sched_offsets),
+            sockets: SOCKETS,
+            connecting: false,
+        }),
         ..LoadOptions::new(offsets)
     };
     let mut kernel = Kernel::load(&options).map_err(|error| error.to_string())?;

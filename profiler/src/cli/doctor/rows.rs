@@ -47,6 +47,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
         names::map_files,
         names::tracefs,
         names::uprobes,
+        names::kprobes,
         names::bpffs,
         names::cgroup,
         names::pid_namespace,

@@ -79,6 +79,7 @@ fn good() -> Facts {
             syscalls: Ok(()),
             net: Ok(()),
             user_code: Ok(()),
+            kernel_code: Ok(()),
         },
         tracefs: Some((Some("/sys/kernel/tracing".into()), true)),
         bpffs: Some("/sys/fs/bpf".into()),
@@ -217,11 +218,13 @@ fn namespaces_are_left_by_the_engines_own_means() {
 #[test]
 fn surroundings_have_their_own_lines() {
     type Case = (&'static str, Status, fn(&mut Facts));
-    let cases: [Case; 16] = [
+    let cases: [Case; 18] = [
         ("capabilities", Unavailable, |f| f.host.namespaces.initial_user = Some(false)),
         ("tracefs", Degraded, |f| f.tracefs = None),
         ("tracefs", Degraded, |f| f.tracefs = Some((Some("/t".into()), false))),
         ("uprobes", Unavailable, |f| f.tried.user_code = Err(Errno::NOENT)),
+        ("kprobes", Degraded, |f| f.tried.kernel_code = Err(Errno::NOENT)),
+        ("kprobes", Degraded, |f| f.tried.kernel_code = Err(Errno::ACCESS)),
         ("bpffs", Degraded, |f| f.bpffs = None),
         ("cgroup", Degraded, |f| f.cgroup = cgroup::Version::Hybrid),
         ("cgroup", Unavailable, |f| f.cgroup = cgroup::Version::V1),

@@ -101,6 +101,7 @@ impl<'a> NetAccounting<'a> {
                 offsets: options.offsets,
                 sched_offsets: Some(account.sched_offsets),
                 sockets: room,
+                connecting: false,
             }),
             log: account.log,
             ..LoadOptions::new(account.offsets)

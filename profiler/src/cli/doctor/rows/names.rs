@@ -1,5 +1,7 @@
 //! Lines about naming functions and about the surroundings: symbols, other processes, file systems, namespaces.
 
+use rustix::io::Errno;
+
 use super::{
     super::{
         Check,
@@ -118,13 +120,30 @@ pub(super) fn tracefs(facts: &Facts) -> Check {
 }
 
 pub(super) fn uprobes(facts: &Facts) -> Check {
-    let check = works("uprobes", "places in user code (`-e uprobe:...`)", "perf knows uprobes");
+    let check =
+        works("uprobes", "places in user code (`-e uprobe:...`, `-e usdt:...`)", "perf knows uprobes");
     match facts.tried.user_code {
         Ok(()) => check,
         Err(_) => check.not(
             Unavailable,
-            "this kernel was built without uprobes (CONFIG_UPROBE_EVENTS): no events `uprobe:...`, `uretprobe:...`",
+            "this kernel was built without uprobes (CONFIG_UPROBE_EVENTS): no events `uprobe:...`, `uretprobe:...`, \
+             `usdt:...`",
         ),
+    }
+}
+
+pub(super) fn kprobes(facts: &Facts) -> Check {
+    const WITHOUT: &str = "no events `kprobe:...`, `kretprobe:...`; nothing else needs it";
+    let check = works("kprobes", "places in the kernel's code (`-e kprobe:...`)", "perf knows kprobes");
+    match facts.tried.kernel_code {
+        Ok(()) => check,
+        Err(Errno::NOENT) => check
+            .not(Degraded, format!("this kernel was built without kprobes (CONFIG_KPROBE_EVENTS): {WITHOUT}"))
+            .mend(["use a kernel built with CONFIG_KPROBES=y and CONFIG_KPROBE_EVENTS=y, or tracepoints"
+                .to_owned()]),
+        Err(errno) => {
+            check.not(Degraded, format!("perf's event source cannot be read, {}: {WITHOUT}", words(errno)))
+        }
     }
 }
 

@@ -2,9 +2,10 @@
 
 use super::*;
 
-const OPS: [Op; 7] = [
+const OPS: [Op; 8] = [
     Op::PerfEventOpen,
     Op::PerfEventOpenHardware,
+    Op::PerfEventOpenHook,
     Op::PerfBuffer,
     Op::MapCreate,
     Op::ProgramLoad,
@@ -46,12 +47,23 @@ fn a_refusal_in_spite_of_capabilities_names_what_else_there_is() {
 }
 
 #[test]
+fn a_hook_that_is_refused_is_explained_as_one() {
+    let text = |errno| explain(Op::PerfEventOpenHook, errno, &good().host).text;
+    assert!(text(libc::EINVAL).contains("lets nothing be hooked there"));
+    assert!(text(libc::EILSEQ).contains("no instruction begins there"));
+    assert!(text(libc::EADDRNOTAVAIL).contains("several functions"));
+    assert!(text(libc::EACCES).contains("perf_event_open"));
+}
+
+#[test]
 fn each_errno_has_its_line() {
     let host = good().host;
     for (op, errno, line) in [
         (Op::PerfEventOpen, libc::EINVAL, "sample-rate"),
         (Op::PerfEventOpenHardware, libc::ENOENT, "pmu"),
         (Op::PerfEventOpenHardware, libc::EOPNOTSUPP, "pmu"),
+        (Op::PerfEventOpenHook, libc::EINVAL, "perf-events"),
+        (Op::PerfEventOpenHook, libc::EMFILE, "rlimits"),
         (Op::PerfEventOpen, libc::EMFILE, "rlimits"),
         (Op::PerfBuffer, libc::EPERM, "perf-events"),
         (Op::MapCreate, libc::ENOMEM, "rlimits"),
