@@ -36,6 +36,7 @@ pub mod plt;
 pub mod process;
 pub mod process_file;
 pub mod root;
+pub mod runtime;
 pub mod unwind;
 pub mod vdso;
 
