@@ -40,9 +40,7 @@ fn main() -> ExitCode {
         Command::Syscalls(args) => syscalls::run(&args, cli.log_level, begun_ns),
         Command::List(args) => list::run(&args, &mut std::io::stdout().lock()).map(|()| Exit::Success.code()),
         Command::Doctor(options) => run_doctor(&options),
-        Command::Jvm(args) => {
-            jvm::run(&args, &mut std::io::stdout().lock()).map(|()| Exit::Success.code())
-        }
+        Command::Jvm(args) => jvm::run(&args, &mut std::io::stdout().lock()).map(|()| Exit::Success.code()),
         Command::UnwindTable(args) => {
             unwind_table::run(&args, &mut std::io::stdout().lock()).map(|()| Exit::Success.code())
         }

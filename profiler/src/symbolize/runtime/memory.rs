@@ -3,7 +3,7 @@
 //! The process runs on meanwhile. What is read can be gone or half changed, so whoever follows pointers through it
 //! must be able to live with any value, and must check at the end that what it began with is still there.
 
-use std::{cell::RefCell, collections::HashMap, fs::File, io, os::unix::fs::FileExt};
+use std::{cell::RefCell, collections::HashMap, fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 /// Granule of [`Pages`]; no architecture has smaller pages.
 const PAGE: u64 = 4096;
@@ -99,9 +99,9 @@ pub trait Memory {
 ///
 /// The open file belongs to the program image that was there when it was opened: after an `execve` or the end of the
 /// process reads fail, they never show what has the same process id later.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ProcessMemory {
-    file: File,
+    file: Arc<File>,
 }
 
 impl ProcessMemory {
@@ -110,7 +110,7 @@ impl ProcessMemory {
     /// # Errors
     /// No such process, or no right to trace it (`PTRACE_MODE_ATTACH`).
     pub fn open(pid: u32) -> io::Result<Self> {
-        Ok(Self { file: File::open(format!("/proc/{pid}/mem"))? })
+        Ok(Self { file: Arc::new(File::open(format!("/proc/{pid}/mem"))?) })
     }
 }
 

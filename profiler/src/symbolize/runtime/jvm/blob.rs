@@ -179,8 +179,8 @@ fn metadata(memory: &impl Memory, layout: &Layout, nmethod: u64) -> Result<u64, 
         Metadata::InData { data, metadata } => nmethod
             .wrapping_add(distance(data.get(memory, nmethod)?)?)
             .wrapping_add(distance(metadata.get(memory, nmethod)?)?),
-        Metadata::Mutable { base, relocations } => memory
-            .u64(nmethod.wrapping_add(base))?
-            .wrapping_add(distance(relocations.get(memory, nmethod)?)?),
+        Metadata::Mutable { base, relocations } => {
+            memory.u64(nmethod.wrapping_add(base))?.wrapping_add(distance(relocations.get(memory, nmethod)?)?)
+        }
     })
 }

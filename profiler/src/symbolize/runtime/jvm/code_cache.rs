@@ -66,12 +66,7 @@ impl CodeHeap {
     }
 
     /// All code blobs, lowest address first.
-    fn each_blob(
-        &self,
-        memory: &impl Memory,
-        layout: &HeapLayout,
-        out: &mut Vec<u64>,
-    ) -> Result<(), Fault> {
+    fn each_blob(&self, memory: &impl Memory, layout: &HeapLayout, out: &mut Vec<u64>) -> Result<(), Fault> {
         let mut block = self.low;
         // From `_next_segment` on memory is in use but was never given out: there lengths are 0.
         while block.saturating_add(layout.block_header) < self.high && out.len() < MAX_BLOCKS {

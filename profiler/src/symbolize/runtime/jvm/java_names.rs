@@ -26,7 +26,8 @@ pub fn clean(raw: &[u8]) -> String {
     let mut units = Vec::with_capacity(raw.len());
     let mut rest = raw;
     while let [first, ..] = rest {
-        let low = |at: usize| rest.get(at).filter(|&byte| byte & 0xc0 == 0x80).map(|byte| u16::from(byte & 0x3f));
+        let low =
+            |at: usize| rest.get(at).filter(|&byte| byte & 0xc0 == 0x80).map(|byte| u16::from(byte & 0x3f));
         let (unit, len) = match (first, low(1), low(2)) {
             (0..0x80, ..) => (u16::from(*first), 1),
             (0xc0..0xe0, Some(a), _) => (u16::from(first & 0x1f) << 6 | a, 2),

@@ -105,7 +105,8 @@ impl Pointer {
         match self {
             Self::Absolute(offset) => Ok(memory.u64(base.wrapping_add(offset))?),
             Self::Relative(scalar) => {
-                let distance = u64::try_from(scalar.get(memory, base)?).map_err(|_| Fault::Torn("an offset"))?;
+                let distance =
+                    u64::try_from(scalar.get(memory, base)?).map_err(|_| Fault::Torn("an offset"))?;
                 base.checked_add(distance).ok_or(Fault::Torn("an offset"))
             }
         }

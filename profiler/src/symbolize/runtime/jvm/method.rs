@@ -58,8 +58,9 @@ impl Method {
             return Err(Fault::Torn("a name"));
         }
         let file = match fields.source_file.map(|field| field.get(memory, pool)).transpose()? {
-            None | Some(0) => None,
-            Some(index) => Some(java_names::clean(&entry(index)?)),
+            // Method handle intrinsics have a constant pool of their own with the index of another.
+            Some(index) if (1..pool_length).contains(&index) => Some(java_names::clean(&entry(index)?)),
+            _ => None,
         };
         let code_size = fields.code_size.get(memory, const_method)?;
         let lines = match fields.flags.get(memory, const_method)? & fields.has_lines {

@@ -48,7 +48,7 @@ use self::{
     vmstructs::Tables,
 };
 use super::memory::{Memory, Pages, Unmapped};
-use crate::symbolize::dwarf::Activation;
+use crate::{model::name, symbolize::dwarf::Activation};
 
 /// Most methods kept at a time, a few hundred bytes each.
 const MAX_METHODS: usize = 65_536;
@@ -116,10 +116,31 @@ impl Tier {
 /// The code at an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Code {
-    /// The methods active there, the innermost inlined one first, the compiled one last. One entry for anything else.
-    pub chain: Vec<Activation>,
+    /// What is active there: the innermost inlined method first, the compiled one last. Never empty.
+    pub frames: Vec<Frame>,
     /// How it came to be.
     pub tier: Tier,
+}
+
+/// What is active at an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A Java method, and the line in it; 0: unknown.
+    Java(Arc<Method>, u32),
+    /// What the JVM made for itself, by its cleaned name.
+    Made(Arc<str>),
+}
+
+impl Frame {
+    /// `java.util.HashMap.get` with its file and line, or the name of what the JVM made.
+    pub fn activation(&self) -> Activation {
+        match self {
+            Self::Java(method, line) => {
+                Activation { name: method.qualified(), file: method.file.clone(), line: *line }
+            }
+            Self::Made(name) => Activation { name: name.to_string(), file: None, line: 0 },
+        }
+    }
 }
 
 /// A code blob with what it is called: a row of the listing of all code.
@@ -151,6 +172,8 @@ pub struct Jvm<M> {
 #[derive(Debug)]
 struct Known {
     blob: Blob,
+    /// Its cleaned name.
+    name: Arc<str>,
     pcs: Vec<u8>,
     data: Vec<u8>,
     /// By index in the table of metadata.
@@ -242,7 +265,8 @@ impl<M: Memory> Jvm<M> {
         let bytecode = found.const_method.wrapping_add(self.layout.method.const_method_size);
         let bci = bcp.checked_sub(bytecode).filter(|&bci| bci < u64::from(found.code_size));
         let bci = bci.ok_or(Fault::Torn("a bytecode's address"))?;
-        Ok(Code { chain: vec![activation(&found, bci as i32)], tier: Tier::Interpreter })
+        let line = found.line(bci as i32);
+        Ok(Code { frames: vec![Frame::Java(found, line)], tier: Tier::Interpreter })
     }
 
     /// All code there is. What is freed or made meanwhile may be missing; `Err` entries are blobs that could not be
@@ -291,7 +315,12 @@ impl<M: Memory> Jvm<M> {
         }
         // What this replaces, and what it overlaps, is gone.
         let end = known.blob.code_end;
-        let overlapped: Vec<u64> = self.known.range(..end).rev().map_while(|(&begin, old)| (old.blob.code_end > first).then_some(begin)).collect();
+        let overlapped: Vec<u64> = self
+            .known
+            .range(..end)
+            .rev()
+            .map_while(|(&begin, old)| (old.blob.code_end > first).then_some(begin))
+            .collect();
         for begin in overlapped {
             self.known_bytes -= self.known.remove(&begin).map_or(0, |old| old.bytes());
         }
@@ -307,16 +336,11 @@ impl<M: Memory> Jvm<M> {
 
     /// The names of everything in a blob.
     fn read_known(&mut self, blob: Blob) -> Result<Known, Fault> {
-        let Some(compilation) = blob.compilation() else {
-            let (pcs, data, methods) = Default::default();
-            return Ok(Known { blob, pcs, data, methods, method: None });
+        let method = blob.compilation().map(|compilation| self.method(compilation.method)).transpose()?;
+        let DebugInfo { pcs, data, metadata } = match blob.kind {
+            Kind::Compiled(_) => DebugInfo::read(&self.memory, &self.layout, blob.address)?,
+            _ => DebugInfo::default(),
         };
-        let method = Some(self.method(compilation.method)?);
-        if !matches!(blob.kind, Kind::Compiled(_)) {
-            let (pcs, data, methods) = Default::default();
-            return Ok(Known { blob, pcs, data, methods, method });
-        }
-        let DebugInfo { pcs, data, metadata } = DebugInfo::read(&self.memory, &self.layout, blob.address)?;
         let mut methods = HashMap::new();
         for index in scopes::methods(&pcs, &data, self.layout.nmethod.unsigned5_base)? {
             let slot = u64::from(index).checked_sub(1).filter(|&slot| slot < MAX_METADATA);
@@ -324,31 +348,31 @@ impl<M: Memory> Jvm<M> {
             let address = self.memory.u64(metadata.wrapping_add(8 * slot))?;
             methods.insert(index, self.method(address)?);
         }
-        Ok(Known { blob, pcs, data, methods, method })
+        let name = name::clean(&blob.name).into();
+        Ok(Known { blob, name, pcs, data, methods, method })
     }
 
     fn known_name(&self, first: u64, address: u64) -> Result<Code, Fault> {
         let known = self.known.get(&first).ok_or(Fault::NoCode)?;
         let tier = Tier::of(known.blob.kind);
         let Some(method) = &known.method else {
-            let name = crate::model::name::clean(&known.blob.name);
-            return Ok(Code { chain: vec![Activation { name, file: None, line: 0 }], tier });
+            return Ok(Code { frames: vec![Frame::Made(Arc::clone(&known.name))], tier });
         };
         let offset = u32::try_from(address - first).map_err(|_| Fault::Torn("an address"))?;
         let scopes = scopes::at(&known.pcs, &known.data, self.layout.nmethod.unsigned5_base, offset)?;
-        let mut chain = Vec::with_capacity(scopes.len().max(1));
+        let mut frames = Vec::with_capacity(scopes.len().max(1));
         for scope in &scopes {
             let method = known.methods.get(&scope.method).ok_or(Fault::Torn("a scope"))?;
-            chain.push(activation(method, scope.bci));
+            frames.push(Frame::Java(Arc::clone(method), method.line(scope.bci)));
         }
         // The outermost scope is the compiled method's own.
         let outermost = scopes.last().and_then(|scope| known.methods.get(&scope.method));
         match outermost {
-            None => chain.push(Activation { line: 0, ..activation(method, 0) }),
+            None => frames.push(Frame::Java(Arc::clone(method), 0)),
             Some(outermost) if **outermost == **method => {}
             Some(_) => return Err(Fault::Torn("a scope")),
         }
-        Ok(Code { chain, tier })
+        Ok(Code { frames, tier })
     }
 
     fn method(&mut self, address: u64) -> Result<Arc<Method>, Fault> {
@@ -369,8 +393,4 @@ impl Known {
         // A rough size for the rest.
         256 + self.pcs.len() + self.data.len() + 64 * self.methods.len()
     }
-}
-
-fn activation(method: &Method, bci: i32) -> Activation {
-    Activation { name: method.qualified(), file: method.file.clone(), line: method.line(bci) }
 }

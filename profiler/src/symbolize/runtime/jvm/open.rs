@@ -26,9 +26,12 @@ pub enum OpenError {
     /// It maps no libjvm.
     #[error("no libjvm.so is mapped: not a JVM, or not HotSpot")]
     NoJvm,
-    /// /proc/PID/maps or /proc/PID/mem.
+    /// Its mappings cannot be read.
+    #[error("mappings: {0}")]
+    Process(#[source] io::Error),
+    /// Its memory may not be read.
     #[error("memory: {0}")]
-    Memory(#[from] io::Error),
+    Memory(#[source] io::Error),
     /// The library cannot be opened.
     #[error("libjvm.so: {}", .0.words())]
     Library(Reason),
@@ -57,16 +60,19 @@ struct Library {
 /// # Errors
 /// It has none, or it cannot be read.
 pub fn open(pid: u32) -> Result<Jvm<ProcessMemory>, OpenError> {
-    let memory = ProcessMemory::open(pid)?;
-    with_memory(pid, memory)
+    with_memory(pid, &ProcessMemory::open(pid))
 }
 
-/// The same with its memory opened before.
+/// The same with its memory opened before, or why that failed.
 ///
 /// # Errors
 /// It has none, or it cannot be read.
-pub fn with_memory(pid: u32, memory: ProcessMemory) -> Result<Jvm<ProcessMemory>, OpenError> {
-    let library = find(pid)?.ok_or(OpenError::NoJvm)?;
+pub fn with_memory(pid: u32, memory: &io::Result<ProcessMemory>) -> Result<Jvm<ProcessMemory>, OpenError> {
+    let library = find(pid).map_err(OpenError::Process)?.ok_or(OpenError::NoJvm)?;
+    let memory = match memory {
+        Ok(memory) => memory.clone(),
+        Err(error) => return Err(OpenError::Memory(error.kind().into())),
+    };
     let file = open::mapped(Mapped {
         pid,
         parent: 0,
