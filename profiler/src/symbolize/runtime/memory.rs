@@ -3,7 +3,14 @@
 //! The process runs on meanwhile. What is read can be gone or half changed, so whoever follows pointers through it
 //! must be able to live with any value, and must check at the end that what it began with is still there.
 
-use std::{cell::RefCell, collections::HashMap, fs::File, io, os::unix::fs::FileExt, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::Arc,
+};
 
 /// Granule of [`Pages`]; no architecture has smaller pages.
 const PAGE: u64 = 4096;
@@ -163,6 +170,43 @@ impl<M: Memory> Memory for Pages<'_, M> {
     }
 }
 
+/// Memory that may be read only so much of until it is allowed more: what a hostile process leads into costs no more.
+#[derive(Debug)]
+pub struct Bounded<M> {
+    memory: M,
+    left: Cell<u64>,
+}
+
+impl<M: Memory> Bounded<M> {
+    /// What a read costs beside its bytes.
+    const READ: u64 = 64;
+
+    /// May be read `bytes` of.
+    pub const fn new(memory: M, bytes: u64) -> Self {
+        Self { memory, left: Cell::new(bytes) }
+    }
+
+    /// The memory itself.
+    #[cfg(test)]
+    pub const fn inner_mut(&mut self) -> &mut M {
+        &mut self.memory
+    }
+
+    /// May be read `bytes` of from now on.
+    pub fn allow(&self, bytes: u64) {
+        self.left.set(bytes);
+    }
+}
+
+impl<M: Memory> Memory for Bounded<M> {
+    fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), Unmapped> {
+        let cost = Self::READ + buffer.len() as u64;
+        let left = self.left.get().checked_sub(cost).ok_or(Unmapped { address })?;
+        self.left.set(left);
+        self.memory.read(address, buffer)
+    }
+}
+
 /// Pieces of memory made by a test, or copied from a process.
 #[cfg(test)]
 #[derive(Clone, Debug, Default)]
@@ -170,7 +214,7 @@ pub struct Image {
     /// By first address.
     pub pieces: std::collections::BTreeMap<u64, Vec<u8>>,
     /// Bytes read until now, to see that reading is bounded.
-    pub read: std::cell::Cell<u64>,
+    pub read: Cell<u64>,
 }
 
 #[cfg(test)]
@@ -205,6 +249,16 @@ mod tests {
         for address in [0, 8, u64::MAX, u64::MAX - 7, 1 << 63, (1 << 47) - 1] {
             assert_eq!(own().u64(address), Err(Unmapped { address }));
         }
+    }
+
+    #[test]
+    fn no_more_is_read_than_allowed() {
+        let data = [7u8; 1000];
+        let bounded = Bounded::new(own(), 3 * (64 + 10));
+        let read = |len| bounded.bytes(data.as_ptr() as u64, len).is_ok();
+        assert_eq!([read(10), read(10), read(11), read(10), read(1)], [true, true, false, true, false]);
+        bounded.allow(64 + 1000);
+        assert!(read(1000) && !read(0));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! line numbers follows the bytecode.
 
 use super::{Fault, java_names, layout::Layout, unsigned5::Stream};
-use crate::symbolize::runtime::memory::Memory;
+use crate::{model::name::MAX_NAME_BYTES, symbolize::runtime::memory::Memory};
 
 /// Most bytes of a `ConstMethod` with bytecode and tables; 64 KiB of bytecode is the most that a class file can have.
 const MAX_CONST_METHOD: u64 = 1 << 20;
@@ -19,14 +19,14 @@ pub struct Method {
     pub class: String,
     /// Its name: `get`, `<init>`. Cleaned.
     pub name: String,
-    /// Its descriptor, raw: `(ILjava/lang/String;)V`.
+    /// Its descriptor, raw: `(ILjava/lang/String;)V`. Cut where names are.
     descriptor: Vec<u8>,
     /// Name of the source file as the compiler noted it, without a directory. Cleaned.
     pub file: Option<String>,
     /// Bytes of bytecode.
     pub code_size: u32,
-    /// First bytecode index and line of each stretch, in the order of the table.
-    lines: Vec<(i32, u32)>,
+    /// Its table of line numbers, raw.
+    lines: LineTable,
     /// Address of its `ConstMethod`.
     pub const_method: u64,
 }
@@ -64,9 +64,14 @@ impl Method {
         };
         let code_size = fields.code_size.get(memory, const_method)?;
         let lines = match fields.flags.get(memory, const_method)? & fields.has_lines {
-            0 => Vec::new(),
-            _ => lines(&table(memory, layout, const_method, code_size)?, layout.nmethod.unsigned5_base),
+            0 => LineTable::default(),
+            _ => LineTable::new(
+                &table(memory, layout, const_method, code_size)?,
+                layout.nmethod.unsigned5_base,
+            ),
         };
+        let mut descriptor = descriptor;
+        descriptor.truncate(MAX_NAME_BYTES);
         Ok(Self {
             class: java_names::class(&class),
             name: java_names::clean(&name),
@@ -92,11 +97,73 @@ impl Method {
     pub fn line(&self, bci: i32) -> u32 {
         // As Method::line_number_from_bci: an exact entry, else the nearest before. -1 is the method's entry.
         let bci = bci.max(0);
-        if let Some(&(_, line)) = self.lines.iter().find(|(start, _)| *start == bci) {
-            return line;
+        let mut best: Option<(i32, u32)> = None;
+        for (start, line) in self.lines.entries() {
+            if start == bci {
+                return line;
+            }
+            if start < bci && best.is_none_or(|(nearest, _)| nearest <= start) {
+                best = Some((start, line));
+            }
         }
-        let before = self.lines.iter().filter(|(start, _)| *start < bci);
-        before.max_by_key(|(start, _)| *start).map_or(0, |&(_, line)| line)
+        best.map_or(0, |(_, line)| line)
+    }
+}
+
+/// A table of line numbers (share/oops/method.cpp, `CompressedLineNumberReadStream`): a byte has both distances if they
+/// are small, 0xff says that two numbers follow, 0 ends the table. One that is cut off ends there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct LineTable {
+    bytes: Box<[u8]>,
+    base: u8,
+}
+
+impl LineTable {
+    /// The table at the start of `bytes`; what is behind it is dropped.
+    fn new(bytes: &[u8], base: u8) -> Self {
+        let mut entries = Entries::new(bytes, base);
+        while entries.next().is_some() {}
+        let len = bytes.len() - entries.stream.left();
+        Self { bytes: bytes[..len].into(), base }
+    }
+
+    /// First bytecode index and line of each stretch, in the order of the table.
+    fn entries(&self) -> Entries<'_> {
+        Entries::new(&self.bytes, self.base)
+    }
+}
+
+struct Entries<'a> {
+    stream: Stream<'a>,
+    bci: i32,
+    line: i32,
+    ended: bool,
+}
+
+impl<'a> Entries<'a> {
+    const fn new(bytes: &'a [u8], base: u8) -> Self {
+        Self { stream: Stream::new(bytes, base), bci: 0, line: 0, ended: false }
+    }
+}
+
+impl Iterator for Entries<'_> {
+    type Item = (i32, u32);
+
+    fn next(&mut self) -> Option<(i32, u32)> {
+        const LARGE: u8 = 0xff;
+        if self.ended {
+            return None;
+        }
+        let (bcis, lines) = match self.stream.byte()? {
+            0 => {
+                self.ended = true;
+                return None;
+            }
+            LARGE => (self.stream.signed()?, self.stream.signed()?),
+            small => (i32::from(small >> 3), i32::from(small & 7)),
+        };
+        (self.bci, self.line) = (self.bci.wrapping_add(bcis), self.line.wrapping_add(lines));
+        Some((self.bci, u32::try_from(self.line).unwrap_or(0)))
     }
 }
 
@@ -127,41 +194,46 @@ fn table(memory: &impl Memory, layout: &Layout, const_method: u64, code_size: i6
     Ok(memory.bytes(const_method.wrapping_add(start), len as usize)?)
 }
 
-/// Unpacks a table of line numbers (share/oops/method.cpp, `CompressedLineNumberReadStream`): a byte has both
-/// distances if they are small, 0xff says that two numbers follow, 0 ends the table. One that is cut off ends there.
-fn lines(table: &[u8], base: u8) -> Vec<(i32, u32)> {
-    const LARGE: u8 = 0xff;
-    let mut stream = Stream::new(table, base);
-    let (mut bci, mut line) = (0i32, 0i32);
-    let mut lines = Vec::new();
-    while let Some(byte) = stream.byte().filter(|&byte| byte != 0) {
-        let (bcis, lines_on) = match byte {
-            LARGE => match (stream.signed(), stream.signed()) {
-                (Some(bcis), Some(lines_on)) => (bcis, lines_on),
-                _ => break,
-            },
-            small => (i32::from(small >> 3), i32::from(small & 7)),
-        };
-        (bci, line) = (bci.wrapping_add(bcis), line.wrapping_add(lines_on));
-        lines.push((bci, u32::try_from(line).unwrap_or(0)));
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::{super::unsigned5::tests::encode, *};
 
-    fn method(lines: Vec<(i32, u32)>) -> Method {
+    /// A table of these entries, the first byte behind it included.
+    fn packed(entries: &[(i32, u32)], base: u8) -> Vec<u8> {
+        let (mut bci, mut line) = (0, 0);
+        let mut table = Vec::new();
+        for &(next_bci, next_line) in entries {
+            match (next_bci - bci, next_line as i32 - line) {
+                (bcis @ 0..0x1f, lines @ 0..8) if (bcis, lines) != (0, 0) => {
+                    table.push((bcis << 3 | lines) as u8)
+                }
+                (bcis, lines) => {
+                    table.push(0xff);
+                    for number in [bcis, lines] {
+                        encode((number << 1 ^ number >> 31) as u32, base, &mut table);
+                    }
+                }
+            }
+            (bci, line) = (next_bci, next_line as i32);
+        }
+        table.extend([0, 0x55]);
+        table
+    }
+
+    fn lines(table: &[u8], base: u8) -> Vec<(i32, u32)> {
+        LineTable::new(table, base).entries().collect()
+    }
+
+    fn method(entries: &[(i32, u32)]) -> Method {
         Method {
             class: "a.B".to_owned(),
             name: "c".to_owned(),
             descriptor: b"(I)V".to_vec(),
             file: None,
             code_size: 100,
-            lines,
+            lines: LineTable::new(&packed(entries, 1), 1),
             const_method: 0,
         }
     }
@@ -169,20 +241,11 @@ mod tests {
     #[test]
     fn line_tables_are_unpacked() {
         for base in [0, 1] {
-            // (0, 10), (3, 12), (40, 5), (41, 6): large steps where one goes back or is too large for its bits.
-            let mut table = vec![0xff];
-            let signed = |number: i32, table: &mut Vec<u8>| {
-                encode((number << 1 ^ number >> 31) as u32, base, table);
-            };
-            signed(0, &mut table);
-            signed(10, &mut table);
-            table.push(3 << 3 | 2);
-            table.push(0xff);
-            signed(37, &mut table);
-            signed(-7, &mut table);
-            table.push(1 << 3 | 1);
-            table.extend([0, 0x55, 0x55]);
-            assert_eq!(lines(&table, base), [(0, 10), (3, 12), (40, 5), (41, 6)]);
+            // Large steps where one goes back or has too many bits.
+            let entries = [(0, 10), (3, 12), (40, 5), (41, 6)];
+            let table = packed(&entries, base);
+            assert_eq!(table[..1], [0xff]);
+            assert_eq!(lines(&table, base), entries);
             for cut in 0..table.len() {
                 assert!(lines(&table[..cut], base).len() <= 4);
             }
@@ -193,10 +256,10 @@ mod tests {
 
     #[test]
     fn a_bytecode_has_the_line_of_the_entry_before_it() {
-        let method = method(vec![(0, 10), (10, 11), (5, 14), (10, 99)]);
+        let method = method(&[(0, 10), (10, 11), (5, 14), (10, 99)]);
         assert_eq!([-1, 0, 4, 5, 9, 10, 1000].map(|bci| method.line(bci)), [10, 10, 10, 14, 14, 11, 99]);
-        assert_eq!(self::method(vec![]).line(3), 0);
-        assert_eq!(self::method(vec![(4, 7)]).line(3), 0);
+        assert_eq!(self::method(&[]).line(3), 0);
+        assert_eq!(self::method(&[(4, 7)]).line(3), 0);
     }
 
     proptest! {

@@ -47,13 +47,17 @@ use self::{
     unwind_layout::UnwindLayout,
     vmstructs::Tables,
 };
-use super::memory::{Memory, Pages, Unmapped};
+use super::memory::{Bounded, Memory, Pages, Unmapped};
 use crate::{model::name, symbolize::dwarf::Activation};
 
 /// Most methods kept at a time, a few hundred bytes each.
 const MAX_METHODS: usize = 65_536;
 /// Most bytes of debug information kept of code that was named.
 const MAX_KNOWN_BYTES: usize = 64 << 20;
+
+/// Most bytes read from one refresh to the next; each read counts as 64 more. A list of 60,000 compiled methods takes
+/// 160 MB.
+const MAX_READ: u64 = 256 << 20;
 
 /// Why something cannot be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -157,7 +161,7 @@ pub struct Listed {
 /// A running JVM.
 #[derive(Debug)]
 pub struct Jvm<M> {
-    memory: M,
+    memory: Bounded<M>,
     layout: Layout,
     tables: Tables,
     heaps: Vec<CodeHeap>,
@@ -188,6 +192,7 @@ impl<M: Memory> Jvm<M> {
     /// # Errors
     /// Its version is not known here, or it is not initialized yet.
     pub fn new(memory: M, symbol: impl Fn(&str) -> Option<u64>) -> Result<Self, Fault> {
+        let memory = Bounded::new(memory, MAX_READ);
         let tables = Tables::read(&Pages::new(&memory), symbol)?;
         let layout = Layout::new(&tables, &memory)?;
         let heaps = code_cache::read_heaps(&memory, &layout)?;
@@ -208,6 +213,7 @@ impl<M: Memory> Jvm<M> {
     /// The process is gone.
     pub fn refresh(&mut self) -> Result<(), Fault> {
         self.methods.clear();
+        self.memory.allow(MAX_READ);
         self.heaps = code_cache::read_heaps(&self.memory, &self.layout)?;
         Ok(())
     }

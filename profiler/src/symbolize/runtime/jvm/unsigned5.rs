@@ -17,6 +17,11 @@ impl<'a> Stream<'a> {
         Self { bytes, base }
     }
 
+    /// Number of bytes left.
+    pub const fn left(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The next byte as it is.
     pub fn byte(&mut self) -> Option<u8> {
         let (&first, rest) = self.bytes.split_first()?;
