@@ -124,7 +124,7 @@ pub enum FrameKind {
     Baseline,
     /// Interpreted (of a language runtime).
     Interpreted,
-    /// Made by a language runtime for itself: adapters, entry code, handlers.
+    /// Made by a language runtime for itself: bridges to native code, adapters, handlers.
     Stub,
     /// Inlined into its caller (of any compiled kind).
     Inlined,

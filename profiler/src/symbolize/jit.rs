@@ -168,9 +168,9 @@ fn reason_of(error: &OpenError) -> Reason {
 fn of_code(code: &Code) -> Named {
     let kind = match code.tier {
         Tier::C1 => FrameKind::Baseline,
-        Tier::C2 | Tier::NativeWrapper => FrameKind::Jit,
+        Tier::C2 => FrameKind::Jit,
         Tier::Interpreter => FrameKind::Interpreted,
-        Tier::Stub => FrameKind::Stub,
+        Tier::NativeWrapper | Tier::Stub => FrameKind::Stub,
     };
     Named { chain: Ok(code.frames.iter().map(Frame::activation).collect()), kind }
 }

@@ -18,9 +18,16 @@ struct Tool {
     why: &'static str,
 }
 
-const COMPILERS: [Tool; 2] = [
+const COMPILERS: [Tool; 3] = [
     Tool { programs: &["gcc"], version: "--version", package: "gcc", why: "workloads in C" },
     Tool { programs: &["g++"], version: "--version", package: "g++", why: "workloads in C++" },
+    // OpenJDK 17 on Debian 12.
+    Tool {
+        programs: &["javac"],
+        version: "-version",
+        package: "default-jdk-headless",
+        why: "workloads in Java",
+    },
 ];
 
 const CONSUMERS: [Tool; 2] = [
