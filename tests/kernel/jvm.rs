@@ -160,7 +160,7 @@ fn every_address_of_java_code_has_a_name() {
         let mut named = Vec::new();
         for listed in &code {
             let blob = &listed.blob;
-            let addresses = (blob.code_begin..blob.code_end).step_by(5);
+            let addresses = (blob.code_begin..blob.code_end).step_by(11);
             named.push(addresses.map(|address| (address, jvm.name(address))).collect::<Vec<_>>());
             jvm.refresh().unwrap();
         }
@@ -297,7 +297,7 @@ fn the_first_compilers_java_code_is_told_apart() {
             let all = view.list(|_| true);
             let both = view.count(|e| e.has("known.Split.three") || e.has("known.Split.one"));
             expect::at_least(&all, both, view.total(), 90.0);
-            assert_eq!(view.count(of_kind(FrameKind::Jit)), 0, "{all}");
+            assert_eq!(view.count(of_kind(FrameKind::Jit)), 0, "{}", view.list(of_kind(FrameKind::Jit)));
             nothing_nameless(view);
         });
     });

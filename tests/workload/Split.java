@@ -1,7 +1,8 @@
 /* Ground truth for Java: `turn` is inlined into `three` and `one`, which are called in the ratio 3:1 by chance, with the
  * same work each. The loop ends at a number that the compiler does not know, so that it keeps a safepoint inside it.
  *
- * usage: Split split MILLISECONDS     says `ready`, waits for a line, splits its time, says what it did
+ * usage: Split split MILLISECONDS     says `ready`, waits for a line, splits its time, says what it did,
+ *                              waits for the end of its input
  *        Split many                   has many methods compiled, says `ready`, waits for the end of its input
  *        Split churn                  the same again and again, in classes that come and go, until its input ends */
 package known;
@@ -61,6 +62,8 @@ public class Split {
             calls += 10;
         }
         System.out.println("{\"calls\":" + calls + ",\"threes\":" + threes + ",\"sink\":" + sink + "}");
+        // Names are read while it lives.
+        while (System.in.read() >= 0) { }
     }
 
     /* Text, collections, streams, lambdas, method handles, exceptions: what the JVM has most kinds of code for. */

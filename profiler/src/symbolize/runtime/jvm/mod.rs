@@ -4,9 +4,10 @@
 //! |---|---|
 //! | `open` | which libjvm does a process run, and where are its tables |
 //! | `vmstructs` | which fields, sizes and constants does it export |
-//! | `layout` | where is what is needed, in this version |
+//! | `layout`, `fields` | where is what is needed, in this version |
 //! | `code_cache` | which block of code does an address lie in, which are there |
 //! | `blob` | what is in it: compiled method, bridge, interpreter, stub |
+//! | `code` | what is told of it: names, lines, how it came to be |
 //! | `scopes` | which methods are active at an address, inlined ones included |
 //! | `method`, `java_names` | name, descriptor, source file and line of a method |
 //! | `unwind_layout` | the numbers that a walk through Java frames needs |
@@ -21,7 +22,9 @@
 //! the same tables but was not tested.
 
 pub mod blob;
+pub mod code;
 pub mod code_cache;
+pub mod fields;
 pub mod java_names;
 pub mod layout;
 pub mod method;
@@ -39,6 +42,7 @@ use std::{
     sync::Arc,
 };
 
+pub use self::code::{Code, Frame, Listed, Tier};
 use self::{
     blob::{Blob, DebugInfo, Kind, MAX_METADATA},
     code_cache::CodeHeap,
@@ -48,7 +52,7 @@ use self::{
     vmstructs::Tables,
 };
 use super::memory::{Bounded, Memory, Pages, Unmapped};
-use crate::{model::name, symbolize::dwarf::Activation};
+use crate::model::name;
 
 /// Most methods kept at a time, a few hundred bytes each.
 const MAX_METHODS: usize = 65_536;
@@ -77,85 +81,6 @@ pub enum Fault {
     /// There is no (living) code at that address.
     #[error("no code there")]
     NoCode,
-}
-
-/// How code came to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Tier {
-    /// Compiled by C1.
-    C1,
-    /// Compiled by C2 (or a JVMCI compiler).
-    C2,
-    /// The bridge to a native method.
-    NativeWrapper,
-    /// The interpreter.
-    Interpreter,
-    /// What the JVM generates for itself.
-    Stub,
-}
-
-impl Tier {
-    /// Stable key (JSON).
-    pub const fn key(self) -> &'static str {
-        match self {
-            Self::C1 => "c1",
-            Self::C2 => "c2",
-            Self::NativeWrapper => "native",
-            Self::Interpreter => "interpreter",
-            Self::Stub => "stub",
-        }
-    }
-
-    const fn of(kind: Kind) -> Self {
-        match kind {
-            Kind::Compiled(compilation) if compilation.level == 4 => Self::C2,
-            Kind::Compiled(_) => Self::C1,
-            Kind::NativeWrapper(_) => Self::NativeWrapper,
-            Kind::Interpreter => Self::Interpreter,
-            Kind::Stub => Self::Stub,
-        }
-    }
-}
-
-/// The code at an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Code {
-    /// What is active there: the innermost inlined method first, the compiled one last. Never empty.
-    pub frames: Vec<Frame>,
-    /// How it came to be.
-    pub tier: Tier,
-}
-
-/// What is active at an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Frame {
-    /// A Java method, and the line in it; 0: unknown.
-    Java(Arc<Method>, u32),
-    /// What the JVM made for itself, by its cleaned name.
-    Made(Arc<str>),
-}
-
-impl Frame {
-    /// `java.util.HashMap.get` with its file and line, or the name of what the JVM made.
-    pub fn activation(&self) -> Activation {
-        match self {
-            Self::Java(method, line) => {
-                Activation { name: method.qualified(), file: method.file.clone(), line: *line }
-            }
-            Self::Made(name) => Activation { name: name.to_string(), file: None, line: 0 },
-        }
-    }
-}
-
-/// A code blob with what it is called: a row of the listing of all code.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// The blob.
-    pub blob: Blob,
-    /// How it came to be.
-    pub tier: Tier,
-    /// The method, for compiled code and bridges.
-    pub method: Option<Arc<Method>>,
 }
 
 /// A running JVM.
