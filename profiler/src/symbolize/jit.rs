@@ -9,6 +9,7 @@ use std::{collections::HashMap, io};
 use super::{
     dwarf::{Activation, Chain},
     perf_map::PerfMap,
+    process_file,
     runtime::{
         jvm::{
             Code, Fault, Frame, Jvm, Tier,
@@ -28,6 +29,8 @@ const MAX_NAMES: usize = 1 << 18;
 #[derive(Debug)]
 pub struct JitCode {
     pid: u32,
+    /// When it started, ns since boot: what has its process id later is another one.
+    started_ns: Option<u64>,
     map: PerfMap,
     runtime: Runtime,
     /// Addresses that have not been looked at.
@@ -38,8 +41,8 @@ pub struct JitCode {
 /// What made it.
 #[derive(Debug)]
 enum Runtime {
-    /// Not found out yet. The memory was opened when the code was first seen, so that it is that of the right program.
-    Unknown { memory: io::Result<ProcessMemory>, attempts: u32 },
+    /// Not found out yet, after so many attempts.
+    Unknown { attempts: u32 },
     /// Nothing that is known here.
     Other,
     /// A JVM.
@@ -63,7 +66,8 @@ impl JitCode {
         Self {
             pid,
             map: PerfMap::of_process(pid),
-            runtime: Runtime::Unknown { memory: ProcessMemory::open(pid), attempts: 0 },
+            started_ns: process_file::start_ns(pid).ok(),
+            runtime: Runtime::Unknown { attempts: 0 },
             pending: Vec::new(),
             names: HashMap::new(),
         }
@@ -105,10 +109,12 @@ impl JitCode {
     }
 
     fn find_runtime(&mut self) {
-        let Runtime::Unknown { memory, attempts } = &mut self.runtime else { return };
+        let Runtime::Unknown { attempts } = &mut self.runtime else { return };
         *attempts += 1;
         let is_last = *attempts >= MAX_ATTEMPTS;
-        self.runtime = match open::with_memory(self.pid, memory) {
+        self.runtime = match open::open(self.pid) {
+            // The memory that was opened is from now on that of this process, whatever its id is used for.
+            _ if process_file::start_ns(self.pid).ok() != self.started_ns => Runtime::Other,
             Ok(jvm) => Runtime::Jvm(Box::new(jvm)),
             // Not (yet) there, or not initialized.
             Err(OpenError::NoJvm | OpenError::Fault(Fault::NoCode | Fault::Torn(_))) if !is_last => return,

@@ -9,7 +9,6 @@ use std::{
     fs::File,
     io,
     os::unix::fs::FileExt,
-    sync::Arc,
 };
 
 /// Granule of [`Pages`]; no architecture has smaller pages.
@@ -106,9 +105,9 @@ pub trait Memory {
 ///
 /// The open file belongs to the program image that was there when it was opened: after an `execve` or the end of the
 /// process reads fail, they never show what has the same process id later.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ProcessMemory {
-    file: Arc<File>,
+    file: File,
 }
 
 impl ProcessMemory {
@@ -117,7 +116,7 @@ impl ProcessMemory {
     /// # Errors
     /// No such process, or no right to trace it (`PTRACE_MODE_ATTACH`).
     pub fn open(pid: u32) -> io::Result<Self> {
-        Ok(Self { file: Arc::new(File::open(format!("/proc/{pid}/mem"))?) })
+        Ok(Self { file: File::open(format!("/proc/{pid}/mem"))? })
     }
 }
 

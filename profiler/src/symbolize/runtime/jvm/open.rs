@@ -60,19 +60,8 @@ struct Library {
 /// # Errors
 /// It has none, or it cannot be read.
 pub fn open(pid: u32) -> Result<Jvm<ProcessMemory>, OpenError> {
-    with_memory(pid, &ProcessMemory::open(pid))
-}
-
-/// The same with its memory opened before, or why that failed.
-///
-/// # Errors
-/// It has none, or it cannot be read.
-pub fn with_memory(pid: u32, memory: &io::Result<ProcessMemory>) -> Result<Jvm<ProcessMemory>, OpenError> {
     let library = find(pid).map_err(OpenError::Process)?.ok_or(OpenError::NoJvm)?;
-    let memory = match memory {
-        Ok(memory) => memory.clone(),
-        Err(error) => return Err(OpenError::Memory(error.kind().into())),
-    };
+    let memory = ProcessMemory::open(pid).map_err(OpenError::Memory)?;
     let file = open::mapped(Mapped {
         pid,
         parent: 0,
