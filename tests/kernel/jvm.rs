@@ -12,7 +12,7 @@ use profiler::{
     model::{FrameKind, Reason},
     symbolize::runtime::{
         jvm::{Fault, Jvm, Listed, Tier, open},
-        memory::ProcessMemory,
+        memory::{Memory as _, ProcessMemory},
     },
 };
 use profiler_tests::{
@@ -186,6 +186,34 @@ fn every_address_of_java_code_has_a_name() {
 fn compiled(jvm: &mut Jvm<ProcessMemory>) -> Vec<Listed> {
     let code = jvm.all_code().unwrap().into_iter().flatten();
     code.filter(|listed| matches!(listed.tier, Tier::C1 | Tier::C2)).collect()
+}
+
+/// The numbers for a walk lie where the code says that they must.
+#[test]
+fn the_numbers_for_a_walk_fit_the_code() {
+    each_jdk("the_numbers_for_a_walk_fit_the_code", |jdk| {
+        let target = jdk.ready(&[], &["many"]);
+        let mut jvm = open::open(target.pid()).unwrap();
+        let layout = jvm.layout().unwrap();
+        let (low, high) = layout.interpreter;
+        for address in [low, high - 1] {
+            assert_eq!(jvm.name(address).unwrap().tier, Tier::Interpreter, "{layout:?}");
+        }
+        assert_eq!(jvm.name(layout.call_stub_return).unwrap().tier, Tier::Stub, "{layout:?}");
+        assert!(layout.nmethod_names.iter().all(Option::is_some), "{layout:?}");
+        let memory = ProcessMemory::open(target.pid()).unwrap();
+        for listed in compiled(&mut jvm) {
+            let (blob, compilation) = (&listed.blob, listed.blob.compilation().unwrap());
+            let name = memory.u64(blob.address + layout.blob_name).unwrap();
+            let id = layout.nmethod_compile_id.get(&memory, blob.address).unwrap();
+            let frame = layout.blob_frame_size.get(&memory, blob.address).unwrap();
+            let used = memory.u8(blob.address - layout.block_header + layout.block_used).unwrap();
+            let seen = (Some(name), id, frame, used);
+            let known = (layout.nmethod_names[0], i64::from(compilation.id), i64::from(blob.frame_size), 1);
+            assert_eq!(seen, known, "{:#x}", blob.address);
+        }
+        println!("{layout:?}");
+    });
 }
 
 /// Code that is made, moved and freed while it is read: an answer or a reason, but never the name of another method
