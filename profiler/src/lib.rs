@@ -16,6 +16,7 @@
 //! | accounts and samples of one target put together | [`session::stat`], [`model::stat`] |
 //! | a probe attached, its maps read into typed records | [`probe`], one file per probe, registry [`probe::PROBES`] |
 //! | addresses to modules at once, to names at the end | [`symbolize`] |
+//! | Java names from a JVM's own tables, read from outside | [`symbolize::runtime::jvm`] |
 //! | facts about the host | [`host`] |
 //! | headers of ELF files, read bounded | [`elf`] |
 //! | attach, wait, drain, resolve: the only composer | [`session`] |

@@ -7,7 +7,7 @@ use profiler::cli::{
     args::{Cli, Command},
     doctor,
     error::{Exit, Failure},
-    explain, generate, list, net, record, report, sched, stat, syscalls, unwind_table,
+    explain, generate, jvm, list, net, record, report, sched, stat, syscalls, unwind_table,
 };
 
 fn main() -> ExitCode {
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Command::Net(args) => net::run(&args, cli.log_level, begun_ns),
         Command::List(args) => list::run(&args, &mut std::io::stdout().lock()).map(|()| Exit::Success.code()),
         Command::Doctor(options) => run_doctor(&options),
+        Command::Jvm(args) => jvm::run(&args, &mut std::io::stdout().lock()).map(|()| Exit::Success.code()),
         Command::UnwindTable(args) => {
             unwind_table::run(&args, &mut std::io::stdout().lock()).map(|()| Exit::Success.code())
         }

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{
     doctor,
+    jvm::JvmArgs,
     list::ListArgs,
     net::NetArgs,
     report::ReportArgs,
@@ -74,6 +75,9 @@ pub enum Command {
     List(ListArgs),
     /// Tell what works on this machine and, if something does not, why and what mends it.
     Doctor(doctor::Options),
+    /// Show the code of a running JVM by name, read from outside as a recording does.
+    #[command(hide = true)]
+    Jvm(JvmArgs),
     /// Make the unwind tables of files as a recording does, and tell what is in them and what it took.
     #[command(hide = true)]
     UnwindTable(UnwindTableArgs),

@@ -118,10 +118,14 @@ pub enum FrameKind {
     Kernel,
     /// Compiled ahead of time.
     Native,
-    /// Compiled at run time.
+    /// Compiled at run time, by the optimizing compiler where a runtime has several.
     Jit,
+    /// Compiled at run time by a quick compiler, until it is worth more (a JVM's C1).
+    Baseline,
     /// Interpreted (of a language runtime).
     Interpreted,
+    /// Made by a language runtime for itself: bridges to native code, adapters, handlers.
+    Stub,
     /// Inlined into its caller (of any compiled kind).
     Inlined,
     /// Unknown memory.
@@ -130,8 +134,16 @@ pub enum FrameKind {
 
 impl FrameKind {
     /// All kinds, in the order of legends.
-    pub const ALL: [Self; 6] =
-        [Self::Kernel, Self::Native, Self::Jit, Self::Interpreted, Self::Inlined, Self::Unknown];
+    pub const ALL: [Self; 8] = [
+        Self::Kernel,
+        Self::Native,
+        Self::Jit,
+        Self::Baseline,
+        Self::Interpreted,
+        Self::Stub,
+        Self::Inlined,
+        Self::Unknown,
+    ];
 
     /// Stable key (JSON, pprof).
     pub const fn key(self) -> &'static str {
@@ -139,7 +151,9 @@ impl FrameKind {
             Self::Kernel => "kernel",
             Self::Native => "native",
             Self::Jit => "jit",
+            Self::Baseline => "baseline",
             Self::Interpreted => "interpreted",
+            Self::Stub => "stub",
             Self::Inlined => "inlined",
             Self::Unknown => "unknown",
         }

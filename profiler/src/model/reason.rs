@@ -26,6 +26,12 @@ pub enum Reason {
     NoPerfMap,
     /// There is a perf map, but it has no entry for this address.
     NotInPerfMap,
+    /// A language runtime has no code at this address (any more).
+    CodeFreed,
+    /// A language runtime's code or tables changed while they were read.
+    CodeChanged,
+    /// A language runtime of a version whose tables are not known.
+    UnknownRuntime,
     /// Kernel addresses are hidden (`kernel.kptr_restrict`, `kernel.perf_event_paranoid`).
     KernelHidden,
     /// The symbol reader failed on the module.
@@ -34,7 +40,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::NoSymbols,
         Self::NoSymbolFound,
         Self::NoMapping,
@@ -45,6 +51,9 @@ impl Reason {
         Self::BadElf,
         Self::NoPerfMap,
         Self::NotInPerfMap,
+        Self::CodeFreed,
+        Self::CodeChanged,
+        Self::UnknownRuntime,
         Self::KernelHidden,
         Self::SymbolizerFailed,
     ];
@@ -62,6 +71,9 @@ impl Reason {
             Self::BadElf => "bad_elf",
             Self::NoPerfMap => "no_perf_map",
             Self::NotInPerfMap => "not_in_perf_map",
+            Self::CodeFreed => "code_freed",
+            Self::CodeChanged => "code_changed",
+            Self::UnknownRuntime => "unknown_runtime",
             Self::KernelHidden => "kernel_hidden",
             Self::SymbolizerFailed => "symbolizer_failed",
         }
@@ -85,6 +97,9 @@ impl Reason {
             Self::BadElf => "bad ELF",
             Self::NoPerfMap => "no perf map",
             Self::NotInPerfMap => "not in perf map",
+            Self::CodeFreed => "code freed",
+            Self::CodeChanged => "code changed",
+            Self::UnknownRuntime => "unknown runtime",
             Self::KernelHidden => "kernel symbols hidden",
             Self::SymbolizerFailed => "symbolizer failed",
         }

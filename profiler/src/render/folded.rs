@@ -95,14 +95,15 @@ fn owners(profile: &Profile, thread: ThreadId, options: &RenderOptions) -> Vec<N
     owners
 }
 
-/// The annotation of a kind; the usual kinds, native and unknown, have none.
+/// The annotation of a kind; the usual kinds, native, stubs and unknown, have none.
 pub const fn annotation(kind: Option<FrameKind>) -> &'static str {
     match kind {
         Some(FrameKind::Kernel) => "_[k]",
         Some(FrameKind::Inlined) => "_[i]",
         Some(FrameKind::Jit) => "_[j]",
         Some(FrameKind::Interpreted) => "_[0]",
-        Some(FrameKind::Native | FrameKind::Unknown) | None => "",
+        Some(FrameKind::Baseline) => "_[1]",
+        Some(FrameKind::Native | FrameKind::Stub | FrameKind::Unknown) | None => "",
     }
 }
 

@@ -37,7 +37,9 @@ const fn look(kind: FrameKind) -> (Rgb, &'static str) {
         FrameKind::Kernel => ((236, 146, 52), "kernel"),
         FrameKind::Native => ((226, 104, 88), "native"),
         FrameKind::Jit => ((104, 190, 92), "JIT"),
+        FrameKind::Baseline => ((170, 206, 92), "JIT, baseline"),
         FrameKind::Interpreted => ((162, 132, 214), "interpreted"),
+        FrameKind::Stub => ((198, 166, 112), "runtime stub"),
         FrameKind::Inlined => ((92, 188, 200), "inlined"),
         FrameKind::Unknown => ((170, 170, 170), "unknown"),
     }
@@ -98,10 +100,11 @@ pub fn write(profile: &Profile, options: &RenderOptions, out: &mut dyn Write) ->
 }
 
 /// The annotation inferno hides. It has none for interpreted code, so that of wakers stands in, which none of our
-/// stacks have.
+/// stacks have. Nor has it one for baseline code, which is left without: no native function has a name of its kind.
 const fn mark(name: &Name) -> &'static str {
     match name.kind {
         Some(FrameKind::Interpreted) => "_[w]",
+        Some(FrameKind::Baseline) => "",
         kind => folded::annotation(kind),
     }
 }

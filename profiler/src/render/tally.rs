@@ -97,7 +97,13 @@ impl Domain {
         use crate::model::ModuleKind::{Jit, Kernel, Native, Unknown, Vdso};
         let Some(leaf) = leaf else { return Self::Other };
         match leaf.module.kind {
-            _ if matches!(leaf.kind, FrameKind::Interpreted | FrameKind::Jit) => Self::Other,
+            _ if matches!(
+                leaf.kind,
+                FrameKind::Interpreted | FrameKind::Jit | FrameKind::Baseline | FrameKind::Stub
+            ) =>
+            {
+                Self::Other
+            }
             Kernel => Self::Kernel,
             Vdso => Self::Shared,
             Native if is_shared_library(leaf.module.name()) => Self::Shared,

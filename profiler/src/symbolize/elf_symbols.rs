@@ -86,27 +86,53 @@ pub fn find(
 
 /// Addresses of the named functions that a file exports, in no order; names it does not export are left out.
 pub fn exports(bytes: Bytes<'_>, headers: &Headers, sections: &[Section], names: &[&[u8]]) -> Vec<u64> {
-    let read = || -> Option<Vec<u64>> {
-        let layout = headers.layout;
-        let table = sections.iter().find(|s| s.kind == elf::SHT_DYNSYM)?;
+    let mut found = Vec::new();
+    each_export(bytes, headers, sections, names, |_, address| found.push(address));
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// ELF virtual addresses of the named symbols, where a file exports them, in the order of `names`.
+pub fn addresses(
+    bytes: Bytes<'_>,
+    headers: &Headers,
+    sections: &[Section],
+    names: &[&[u8]],
+) -> Vec<Option<u64>> {
+    let mut found = vec![None; names.len()];
+    each_export(bytes, headers, sections, names, |which, address| {
+        found[which].get_or_insert(address);
+    });
+    found
+}
+
+fn each_export(
+    bytes: Bytes<'_>,
+    headers: &Headers,
+    sections: &[Section],
+    names: &[&[u8]],
+    mut each: impl FnMut(usize, u64),
+) {
+    let read = |table: &Section| -> Option<(Vec<u8>, Vec<u8>)> {
         let strings = sections.get(table.link as usize)?;
         let strings = bytes.read(strings.offset, strings.size, MAX_EXPORTS).ok()?;
-        let symbols = bytes.read(table.offset, table.size, MAX_EXPORTS).ok()?;
-        let mut found = Vec::new();
-        for entry in symbols.chunks_exact(if layout.is_64 { 24 } else { 16 }) {
-            let name = strings.get(layout.u32(entry, 0) as usize..)?;
-            let is_named =
-                |wanted: &&[u8]| name.strip_prefix(*wanted).is_some_and(|rest| rest.first() == Some(&0));
-            let address = layout.word(entry, 4, 8);
-            if address != 0 && names.iter().any(is_named) {
-                found.push(address);
-            }
-        }
-        found.sort_unstable();
-        found.dedup();
-        Some(found)
+        Some((strings, bytes.read(table.offset, table.size, MAX_EXPORTS).ok()?))
     };
-    read().unwrap_or_default()
+    let table = sections.iter().find(|s| s.kind == elf::SHT_DYNSYM);
+    let Some((strings, symbols)) = table.and_then(read) else { return };
+    let layout = headers.layout;
+    for entry in symbols.chunks_exact(if layout.is_64 { 24 } else { 16 }) {
+        let Some(name) = strings.get(layout.u32(entry, 0) as usize..) else { continue };
+        let is_named =
+            |wanted: &&[u8]| name.strip_prefix(*wanted).is_some_and(|rest| rest.first() == Some(&0));
+        let address = layout.word(entry, 4, 8);
+        if address != 0
+            && let Some(which) = names.iter().position(is_named)
+        {
+            each(which, address);
+        }
+    }
 }
 
 /// Name of the symbol at an index of a symbol table.

@@ -13,7 +13,7 @@
 //! | program, library | `.symtab`, separate debug file, `.dynsym`; PLT stubs from relocations; lines and inlined functions from DWARF | its path |
 //! | kernel, kernel module, BPF program | /proc/kallsyms, the event stream | `[kernel]`, `[ext4]`, `[bpf]` |
 //! | vDSO | its image in memory | `[vdso]` |
-//! | JIT | `/tmp/perf-PID.map` | `[jit]` |
+//! | JIT | a JVM's own tables; `/tmp/perf-PID.map` | `[jit]` |
 //!
 //! See docs/symbols.md for what is tried in which order, and what each reason means.
 
@@ -24,6 +24,7 @@ pub mod elf_symbols;
 pub mod frames;
 pub mod functions;
 pub mod idle;
+pub mod jit;
 pub mod kallsyms;
 pub mod kernel_text;
 pub mod mappings;
@@ -37,6 +38,7 @@ pub mod plt;
 pub mod process;
 pub mod process_file;
 pub mod root;
+pub mod runtime;
 pub mod unwind;
 pub mod vdso;
 
@@ -169,7 +171,11 @@ impl Symbolizer {
                 return true;
             }
             modules.touch(module);
+            let known = frames.count();
             out.push(frames.intern(module, address));
+            if frames.count() > known {
+                modules.want(module, address);
+            }
         }
         if let Some(&outermost) = out.last() {
             frames.mark_outermost(outermost);
@@ -238,8 +244,10 @@ impl Symbolizer {
         Some((CodeFile::File(file), headers))
     }
 
-    /// All samples taken before this time have been looked up: forgets what ended before it.
+    /// All samples taken before this time have been looked up: names code whose names do not outlive its process, and
+    /// forgets what ended before.
     pub fn drained(&mut self, until_ns: u64) {
+        self.modules.look_up();
         self.processes.forget_ended_before(until_ns);
         self.kernel_text.forget_before(until_ns);
     }

@@ -15,8 +15,8 @@ use std::{
 };
 
 use super::{
+    jit::JitCode,
     open::{self, Fingerprint, Mapped},
-    perf_map::PerfMap,
 };
 use crate::{
     elf::{self, Bytes},
@@ -70,7 +70,7 @@ pub enum Module {
     /// A file.
     File(FileModule),
     /// JIT code of one process.
-    Jit(PerfMap),
+    Jit(Box<JitCode>),
     /// A piece of kernel text that came or went while recording (a BPF program), by name.
     KernelSymbol(Vec<u8>),
 }
@@ -117,6 +117,8 @@ pub struct Modules {
     by_build_id: HashMap<Vec<u8>, ModuleKey>,
     /// By device and inode: the paths seen, each with its module.
     by_inode: HashMap<Inode, Vec<KnownPath>>,
+    /// Run-time code of which addresses want names.
+    waiting: Vec<ModuleKey>,
     open: usize,
     max_open: usize,
     clock: u64,
@@ -129,6 +131,7 @@ impl Modules {
             entries: (0..ModuleKey::FIRST_FREE).map(|_| Module::Fixed).collect(),
             by_build_id: HashMap::new(),
             by_inode: HashMap::new(),
+            waiting: Vec::new(),
             open: 0,
             max_open: max_open.max(1),
             clock: 0,
@@ -154,7 +157,25 @@ impl Modules {
 
     /// The JIT code of a process that lives.
     pub fn jit(&mut self, pid: u32) -> ModuleKey {
-        self.add(Module::Jit(PerfMap::of_process(pid)))
+        self.add(Module::Jit(Box::new(JitCode::of_process(pid))))
+    }
+
+    /// Notes that an address of a module was seen for the first time: what was made at run time is named soon.
+    pub fn want(&mut self, key: ModuleKey, address: u64) {
+        if let Some(Module::Jit(code)) = self.entries.get_mut(key.0 as usize)
+            && code.want(address)
+        {
+            self.waiting.push(key);
+        }
+    }
+
+    /// Names the addresses that are wanted, as far as their processes are there.
+    pub fn look_up(&mut self) {
+        let Self { entries, waiting, .. } = self;
+        waiting.retain(|key| match entries.get_mut(key.0 as usize) {
+            Some(Module::Jit(code)) => !code.look_up(),
+            _ => false,
+        });
     }
 
     /// Adds a module that is no file.

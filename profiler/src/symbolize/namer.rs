@@ -6,12 +6,11 @@ use std::collections::HashMap;
 use super::{
     dwarf::Activation,
     frames::RawFrame,
+    jit::JitCode,
     kallsyms::{self, KernelNames},
     module::{FileModule, Module as Source, ModuleKey, Modules},
     native::{self, Named, Target, Wanted},
-    open,
-    perf_map::PerfMap,
-    vdso,
+    open, vdso,
 };
 use crate::model::{
     FrameKind, Function, FunctionId, Line, Location, LocationId, Module, ModuleId, ModuleKind, Profile,
@@ -43,7 +42,7 @@ pub fn name_all(frames: &[RawFrame], mut modules: Modules, profile: &mut Profile
         let key = frames[first as usize].module;
         match modules.take(key) {
             Source::File(file) => namer.file(group, file),
-            Source::Jit(map) => namer.jit(group, map),
+            Source::Jit(code) => namer.jit(group, *code),
             Source::KernelSymbol(name) => namer.kernel_symbol(group, &name),
             Source::Fixed => match key {
                 ModuleKey::KERNEL => namer.kernel(group),
@@ -113,12 +112,11 @@ impl Namer<'_> {
         self.place_named(group, id, FrameKind::Native, named);
     }
 
-    fn jit(&mut self, group: &[u32], map: PerfMap) {
+    fn jit(&mut self, group: &[u32], code: JitCode) {
         let id = self.module(Module { path: "[jit]".to_owned(), build_id: None, kind: ModuleKind::Jit });
         let addresses: Vec<u64> = group.iter().map(|&frame| self.frames[frame as usize].address).collect();
-        for (&frame, name) in group.iter().zip(map.names(&addresses)) {
-            let chain = name.map(|name| vec![plain(super::demangle::demangle(&name))]);
-            self.place(frame, id, Answer { chain, kind: FrameKind::Jit });
+        for (&frame, named) in group.iter().zip(code.names(&addresses)) {
+            self.place(frame, id, Answer { chain: named.chain, kind: named.kind });
         }
     }
 

@@ -18,10 +18,17 @@ struct Tool {
     why: &'static str,
 }
 
-const COMPILERS: [Tool; 3] = [
+const COMPILERS: [Tool; 4] = [
     Tool { programs: &["gcc"], version: "--version", package: "gcc", why: "workloads in C" },
     Tool { programs: &["g++"], version: "--version", package: "g++", why: "workloads in C++" },
     Tool { programs: &["ip"], version: "-V", package: "iproute2", why: "hosts that tests make" },
+    // OpenJDK 17 on Debian 12.
+    Tool {
+        programs: &["javac"],
+        version: "-version",
+        package: "default-jdk-headless",
+        why: "workloads in Java",
+    },
 ];
 
 const CONSUMERS: [Tool; 2] = [

@@ -1,0 +1,327 @@
+//! Java names from outside: HotSpot's own tables, read in the memory of the process. No agent, no attach, no flag.
+//!
+//! | file | question |
+//! |---|---|
+//! | `open` | which libjvm does a process run, and where are its tables |
+//! | `vmstructs` | which fields, sizes and constants does it export |
+//! | `layout`, `fields` | where is what is needed, in this version |
+//! | `code_cache` | which block of code does an address lie in, which are there |
+//! | `blob` | what is in it: compiled method, bridge, interpreter, stub |
+//! | `code` | what is told of it: names, lines, how it came to be |
+//! | `scopes` | which methods are active at an address, inlined ones included |
+//! | `method`, `java_names` | name, descriptor, source file and line of a method |
+//! | `unwind_layout` | the numbers that a walk through Java frames needs |
+//!
+//! Read and checked with OpenJDK 17 and 25; the layouts of 8 to 27 are told apart by their tables ([`layout`]).
+//!
+//! The process runs on while it is read. What is read for one address begins and ends with the same code blob (number
+//! of the compilation, method, code), else there is no name ([`Fault::Torn`]). What cannot be seen from here: whether
+//! the code at an address is still the code that was sampled a moment ago.
+//!
+//! Not supported: 32-bit JVMs, OpenJ9, native images of GraalVM, code that JVMCI compilers (Graal) inlined is read by
+//! the same tables but was not tested.
+
+pub mod blob;
+pub mod code;
+pub mod code_cache;
+pub mod fields;
+pub mod java_names;
+pub mod layout;
+pub mod method;
+pub mod open;
+pub mod scopes;
+pub mod unsigned5;
+pub mod unwind_layout;
+pub mod vmstructs;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+pub use self::code::{Code, Frame, Listed, Tier};
+use self::{
+    blob::{Blob, DebugInfo, Kind, MAX_METADATA},
+    code_cache::CodeHeap,
+    layout::Layout,
+    method::Method,
+    unwind_layout::UnwindLayout,
+    vmstructs::Tables,
+};
+use super::memory::{Bounded, Memory, Pages, Unmapped};
+use crate::model::name;
+
+/// Most methods kept at a time, a few hundred bytes each.
+const MAX_METHODS: usize = 65_536;
+/// Most bytes of debug information kept of code that was named.
+const MAX_KNOWN_BYTES: usize = 64 << 20;
+
+/// Most bytes read from one refresh to the next; each read counts as 64 more. A list of 60,000 compiled methods takes
+/// 160 MB.
+const MAX_READ: u64 = 256 << 20;
+
+/// Why something cannot be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// Memory that should be there is not.
+    #[error(transparent)]
+    Unmapped(#[from] Unmapped),
+    /// libjvm does not export what is needed: a version that is not known here.
+    #[error("this JVM does not export {0}")]
+    Missing(&'static str),
+    /// An exported table makes no sense.
+    #[error("an exported table of this JVM makes no sense: {0}")]
+    Table(&'static str),
+    /// Something changed while it was read, or is damaged.
+    #[error("changed while it was read: {0}")]
+    Torn(&'static str),
+    /// There is no (living) code at that address.
+    #[error("no code there")]
+    NoCode,
+}
+
+/// A running JVM.
+#[derive(Debug)]
+pub struct Jvm<M> {
+    memory: Bounded<M>,
+    layout: Layout,
+    tables: Tables,
+    heaps: Vec<CodeHeap>,
+    /// By address of the `Method`; only while nothing else can have come to be there.
+    methods: HashMap<u64, Arc<Method>>,
+    /// Code that was named, by its first address.
+    known: BTreeMap<u64, Known>,
+    known_bytes: usize,
+}
+
+/// Everything that names an address of one blob, so that the process is not needed for the next one.
+#[derive(Debug)]
+struct Known {
+    blob: Blob,
+    /// Its cleaned name.
+    name: Arc<str>,
+    pcs: Vec<u8>,
+    data: Vec<u8>,
+    /// By index in the table of metadata.
+    methods: HashMap<u32, Arc<Method>>,
+    /// The compiled one.
+    method: Option<Arc<Method>>,
+}
+
+impl<M: Memory> Jvm<M> {
+    /// The JVM in a memory; `symbol` gives the absolute address of a variable that its libjvm exports.
+    ///
+    /// # Errors
+    /// Its version is not known here, or it is not initialized yet.
+    pub fn new(memory: M, symbol: impl Fn(&str) -> Option<u64>) -> Result<Self, Fault> {
+        let memory = Bounded::new(memory, MAX_READ);
+        let tables = Tables::read(&Pages::new(&memory), symbol)?;
+        let layout = Layout::new(&tables, &memory)?;
+        let heaps = code_cache::read_heaps(&memory, &layout)?;
+        Ok(Self {
+            memory,
+            layout,
+            tables,
+            heaps,
+            methods: HashMap::new(),
+            known: BTreeMap::new(),
+            known_bytes: 0,
+        })
+    }
+
+    /// Takes in how the code cache has grown, and forgets what may have changed. Before each round of names.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn refresh(&mut self) -> Result<(), Fault> {
+        self.methods.clear();
+        self.memory.allow(MAX_READ);
+        self.heaps = code_cache::read_heaps(&self.memory, &self.layout)?;
+        Ok(())
+    }
+
+    /// Major version of the JDK.
+    pub const fn major(&self) -> u32 {
+        self.layout.major
+    }
+
+    /// Its code heaps, as they were at the last `refresh`.
+    pub fn heaps(&self) -> &[CodeHeap] {
+        &self.heaps
+    }
+
+    /// Whether an address lies in memory that is reserved for code.
+    pub fn covers(&self, address: u64) -> bool {
+        self.heaps.iter().any(|heap| heap.low <= address && address < heap.reserved_high)
+    }
+
+    /// The numbers that a walk through Java frames needs.
+    ///
+    /// # Errors
+    /// They are not exported, or the process is gone.
+    pub fn layout(&self) -> Result<UnwindLayout, Fault> {
+        UnwindLayout::new(&self.memory, &self.tables, &self.layout, &self.heaps)
+    }
+
+    /// The code at an address: the sampled instruction, or for a caller an address inside its call instruction.
+    ///
+    /// # Errors
+    /// There is none, or it changed while it was read.
+    pub fn name(&mut self, address: u64) -> Result<Code, Fault> {
+        match self.known_at(address) {
+            Ok(first) => self.known_name(first, address),
+            // Code that was there when it was last named, and is free now, is what was sampled.
+            Err(Fault::NoCode) => self.remembered(address),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// What was known of an address before, without a look at the process, which is gone.
+    ///
+    /// # Errors
+    /// Nothing was.
+    pub fn remembered(&self, address: u64) -> Result<Code, Fault> {
+        self.known_name(self.known_before(address).ok_or(Fault::NoCode)?, address)
+    }
+
+    /// An interpreted frame: `method` is what the frame has as its `Method`, `bcp` the address of its bytecode.
+    ///
+    /// # Errors
+    /// That is no method, or its bytecode is not there.
+    pub fn interpreted(&mut self, method: u64, bcp: u64) -> Result<Code, Fault> {
+        let found = self.method(method)?;
+        let bytecode = found.const_method.wrapping_add(self.layout.method.const_method_size);
+        let bci = bcp.checked_sub(bytecode).filter(|&bci| bci < u64::from(found.code_size));
+        let bci = bci.ok_or(Fault::Torn("a bytecode's address"))?;
+        let line = found.line(bci as i32);
+        Ok(Code { frames: vec![Frame::Java(found, line)], tier: Tier::Interpreter })
+    }
+
+    /// All code there is. What is freed or made meanwhile may be missing; `Err` entries are blobs that could not be
+    /// read whole.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn all_code(&mut self) -> Result<Vec<Result<Listed, Fault>>, Fault> {
+        self.refresh()?;
+        let heaps = self.heaps.clone();
+        let blobs = code_cache::all_blobs(&self.memory, &self.layout, &heaps)?;
+        Ok(blobs.into_iter().map(|address| self.listed(&heaps, address)).collect())
+    }
+
+    fn listed(&mut self, heaps: &[CodeHeap], address: u64) -> Result<Listed, Fault> {
+        let heap = heaps.iter().find(|heap| heap.covers(address)).ok_or(Fault::NoCode)?;
+        let blob = Blob::read(&self.memory, &self.layout, heap, address)?;
+        let method = blob.compilation().map(|compilation| self.method(compilation.method)).transpose()?;
+        if !blob.is_same(&self.memory, &self.layout, heap) {
+            return Err(Fault::Torn("a blob"));
+        }
+        Ok(Listed { tier: Tier::of(blob.kind), method, blob })
+    }
+
+    /// The first address of the blob at an address, which is known afterwards.
+    fn known_at(&mut self, address: u64) -> Result<u64, Fault> {
+        let heap = *self.heaps.iter().find(|heap| heap.covers(address)).ok_or(Fault::NoCode)?;
+        if let Some(first) = self.known_before(address)
+            && self.known[&first].blob.is_same(&self.memory, &self.layout, &heap)
+        {
+            return Ok(first);
+        }
+        let at = heap.blob(&self.memory, &self.layout.heap, address)?;
+        let blob = Blob::read(&self.memory, &self.layout, &heap, at)?;
+        if !blob.covers(address) {
+            return Err(Fault::Torn("an address"));
+        }
+        let known = self.read_known(blob)?;
+        if !known.blob.is_same(&self.memory, &self.layout, &heap) {
+            return Err(Fault::Torn("a blob"));
+        }
+        let first = known.blob.code_begin;
+        if self.known_bytes > MAX_KNOWN_BYTES {
+            self.known.clear();
+            self.known_bytes = 0;
+        }
+        // What this replaces, and what it overlaps, is gone.
+        let end = known.blob.code_end;
+        let overlapped: Vec<u64> = self
+            .known
+            .range(..end)
+            .rev()
+            .map_while(|(&begin, old)| (old.blob.code_end > first).then_some(begin))
+            .collect();
+        for begin in overlapped {
+            self.known_bytes -= self.known.remove(&begin).map_or(0, |old| old.bytes());
+        }
+        self.known_bytes += known.bytes();
+        self.known.insert(first, known);
+        Ok(first)
+    }
+
+    fn known_before(&self, address: u64) -> Option<u64> {
+        let (&first, known) = self.known.range(..=address).next_back()?;
+        known.blob.covers(address).then_some(first)
+    }
+
+    /// The names of everything in a blob.
+    fn read_known(&mut self, blob: Blob) -> Result<Known, Fault> {
+        let method = blob.compilation().map(|compilation| self.method(compilation.method)).transpose()?;
+        let DebugInfo { pcs, data, metadata } = match blob.kind {
+            Kind::Compiled(_) => DebugInfo::read(&self.memory, &self.layout, blob.address)?,
+            _ => DebugInfo::default(),
+        };
+        let mut methods = HashMap::new();
+        for index in scopes::methods(&pcs, &data, self.layout.nmethod.unsigned5_base)? {
+            let slot = u64::from(index).checked_sub(1).filter(|&slot| slot < MAX_METADATA);
+            let slot = slot.ok_or(Fault::Torn("a method's index"))?;
+            let address = self.memory.u64(metadata.wrapping_add(8 * slot))?;
+            methods.insert(index, self.method(address)?);
+        }
+        let name = name::clean(&blob.name).into();
+        Ok(Known { blob, name, pcs, data, methods, method })
+    }
+
+    fn known_name(&self, first: u64, address: u64) -> Result<Code, Fault> {
+        let known = self.known.get(&first).ok_or(Fault::NoCode)?;
+        let tier = Tier::of(known.blob.kind);
+        let Some(method) = &known.method else {
+            return Ok(Code { frames: vec![Frame::Made(Arc::clone(&known.name))], tier });
+        };
+        let offset = u32::try_from(address - first).map_err(|_| Fault::Torn("an address"))?;
+        let scopes = scopes::at(&known.pcs, &known.data, self.layout.nmethod.unsigned5_base, offset)?;
+        let mut frames = Vec::with_capacity(scopes.len().max(1));
+        for scope in &scopes {
+            let method = known.methods.get(&scope.method).ok_or(Fault::Torn("a scope"))?;
+            frames.push(Frame::Java(Arc::clone(method), method.line(scope.bci)));
+        }
+        // The outermost scope is the compiled method's own.
+        let outermost = scopes.last().and_then(|scope| known.methods.get(&scope.method));
+        match outermost {
+            None => frames.push(Frame::Java(Arc::clone(method), 0)),
+            Some(outermost) if **outermost == **method => {}
+            Some(_) => return Err(Fault::Torn("a scope")),
+        }
+        Ok(Code { frames, tier })
+    }
+
+    fn method(&mut self, address: u64) -> Result<Arc<Method>, Fault> {
+        if let Some(method) = self.methods.get(&address) {
+            return Ok(Arc::clone(method));
+        }
+        let method = Arc::new(Method::read(&self.memory, &self.layout, address)?);
+        if self.methods.len() >= MAX_METHODS {
+            self.methods.clear();
+        }
+        self.methods.insert(address, Arc::clone(&method));
+        Ok(method)
+    }
+}
+
+impl Known {
+    fn bytes(&self) -> usize {
+        // A rough size for the rest.
+        256 + self.pcs.len() + self.data.len() + 64 * self.methods.len()
+    }
+}

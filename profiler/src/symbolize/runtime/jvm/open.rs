@@ -1,0 +1,108 @@
+//! Finding the JVM of a process: its libjvm among the mappings, and where that exports its tables.
+//!
+//! The library is opened as all modules are (`symbolize::open`): through the mapping itself, so that containers,
+//! chroots and deleted files do not matter.
+
+use std::{collections::HashMap, io};
+
+use super::{Fault, Jvm, vmstructs::SYMBOLS};
+use crate::{
+    elf::{self, Bytes, ElfError},
+    model::Reason,
+    perf::record::FileIdentity,
+    symbolize::{
+        elf_symbols, maps,
+        open::{self, Mapped},
+        runtime::memory::ProcessMemory,
+    },
+};
+
+/// The file name that the library has in every JDK.
+const LIBRARY: &[u8] = b"libjvm.so";
+
+/// Why a process's JVM cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It maps no libjvm.
+    #[error("no libjvm.so is mapped: not a JVM, or not HotSpot")]
+    NoJvm,
+    /// Its mappings cannot be read.
+    #[error("mappings: {0}")]
+    Process(#[source] io::Error),
+    /// Its memory may not be read.
+    #[error("memory: {0}")]
+    Memory(#[source] io::Error),
+    /// The library cannot be opened.
+    #[error("libjvm.so: {}", .0.words())]
+    Library(Reason),
+    /// It is no ELF file that can be read.
+    #[error("libjvm.so: {0}")]
+    Elf(#[from] ElfError),
+    /// A 32-bit JVM, or one of another byte order.
+    #[error("libjvm.so: not of this machine's word size and byte order")]
+    Foreign,
+    /// Its tables are of no known version, or not there yet.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// A mapping of libjvm's code.
+struct Library {
+    start: u64,
+    end: u64,
+    file_offset: u64,
+    path: Vec<u8>,
+    identity: FileIdentity,
+}
+
+/// Opens the JVM of a process.
+///
+/// # Errors
+/// It has none, or it cannot be read.
+pub fn open(pid: u32) -> Result<Jvm<ProcessMemory>, OpenError> {
+    let library = find(pid).map_err(OpenError::Process)?.ok_or(OpenError::NoJvm)?;
+    let memory = ProcessMemory::open(pid).map_err(OpenError::Memory)?;
+    let file = open::mapped(Mapped {
+        pid,
+        parent: 0,
+        start: library.start,
+        end: library.end,
+        path: &library.path,
+        identity: &library.identity,
+    })
+    .map_err(OpenError::Library)?;
+    let bytes = Bytes::File(&file);
+    let headers = elf::read_headers(bytes)?;
+    if !headers.layout.is_64 || headers.layout.big_endian != cfg!(target_endian = "big") {
+        return Err(OpenError::Foreign);
+    }
+    let sections = headers.sections(bytes)?;
+    let address = headers.address_of_offset(library.file_offset).ok_or(ElfError::Malformed("segments"))?;
+    let bias = library.start.wrapping_sub(address);
+    let names = SYMBOLS.map(str::as_bytes);
+    let found = elf_symbols::addresses(bytes, &headers, &sections, &names);
+    let symbols: HashMap<&str, u64> = SYMBOLS
+        .into_iter()
+        .zip(found)
+        .filter_map(|(name, address)| Some((name, address?.wrapping_add(bias))))
+        .collect();
+    Ok(Jvm::new(memory, |name| symbols.get(name).copied())?)
+}
+
+fn find(pid: u32) -> io::Result<Option<Library>> {
+    let mut found = None;
+    maps::read_executable(pid, &mut Vec::new(), |line| {
+        let path = open::without_deleted(line.path);
+        let is_library = path.rsplit(|&byte| byte == b'/').next() == Some(LIBRARY);
+        if let Some(identity) = line.identity().filter(|_| is_library && found.is_none()) {
+            found = Some(Library {
+                start: line.start,
+                end: line.end,
+                file_offset: line.file_offset,
+                path: line.path.to_vec(),
+                identity,
+            });
+        }
+    })?;
+    Ok(found)
+}

@@ -1,0 +1,159 @@
+//! The numbers that a walk through Java frames needs, told by the JVM itself where it exports them.
+//!
+//! Source: share/runtime/frame.hpp, cpu/x86/frame_x86.hpp (interpreted and entry frames), share/code/codeBlob.hpp.
+
+use super::{
+    Fault,
+    code_cache::{self, CodeHeap},
+    layout::{Layout, Pointer},
+    vmstructs::{Scalar, Tables},
+};
+use crate::symbolize::runtime::memory::Memory;
+
+/// Most names of compiled code: HotSpot has two.
+const NMETHOD_NAMES: [&[u8]; 2] = [b"nmethod", b"native nmethod"];
+
+/// What a walk needs of one JVM. Offsets are in bytes from the start of the object that the field's name begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnwindLayout {
+    /// Major version of the JDK.
+    pub major: u32,
+    /// The code heaps: `[low, high)` in use, address and shift of the segment map.
+    pub heaps: Vec<CodeHeap>,
+    /// Offset of a block's `used` flag (one byte).
+    pub block_used: u64,
+    /// Size of a block's header, behind which the blob is.
+    pub block_header: u64,
+    /// Offset of the pointer to a blob's name.
+    pub blob_name: u64,
+    /// Size of a frame, in words.
+    pub blob_frame_size: Scalar,
+    /// Distance from the first instruction from which on the frame is complete, bytes.
+    pub blob_frame_complete: Scalar,
+    /// First instruction.
+    pub blob_code_begin: Pointer,
+    /// Addresses of the strings `nmethod` and `native nmethod`, where code of that kind was seen; a blob whose name is
+    /// one of them is compiled code.
+    pub nmethod_names: [Option<u64>; 2],
+    /// Offset of the `Method*`.
+    pub nmethod_method: u64,
+    /// Number of the compilation.
+    pub nmethod_compile_id: Scalar,
+    /// Where a deoptimized frame keeps its own return address, from the stack pointer.
+    pub nmethod_orig_pc_offset: Option<Scalar>,
+    /// Addresses of the interpreter's code: first and behind the last.
+    pub interpreter: (u64, u64),
+    /// Where Java code returns to native code that called it.
+    pub call_stub_return: u64,
+    /// Offset from such a frame's frame pointer to the `JavaCallWrapper*`, in words.
+    pub entry_frame_call_wrapper: i64,
+    /// Offset of the `JavaFrameAnchor` in a `JavaCallWrapper`.
+    pub call_wrapper_anchor: u64,
+    /// Offset of the `JavaFrameAnchor` in a `JavaThread`.
+    pub thread_anchor: u64,
+    /// Offsets of the stack pointer, the program counter and the frame pointer in a `JavaFrameAnchor`.
+    pub anchor: [u64; 3],
+    /// Offsets of the sender's stack pointer, the `Method*` and the bytecode's address from an interpreted frame's frame
+    /// pointer, in bytes. `None`: not known for this architecture.
+    pub interpreted_frame: Option<InterpretedFrame>,
+}
+
+/// Offsets from the frame pointer of an interpreted frame, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterpretedFrame {
+    /// The stack pointer of the caller.
+    pub sender_sp: i64,
+    /// The `Method*`.
+    pub method: i64,
+    /// The address of the bytecode.
+    pub bcp: i64,
+}
+
+impl InterpretedFrame {
+    /// cpu/x86/frame_x86.hpp, `interpreter_frame_*_offset`: -1, -3, and -8 behind the mirror that JDK 9 added.
+    const fn of(major: u32) -> Option<Self> {
+        if cfg!(target_arch = "x86_64") {
+            Some(Self { sender_sp: -8, method: -24, bcp: if major == 8 { -56 } else { -64 } })
+        } else {
+            None
+        }
+    }
+}
+
+impl UnwindLayout {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// Something is not exported, or the process is gone.
+    pub fn new(
+        memory: &impl Memory,
+        tables: &Tables,
+        layout: &Layout,
+        heaps: &[CodeHeap],
+    ) -> Result<Self, Fault> {
+        let offset = |name: &'static str| tables.offset(name).ok_or(Fault::Missing(name));
+        let address = |name: &'static str| tables.address(name).ok_or(Fault::Missing(name));
+        const WRAPPER: &str = "frame::entry_frame_call_wrapper_offset";
+        Ok(Self {
+            major: layout.major,
+            heaps: heaps.to_vec(),
+            block_used: layout.heap.block_used.offset,
+            block_header: layout.heap.block_header,
+            blob_name: layout.blob.name,
+            blob_frame_size: layout.blob.frame_size,
+            blob_frame_complete: layout.blob.frame_complete,
+            blob_code_begin: layout.blob.code_begin,
+            nmethod_names: nmethod_names(memory, layout, heaps)?,
+            nmethod_method: layout.nmethod.method,
+            nmethod_compile_id: layout.nmethod.compile_id,
+            nmethod_orig_pc_offset: layout.nmethod.orig_pc_offset,
+            interpreter: interpreter(memory, tables)?,
+            call_stub_return: memory.u64(address("StubRoutines::_call_stub_return_address")?)?,
+            entry_frame_call_wrapper: tables.constant(WRAPPER).ok_or(Fault::Missing(WRAPPER))?,
+            call_wrapper_anchor: offset("JavaCallWrapper::_anchor")?,
+            thread_anchor: offset("JavaThread::_anchor")?,
+            anchor: [
+                offset("JavaFrameAnchor::_last_Java_sp")?,
+                offset("JavaFrameAnchor::_last_Java_pc")?,
+                offset("JavaFrameAnchor::_last_Java_fp")?,
+            ],
+            interpreted_frame: InterpretedFrame::of(layout.major),
+        })
+    }
+}
+
+/// The interpreter's code is a queue of stubs in one buffer.
+fn interpreter(memory: &impl Memory, tables: &Tables) -> Result<(u64, u64), Fault> {
+    const CODE: &str = "AbstractInterpreter::_code";
+    const BUFFER: &str = "StubQueue::_stub_buffer";
+    const LIMIT: &str = "StubQueue::_buffer_limit";
+    let queue = memory.u64(tables.address(CODE).ok_or(Fault::Missing(CODE))?)?;
+    let buffer = tables.offset(BUFFER).ok_or(Fault::Missing(BUFFER))?;
+    let low = memory.u64(queue.wrapping_add(buffer))?;
+    let limit = tables.scalar(LIMIT).ok_or(Fault::Missing(LIMIT))?.get(memory, queue)?;
+    let high = u64::try_from(limit).ok().and_then(|limit| low.checked_add(limit));
+    Ok((low, high.ok_or(Fault::Torn("the interpreter"))?))
+}
+
+/// The strings are literals of libjvm: every blob of a kind points to the same.
+fn nmethod_names(
+    memory: &impl Memory,
+    layout: &Layout,
+    heaps: &[CodeHeap],
+) -> Result<[Option<u64>; 2], Fault> {
+    let mut names = [None; 2];
+    for blob in code_cache::all_blobs(memory, layout, heaps)? {
+        let pointer = memory.u64(blob.wrapping_add(layout.blob.name))?;
+        if names.contains(&Some(pointer)) {
+            continue;
+        }
+        let Ok(text) = memory.c_string(pointer, 32) else { continue };
+        if let Some(which) = NMETHOD_NAMES.iter().position(|name| **name == *text) {
+            names[which] = Some(pointer);
+        }
+        if names.iter().all(Option::is_some) {
+            break;
+        }
+    }
+    Ok(names)
+}
