@@ -4,7 +4,9 @@
 //! that their owners are known, then the programs that count; only then a stopped command is released. At the end there is
 //! a last look, all are detached, and then everything is read.
 
+mod key;
 mod names;
+mod sum;
 mod totals;
 
 use std::{net::IpAddr, time::Duration};

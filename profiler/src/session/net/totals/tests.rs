@@ -1,3 +1,8 @@
+//! Sums of accounts.
+
+use std::collections::BTreeMap;
+
+use profiler_common::probe::net::{AF_INET6, Socket, TCP, UDP, flag, state};
 use proptest::prelude::*;
 
 use super::*;
