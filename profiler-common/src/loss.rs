@@ -52,11 +52,17 @@ pub enum Loss {
     InCallsFull = 20,
     /// A hit of a uprobe was not counted: the program at another one was preempted on that CPU, and used its memory.
     UprobeBusy = 21,
+    /// The time that a packet was queued is not known: the map of queued packets was full.
+    QueuedFull = 22,
+    /// A packet or poll of an interface that has no account: it is in `[other]`.
+    InterfacesFull = 23,
+    /// A dropped packet of a kind that has no account: it is in `[other]`.
+    DropsFull = 24,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -79,6 +85,9 @@ impl Loss {
         Self::ErrorsFull,
         Self::InCallsFull,
         Self::UprobeBusy,
+        Self::QueuedFull,
+        Self::InterfacesFull,
+        Self::DropsFull,
     ];
 
     /// Those of probes that count samples by stack.
@@ -111,6 +120,9 @@ impl Loss {
     pub const SYSCALLS: &[Self] =
         &[Self::TargetsFull, Self::CallersFull, Self::CallsFull, Self::ErrorsFull, Self::SwitchesMissed];
 
+    /// Those of the host's network.
+    pub const PACKETS: &[Self] = &[Self::QueuedFull, Self::InterfacesFull, Self::DropsFull];
+
     /// The key of this loss in reports (snake_case, stable).
     pub const fn name(self) -> &'static str {
         match self {
@@ -136,6 +148,9 @@ impl Loss {
             Self::ErrorsFull => "errors_map_full",
             Self::InCallsFull => "calling_threads_map_full",
             Self::UprobeBusy => "uprobe_hits_left_out",
+            Self::QueuedFull => "queued_packets_map_full",
+            Self::InterfacesFull => "packets_without_account",
+            Self::DropsFull => "drops_without_account",
         }
     }
 }

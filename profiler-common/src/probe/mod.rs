@@ -2,6 +2,7 @@
 
 pub mod cpu;
 pub mod offcpu;
+pub mod packets;
 pub mod sched;
 pub mod switches;
 pub mod syscall_stacks;
