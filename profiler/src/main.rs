@@ -7,7 +7,7 @@ use profiler::cli::{
     args::{Cli, Command},
     doctor,
     error::{Exit, Failure},
-    explain, generate, list, record, report, sched, stat, syscalls, unwind_table,
+    explain, generate, list, packets, record, report, sched, stat, syscalls, unwind_table,
 };
 
 fn main() -> ExitCode {
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Command::Sched(args) => sched::run_sched(&args, cli.log_level, begun_ns),
         Command::Cpu(args) => sched::run_cpu(&args, cli.log_level, begun_ns),
         Command::Syscalls(args) => syscalls::run(&args, cli.log_level, begun_ns),
+        Command::Packets(args) => packets::run(&args, cli.log_level, begun_ns),
         Command::List(args) => list::run(&args, &mut std::io::stdout().lock()).map(|()| Exit::Success.code()),
         Command::Doctor(options) => run_doctor(&options),
         Command::UnwindTable(args) => {

@@ -30,8 +30,9 @@ pub const NO_REASON: u32 = u32::MAX;
 pub const FREE: u32 = 0;
 /// The same of an interface.
 pub const DEVICE: u32 = 1;
-/// The same of polls that are of no interface: those of a CPU's backlog, which loopback and veth devices fill.
-pub const BACKLOG: u32 = 2;
+/// The same of polls of no interface: those of a CPU's backlog, which loopback and veth devices fill, and of drivers that poll
+/// for several interfaces.
+pub const NOBODY: u32 = 2;
 /// The same of the interfaces that no place was left for.
 pub const OTHER: u32 = 3;
 
@@ -98,7 +99,7 @@ impl PacketOffsets {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interface {
-    /// [`FREE`], [`DEVICE`], [`BACKLOG`] or [`OTHER`].
+    /// [`FREE`], [`DEVICE`], [`NOBODY`] or [`OTHER`].
     pub kind: u32,
     /// Number of the interface in its namespace.
     pub ifindex: u32,
@@ -134,6 +135,67 @@ pub struct Interface {
     /// Places of the blocks of the histogram of times in the queue; 0: nothing in it.
     pub blocks: [u16; BLOCKS],
     _end: [u8; 4],
+}
+
+impl Interface {
+    /// The same interface, nothing counted.
+    pub const fn cleared(&self) -> Self {
+        Self {
+            kind: self.kind,
+            ifindex: self.ifindex,
+            netns: self.netns,
+            _padding: 0,
+            name: self.name,
+            received: 0,
+            received_bytes: 0,
+            sent: 0,
+            sent_bytes: 0,
+            failed: 0,
+            busy: 0,
+            waits: 0,
+            wait_ns: 0,
+            wait_max_ns: 0,
+            polls: 0,
+            polled: 0,
+            exhausted: 0,
+            blocks: [0; BLOCKS],
+            _end: [0; 4],
+        }
+    }
+
+    /// Adds what another CPU counted of it.
+    pub fn add(&mut self, cpu: &Self) {
+        self.received += cpu.received;
+        self.received_bytes += cpu.received_bytes;
+        self.sent += cpu.sent;
+        self.sent_bytes += cpu.sent_bytes;
+        self.failed += cpu.failed;
+        self.busy += cpu.busy;
+        self.waits += cpu.waits;
+        self.wait_ns += cpu.wait_ns;
+        self.wait_max_ns = self.wait_max_ns.max(cpu.wait_max_ns);
+        self.polls += cpu.polls;
+        self.polled += cpu.polled;
+        self.exhausted += cpu.exhausted;
+    }
+
+    /// What was counted since `earlier`; the longest wait is that of the whole run.
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            received: self.received.saturating_sub(earlier.received),
+            received_bytes: self.received_bytes.saturating_sub(earlier.received_bytes),
+            sent: self.sent.saturating_sub(earlier.sent),
+            sent_bytes: self.sent_bytes.saturating_sub(earlier.sent_bytes),
+            failed: self.failed.saturating_sub(earlier.failed),
+            busy: self.busy.saturating_sub(earlier.busy),
+            waits: self.waits.saturating_sub(earlier.waits),
+            wait_ns: self.wait_ns.saturating_sub(earlier.wait_ns),
+            polls: self.polls.saturating_sub(earlier.polls),
+            polled: self.polled.saturating_sub(earlier.polled),
+            exhausted: self.exhausted.saturating_sub(earlier.exhausted),
+            ..*self
+        }
+    }
 }
 
 const _: () = assert!(size_of::<Interface>() == 4 * 4 + NAME_LEN + 12 * 8 + 2 * BLOCKS + 4);

@@ -35,7 +35,7 @@ use profiler_common::{
     hist,
     loss::Loss,
     probe::packets::{
-        BACKLOG, DEVICE, Drop, Dropped, FREE, INTERFACES, Interface, MAX_DROPS, MAX_QUEUED, NAME_LEN,
+        NOBODY, DEVICE, Drop, Dropped, FREE, INTERFACES, Interface, MAX_DROPS, MAX_QUEUED, NAME_LEN,
         NO_REASON, OTHER, PROBES, PacketCpu, PacketOffsets, Queued, WAIT_BLOCKS, WaitBlock, first_place,
     },
 };
@@ -120,13 +120,13 @@ fn at(place: u32) -> Option<&'static mut Interface> {
     INTERFACE_TABLE.get_ptr_mut(place).map(|interface| unsafe { &mut *interface })
 }
 
-/// This CPU's account of an interface, whose type the verifier knows; null: that of the backlog.
+/// This CPU's account of an interface, whose type the verifier knows. It may be null, or one without a number: nobody's.
 #[inline(always)]
 fn interface(dev: *const u8) -> Option<&'static mut Interface> {
-    let kind = if dev.is_null() { BACKLOG } else { DEVICE };
-    // Loads by way of a null pointer read zeros.
+    // Loads by way of a null pointer read zeros. It is not compared with null: the verifier need not believe that it can be.
     let ifindex: u32 = get::<true, u32>(dev, offset!(dev_ifindex));
-    let netns = if offset!(namespaces) == 0 {
+    let kind = if ifindex == 0 { NOBODY } else { DEVICE };
+    let netns = if offset!(namespaces) == 0 || kind == NOBODY {
         0
     } else {
         get::<true, u32>(pointer::<true>(dev, offset!(dev_net)), offset!(net_inum))
@@ -140,7 +140,7 @@ fn interface(dev: *const u8) -> Option<&'static mut Interface> {
         if found.kind == FREE {
             found.ifindex = ifindex;
             found.netns = netns;
-            if !dev.is_null() {
+            if kind == DEVICE {
                 found.name = name(dev);
             }
             // User space reads it from here on.

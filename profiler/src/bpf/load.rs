@@ -18,6 +18,7 @@ use aya_log::EbpfLogger;
 use profiler_common::{
     filter::FilterConfig,
     probe::{
+        packets::{INTERFACES, MAX_DROPS, MAX_QUEUED, PacketOffsets, WAIT_BLOCKS},
         syscall_stacks::{CallStackConfig, MAX_IN_CALLS, Wanted},
         syscalls::OTHERS,
         tracepoint::HookFilters,
@@ -104,6 +105,8 @@ pub struct LoadOptions {
     pub sched: Option<SchedOptions>,
     /// Account system calls.
     pub calls: Option<CallOptions>,
+    /// Look at packets; where the kernel keeps what is read of them. `None`: none.
+    pub packets: Option<PacketOffsets>,
     /// Compile the kernel side's diagnostics in (`--log-level debug`).
     pub log: bool,
 }
@@ -124,6 +127,7 @@ impl LoadOptions {
             seen: What::Tick,
             sched: None,
             calls: None,
+            packets: None,
             log: false,
         }
     }
@@ -166,6 +170,7 @@ impl Kernel {
         let errors = if options.calls.is_some() { MAX_ERRORS } else { 1 };
         let counters = options.sched.map_or(0, |sched| sched.counters);
         let calls_of_threads = u32::from(options.calls.is_some() && options.sched.is_some());
+        let for_packets = |entries: usize| if options.packets.is_some() { entries as u32 } else { 1 };
         let mut ebpf = EbpfLoader::new()
             // The kernel's types, which aya has read to relocate by: there is nothing to be relocated by them, and they are large.
             .btf(None)
@@ -182,6 +187,11 @@ impl Kernel {
             .override_global("CALL_STACKS", &call_stacks, true)
             .override_global("SCHED_COUNTERS", &counters, true)
             .override_global("CALLS_OF_THREADS", &calls_of_threads, true)
+            .override_global("PACKET_OFFSETS", &options.packets.unwrap_or(PacketOffsets::UNKNOWN), true)
+            .map_max_entries("INTERFACE_TABLE", for_packets(INTERFACES + 1))
+            .map_max_entries("QUEUE_BLOCKS", for_packets(WAIT_BLOCKS))
+            .map_max_entries("QUEUED_PACKETS", for_packets(MAX_QUEUED))
+            .map_max_entries("DROPS", for_packets(MAX_DROPS))
             .map_max_entries(BUSY, options.uprobe_cpus)
             .map_max_entries("TARGETS", targets)
             .map_max_entries("WAITS", waits)

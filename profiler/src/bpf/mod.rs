@@ -13,6 +13,7 @@ pub mod in_calls;
 pub mod inner;
 pub mod kept;
 pub mod load;
+pub mod packets;
 pub mod samples;
 pub mod stats;
 pub mod targets;

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::{
     doctor,
     list::ListArgs,
+    packets::PacketArgs,
     report::ReportArgs,
     sched::{CpuArgs, SchedArgs},
     stat::StatArgs,
@@ -67,6 +68,8 @@ pub enum Command {
     Cpu(CpuArgs),
     /// Account system calls: how often, how long, on the CPU or blocked, with what errors. Exact, not sampled.
     Syscalls(SyscallArgs),
+    /// Show what the host's network does: packets dropped and why, traffic and queues by interface, time in interrupts.
+    Packets(PacketArgs),
     /// List what can be recorded: events, and the tracepoints of this kernel.
     List(ListArgs),
     /// Tell what works on this machine and, if something does not, why and what mends it.

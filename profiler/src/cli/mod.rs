@@ -9,6 +9,7 @@ pub mod generate;
 mod kernel_facts;
 pub mod list;
 mod near;
+pub mod packets;
 pub mod record;
 pub mod report;
 pub mod sched;

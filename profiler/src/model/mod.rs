@@ -9,6 +9,7 @@ pub mod losses;
 pub mod meta;
 pub mod name;
 pub mod named;
+pub mod packets;
 pub mod profile;
 pub mod reason;
 pub mod sched;

@@ -2,11 +2,12 @@
 //!
 //! One module per probe under the name it has in `profiler-ebpf/src/probe` and `profiler-common/src/probe`. [`PROBES`]
 //! drives the command line's help, `doctor`, `list` and the README's table. A probe never formats and names no symbols.
-//! Those in [`PROBES`] count samples by stack ([`crate::bpf::samples`]) and are what `record` records; [`sched`] and [`syscalls`]
-//! account.
+//! Those in [`PROBES`] count samples by stack ([`crate::bpf::samples`]) and are what `record` records; [`sched`], [`syscalls`]
+//! and [`packets`] account.
 
 pub mod cpu;
 pub mod offcpu;
+pub mod packets;
 pub mod sched;
 pub mod switches;
 pub mod syscall_stacks;

@@ -8,8 +8,10 @@ pub(crate) mod fixture;
 pub mod folded;
 #[cfg(test)]
 mod golden;
+mod histogram;
 pub mod json;
 pub mod output;
+pub mod packets;
 pub mod pprof;
 pub mod sched;
 pub mod stat;

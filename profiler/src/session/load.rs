@@ -53,6 +53,7 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
             seen: seen(&options.events),
             sched: None,
             calls: None,
+            packets: None,
             log: options.log,
         })
     };

@@ -12,6 +12,7 @@ mod fallbacks;
 mod label;
 mod load;
 mod pace;
+pub mod packets;
 mod recording;
 pub mod sched;
 pub mod spans;

@@ -113,6 +113,7 @@ const RECIPES: &[Recipe] = &[
     bare("sched", "sched.c", Language::C, &["-pthread"]),
     c("switches-fp", "switches.c", &[]),
     bare("calls", "calls.c", Language::C, &["-pthread"]),
+    bare("packets", "packets.c", Language::C, &[]),
     c("faults", "faults.c", &["-pthread"]),
     c("columns", "columns.c", &["-pthread"]),
     bare("disk", "disk.c", Language::C, &[]),

@@ -8,6 +8,7 @@
 //! 120-170 ms and 40 MB for one look-up in a 5.5 MB BTF (btf-rs 2.0; mapping the file instead of reading it needs Linux
 //! 6.16); this takes a few milliseconds and under 200 KiB. A test compares the two on the running kernel.
 
+mod packets;
 mod sched;
 mod walk;
 
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use profiler_common::task::TaskOffsets;
 
+pub use packets::{DropReasons, packet_offsets};
 pub use sched::sched_offsets;
 use walk::{Aggregate, Walker};
 
