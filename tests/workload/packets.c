@@ -7,7 +7,9 @@
  *   packets queue N              loopback behind a token bucket that lets one datagram pass each 4 ms and has room for N / 2:
  *                                N datagrams at once
  *
- * veth and queue say `ready` and wait for a line first. All but `inside` then say what was sent and what the kernel counted, as an
+ *   packets flood N              in such a namespace: N datagrams over loopback, each read before the next is sent; says ns each
+ *
+ * veth and queue say `ready` and wait for a line first. All but `inside` and `flood` then say what was sent and what the kernel counted, as an
  * object on one line, and `done`; then they read their input to its end.
  */
 #define _GNU_SOURCE
@@ -308,6 +310,18 @@ static void here(long n) {
     done();
 }
 
+static void flood(long n) {
+    struct sockaddr_storage at;
+    socklen_t size;
+    int to = receiver(AF_INET, "127.0.0.1", 4001, &at, &size), from = socket(AF_INET, SOCK_DGRAM, 0);
+    for (long i = 0; i < n / 10; i++)
+        pass(from, to, &at, size);
+    long long begin = now_ns();
+    for (long i = 0; i < n; i++)
+        pass(from, to, &at, size);
+    printf("%.1f\n", (double)(now_ns() - begin) / n);
+}
+
 static void veth(long n) {
     new_namespace(1);
     int right = open_namespace();
@@ -390,6 +404,8 @@ int main(int argc, char **argv) {
     long n = atol(argv[2]);
     if (!strcmp(argv[1], "here"))
         here(n);
+    else if (!strcmp(argv[1], "flood"))
+        flood(n);
     else if (!strcmp(argv[1], "veth"))
         veth(n);
     else if (!strcmp(argv[1], "queue"))

@@ -60,6 +60,12 @@ pub struct PacketOffsets {
     pub dev_net: u32,
     /// `net.ns` + `ns_common.inum`.
     pub net_inum: u32,
+    /// `net_device._tx`, a pointer to its first queue.
+    pub dev_tx: u32,
+    /// `netdev_queue.qdisc`.
+    pub tx_qdisc: u32,
+    /// `Qdisc.enqueue`: null where nothing is queued.
+    pub qdisc_enqueue: u32,
     /// `napi_struct.dev`.
     pub napi_dev: u32,
     /// Not 0: interfaces have namespaces.
@@ -72,7 +78,7 @@ pub struct PacketOffsets {
     pub not_dropped: u32,
 }
 
-const _: () = assert!(size_of::<PacketOffsets>() == 15 * 4);
+const _: () = assert!(size_of::<PacketOffsets>() == 18 * 4);
 
 impl PacketOffsets {
     /// Nothing known: the programs that need them are not loaded.
@@ -87,6 +93,9 @@ impl PacketOffsets {
         dev_name: 0,
         dev_net: 0,
         net_inum: 0,
+        dev_tx: 0,
+        tx_qdisc: 0,
+        qdisc_enqueue: 0,
         napi_dev: 0,
         namespaces: 0,
         reasons: 0,
@@ -227,9 +236,15 @@ pub struct PacketCpu {
     pub receive_ns: u64,
     /// Blocks of histograms that are taken.
     pub blocks: u64,
+    /// The packet that is being sent over an interface that queues nothing; 0: none.
+    pub direct: u64,
+    /// When that began (`CLOCK_MONOTONIC`, ns).
+    pub direct_ns: u64,
+    /// Its bytes then.
+    pub direct_len: u64,
 }
 
-const _: () = assert!(size_of::<PacketCpu>() == 6 * 8);
+const _: () = assert!(size_of::<PacketCpu>() == 9 * 8);
 
 /// A packet in a queue.
 #[repr(C)]

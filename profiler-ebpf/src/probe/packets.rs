@@ -5,21 +5,22 @@
 //!
 //! A packet that is received costs one look-up in an array of the CPU's own (`interface`). One that is sent costs three
 //! programs: its time goes into a hash map by its address when it is queued, and out of it when it is handed to the driver.
-//! That is before the driver has it (`net_dev_start_xmit`), because at `net_dev_xmit` the packet can be freed and its
-//! address be another packet's. A device on top of another one (VLAN, bond, tunnel) hands over to the lower one's queue
+//! For an interface that queues nothing (loopback, veth, bridges), which hands it over before the CPU does anything else, the
+//! CPU keeps the time instead. The hand-over is `net_dev_start_xmit`, before the driver has the packet, because at
+//! `net_dev_xmit` it can be freed and its address be another packet's. A device on top of another one (VLAN, bond, tunnel) hands over to the lower one's queue
 //! within its own hand-over: each has its own time, as the first entry is gone when the second is made.
 //!
 //! A packet that leaves a queue otherwise is dropped, which takes its entry out, or is cut into segments that were never
 //! queued themselves. Then its entry stays until its address is queued again. A segment may get that address, but it is
 //! shorter than what it was cut from: a packet shorter than what was queued has no time.
 //!
-//! Who writes. The kernel sends, receives and polls with soft interrupts off, which also runs these programs' soft interrupts
-//! themselves one after the other: nothing that interrupts them on that CPU (interrupts, which neither send nor receive)
-//! runs one of them, so that what a CPU keeps for itself needs no atomics. netconsole polls drivers in interrupts as
-//! well: such a poll is not counted if it hits another one (since Linux 6.1; the run is counted as missed, see
-//! `programs_missed`), and can be lost before. `kfree_skb` is hit anywhere, with soft interrupts on too, whose drops can
-//! come between a drop's reading and writing of a number: its sums are added to in one instruction. Since Linux 6.1
-//! (05b24ff9b2cf) the kernel does not run a program inside of itself and counts that as missed.
+//! Who writes. The kernel sends, receives and polls with soft interrupts off, and a CPU runs its soft interrupts one after
+//! the other. What can still come in between on that CPU are interrupts, which neither send nor receive: of the programs
+//! that do not handle drops one runs at a time, and what a CPU keeps for itself needs no atomics. (netconsole polls drivers
+//! in interrupts too: such a poll can be lost if it hits another one. From Linux 6.1 on it is counted as missed.)
+//! `kfree_skb` is hit with soft interrupts on as well, and the drops of one that comes in between would be lost by a sum
+//! that is read, added to and written: it is added to in one instruction. From Linux 6.1 on (05b24ff9b2cf) the kernel
+//! leaves out a program's run inside of a run of its own, and counts it (`programs_missed`).
 
 use core::arch::asm;
 
@@ -178,7 +179,19 @@ pub fn received(ctx: &BtfTracePointContext) {
 #[inline(always)]
 pub fn queued(ctx: &BtfTracePointContext) {
     let skb: *const u8 = ctx.arg(0);
-    let queued = Queued { since_ns: now(), len: get::<true, u32>(skb, offset!(skb_len)), padding: 0 };
+    let dev = pointer::<true>(skb, offset!(skb_dev));
+    // The first queue stands for all: interfaces that queue nothing have no other kind.
+    let qdisc = pointer::<true>(pointer::<true>(dev, offset!(dev_tx)), offset!(tx_qdisc));
+    let Some(cpu) = cpu() else { return };
+    let len = get::<true, u32>(skb, offset!(skb_len));
+    if get::<true, u64>(qdisc, offset!(qdisc_enqueue)) == 0 {
+        cpu.direct = skb as u64;
+        cpu.direct_len = u64::from(len);
+        cpu.direct_ns = now();
+        return;
+    }
+    cpu.direct = 0;
+    let queued = Queued { since_ns: now(), len, padding: 0 };
     if QUEUED_PACKETS.insert(skb as u64, queued, BPF_ANY as u64).is_err() {
         loss::count(Loss::QueuedFull);
     }
@@ -188,11 +201,18 @@ pub fn queued(ctx: &BtfTracePointContext) {
 #[inline(always)]
 pub fn started(ctx: &BtfTracePointContext) {
     let skb: *const u8 = ctx.arg(0);
-    let Some(queued) = QUEUED_PACKETS.get_ptr(skb as u64) else { return };
-    // SAFETY: the packet is this CPU's now: nobody else changes or removes its entry.
-    let Queued { since_ns, len, .. } = unsafe { *queued };
-    _ = QUEUED_PACKETS.remove(skb as u64);
-    if get::<true, u32>(skb, offset!(skb_len)) < len {
+    let Some(cpu) = cpu() else { return };
+    let (since_ns, len_then) = if cpu.direct == skb as u64 {
+        cpu.direct = 0;
+        (cpu.direct_ns, cpu.direct_len)
+    } else {
+        let Some(queued) = QUEUED_PACKETS.get_ptr(skb as u64) else { return };
+        // SAFETY: the packet is this CPU's now: nobody else changes or removes its entry.
+        let Queued { since_ns, len, .. } = unsafe { *queued };
+        _ = QUEUED_PACKETS.remove(skb as u64);
+        (since_ns, u64::from(len))
+    };
+    if u64::from(get::<true, u32>(skb, offset!(skb_len))) < len_then {
         return;
     }
     if let Some(interface) = interface(ctx.arg(1)) {
@@ -260,6 +280,11 @@ pub fn dropped(ctx: &BtfTracePointContext) {
     let skb: *const u8 = ctx.arg(0);
     if QUEUED_PACKETS.get_ptr(skb as u64).is_some() {
         _ = QUEUED_PACKETS.remove(skb as u64);
+    } else if let Some(cpu) = cpu()
+        && cpu.direct == skb as u64
+    {
+        // What comes between these two lines has sent its own packet when it returns here.
+        cpu.direct = 0;
     }
     let reason = if offset!(reasons) == 0 { NO_REASON } else { ctx.arg::<u64>(2) as u32 };
     if reason != NO_REASON && (reason == offset!(consumed) || reason == offset!(not_dropped)) {

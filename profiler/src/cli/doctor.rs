@@ -8,6 +8,7 @@ pub mod explain;
 pub mod facts;
 mod rows;
 mod sched;
+mod packets;
 mod syscalls;
 mod text;
 mod walk;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::{
-    sched, syscalls,
+    packets, sched, syscalls,
     walk::{self, Walk},
 };
 use crate::{
@@ -119,6 +119,8 @@ pub struct Tried {
     pub sched: Result<Vec<String>, String>,
     /// The accounting of system calls; the reason in words if it cannot be done.
     pub syscalls: Result<(), String>,
+    /// What the network does; what is missing of it, or the reason in words if it cannot be told.
+    pub packets: Result<Vec<String>, String>,
     /// Whether perf knows uprobes.
     pub user_code: Try,
 }
@@ -160,6 +162,7 @@ impl Tried {
             walk: walk::attempt(btf_path),
             sched: sched::attempt(btf_path),
             syscalls: syscalls::attempt(btf_path),
+            packets: packets::attempt(btf_path),
             user_code: io(hook::has_user_code()),
         }
     }

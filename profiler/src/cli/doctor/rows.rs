@@ -34,6 +34,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
         unwind_tables,
         accounting::scheduler,
         accounting::syscalls,
+        accounting::packets,
         children,
         perf_paranoid,
         sample_rate,

@@ -77,6 +77,7 @@ fn good() -> Facts {
             walk: Ok(Walk { rows: 40_000, table_us: 9_300 }),
             sched: Ok(Vec::new()),
             syscalls: Ok(()),
+            packets: Ok(Vec::new()),
             user_code: Ok(()),
         },
         tracefs: Some((Some("/sys/kernel/tracing".into()), true)),

@@ -54,8 +54,10 @@ pub fn packet_offsets(path: &Path, namespaces: bool) -> Result<(PacketOffsets, D
         "sk_buff",
         [&["dev"], &["len"], &["protocol"], &["head"], &["data"], &["mac_header"]],
     )?;
-    let [dev_ifindex, dev_name, dev_net] =
-        member_offsets(path, "net_device", [&["ifindex"], &["name"], &["nd_net"]])?;
+    let [dev_ifindex, dev_name, dev_net, dev_tx] =
+        member_offsets(path, "net_device", [&["ifindex"], &["name"], &["nd_net"], &["_tx"]])?;
+    let [tx_qdisc] = member_offsets(path, "netdev_queue", [&["qdisc"]])?;
+    let [qdisc_enqueue] = member_offsets(path, "Qdisc", [&["enqueue"]])?;
     let [napi_dev] = member_offsets(path, "napi_struct", [&["dev"]])?;
     let net_inum = if namespaces {
         let [ns] = member_offsets(path, "net", [&["ns"]])?;
@@ -76,6 +78,9 @@ pub fn packet_offsets(path: &Path, namespaces: bool) -> Result<(PacketOffsets, D
         dev_name,
         dev_net,
         net_inum,
+        dev_tx,
+        tx_qdisc,
+        qdisc_enqueue,
         napi_dev,
         namespaces: u32::from(namespaces),
         reasons: u32::from(says_why(path)?),
