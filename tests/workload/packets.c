@@ -8,6 +8,7 @@
  *                                N datagrams at once
  *
  *   packets flood N              in such a namespace: N datagrams over loopback, each read before the next is sent; says ns each
+ *                                in the fastest batch
  *
  * veth and queue say `ready` and wait for a line first. All but `inside` and `flood` then say what was sent and what the kernel counted, as an
  * object on one line, and `done`; then they read their input to its end.
@@ -37,6 +38,7 @@
 #define PAYLOAD 1000
 /* What the link's, the network's and the datagram's header add to it: Ethernet, IPv4, UDP. */
 #define ON_WIRE (PAYLOAD + 14 + 20 + 8)
+#define BATCH 500
 #define EACH_NS 4000000LL
 /* "Local Experimental Ethertype 1" (IEEE 802): nobody handles it. */
 #define NOBODYS_PROTOCOL 0x88b5
@@ -316,10 +318,17 @@ static void flood(long n) {
     int to = receiver(AF_INET, "127.0.0.1", 4001, &at, &size), from = socket(AF_INET, SOCK_DGRAM, 0);
     for (long i = 0; i < n / 10; i++)
         pass(from, to, &at, size);
-    long long begin = now_ns();
-    for (long i = 0; i < n; i++)
-        pass(from, to, &at, size);
-    printf("%.1f\n", (double)(now_ns() - begin) / n);
+    /* The fastest of many short batches: what else the machine does hits the others. */
+    long long fastest = 0;
+    for (long left = n; left > 0; left -= BATCH) {
+        long long begin = now_ns();
+        for (long i = 0; i < BATCH; i++)
+            pass(from, to, &at, size);
+        long long ns = now_ns() - begin;
+        if (fastest == 0 || ns < fastest)
+            fastest = ns;
+    }
+    printf("%.1f\n", (double)fastest / BATCH);
 }
 
 static void veth(long n) {

@@ -36,8 +36,8 @@ use profiler_common::{
     hist,
     loss::Loss,
     probe::packets::{
-        NOBODY, DEVICE, Drop, Dropped, FREE, INTERFACES, Interface, MAX_DROPS, MAX_QUEUED, NAME_LEN,
-        NO_REASON, OTHER, PROBES, PacketCpu, PacketOffsets, Queued, WAIT_BLOCKS, WaitBlock, first_place,
+        DEVICE, Drop, Dropped, FREE, INTERFACES, Interface, MAX_DROPS, MAX_QUEUED, NAME_LEN, NO_REASON,
+        NOBODY, OTHER, PROBES, PacketCpu, PacketOffsets, Queued, WAIT_BLOCKS, WaitBlock, first_place,
     },
 };
 

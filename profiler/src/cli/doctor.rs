@@ -6,9 +6,9 @@
 
 pub mod explain;
 pub mod facts;
+mod packets;
 mod rows;
 mod sched;
-mod packets;
 mod syscalls;
 mod text;
 mod walk;

@@ -21,5 +21,8 @@ pub fn attempt(btf_path: &Path) -> Result<Vec<String>, String> {
     let mut probe = PacketsProbe::open(&mut kernel).map_err(|error| error.to_string())?;
     probe.disable();
     let no_reasons = packets.reasons == 0;
-    Ok(no_reasons.then(|| "drops have no reason: kernels say it since Linux 5.17".to_owned()).into_iter().collect())
+    Ok(no_reasons
+        .then(|| "drops have no reason: kernels say it since Linux 5.17".to_owned())
+        .into_iter()
+        .collect())
 }
