@@ -149,12 +149,17 @@ pub struct Interface {
 impl Interface {
     /// The same interface, nothing counted.
     pub const fn cleared(&self) -> Self {
+        Self::new(self.kind, self.netns, self.ifindex, self.name)
+    }
+
+    /// An interface of that kind, namespace, number and name, nothing counted.
+    pub const fn new(kind: u32, netns: u32, ifindex: u32, name: [u8; NAME_LEN]) -> Self {
         Self {
-            kind: self.kind,
-            ifindex: self.ifindex,
-            netns: self.netns,
+            kind,
+            ifindex,
+            netns,
             _padding: 0,
-            name: self.name,
+            name,
             received: 0,
             received_bytes: 0,
             sent: 0,

@@ -94,8 +94,9 @@ impl<'a> PacketAccounting<'a> {
             (None, None)
         };
         notes.extend(note);
-        let host = network::read();
         let probe = PacketsProbe::open(&mut kernel)?;
+        // Not before: loading the programs takes longer than all the rest.
+        let host = network::read();
         let start_ns = probe.start_ns();
         Ok(Self {
             options,

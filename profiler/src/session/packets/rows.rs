@@ -194,23 +194,12 @@ mod tests {
     use super::*;
 
     fn account(received: u64, waits: &[(u16, u64)], max_ns: u64) -> InterfaceAccount {
-        // SAFETY: a Pod: zeros are a value of it.
-        let empty: Interface = unsafe { std::mem::zeroed() };
         let mut name = [0; 16];
         name[..4].copy_from_slice(b"et\n0");
-        InterfaceAccount {
-            sums: Interface {
-                kind: DEVICE,
-                ifindex: 2,
-                netns: 7,
-                name,
-                received,
-                waits: waits.iter().map(|&(_, n)| n).sum(),
-                wait_max_ns: max_ns,
-                ..empty
-            },
-            waits: waits.iter().copied().collect(),
-        }
+        let mut sums = Interface::new(DEVICE, 7, 2, name);
+        (sums.received, sums.wait_max_ns) = (received, max_ns);
+        sums.waits = waits.iter().map(|&(_, n)| n).sum();
+        InterfaceAccount { sums, waits: waits.iter().copied().collect() }
     }
 
     fn packets(account: InterfaceAccount) -> Packets {
