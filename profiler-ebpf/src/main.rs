@@ -1,8 +1,9 @@
 //! The eBPF side of `profiler`: one object, sources cut by probe.
 //!
 //! A probe's program filters (`filter`), captures (`stack`, `unwind`), aggregates into the current generation of its maps
-//! (`sample`), and counts what it could not keep (`loss`). Entry points are declared here and in `hooks`, one line each, so that these files are the list
-//! of everything that can run in the kernel; programs of probes that were not asked for are never loaded.
+//! (`sample`), and counts what it could not keep (`loss`). Entry points are declared here, in `hooks` and in `network`, one
+//! line each, so that these files are the list of everything that can run in the kernel; programs of probes that were not
+//! asked for are never loaded.
 
 #![no_std]
 #![no_main]
@@ -13,6 +14,7 @@ mod entry;
 mod filter;
 mod hooks;
 mod loss;
+mod network;
 mod probe;
 mod registers;
 mod sample;
@@ -292,62 +294,6 @@ pub fn callstacks_exit(_ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn callstacks_end(ctx: RawTracePointContext) -> i32 {
     syscall_stacks::ended(&ctx);
-    0
-}
-
-/// `net_dev_queue(skb)`: a packet is about to be queued, or sent at once.
-#[btf_tracepoint(function = "net_dev_queue")]
-pub fn packets_queue(ctx: BtfTracePointContext) -> i32 {
-    probe::packets::queued(&ctx);
-    0
-}
-
-/// `net_dev_start_xmit(skb, dev)`: a packet is handed to the driver.
-#[btf_tracepoint(function = "net_dev_start_xmit")]
-pub fn packets_start(ctx: BtfTracePointContext) -> i32 {
-    probe::packets::started(&ctx);
-    0
-}
-
-/// `net_dev_xmit(skb, rc, dev, len)`: what the driver said.
-#[btf_tracepoint(function = "net_dev_xmit")]
-pub fn packets_sent(ctx: BtfTracePointContext) -> i32 {
-    probe::packets::sent(&ctx);
-    0
-}
-
-/// `netif_receive_skb(skb)`: a packet comes from a driver.
-#[btf_tracepoint(function = "netif_receive_skb")]
-pub fn packets_received(ctx: BtfTracePointContext) -> i32 {
-    probe::packets::received(&ctx);
-    0
-}
-
-/// `kfree_skb(skb, location, reason)`: a packet is dropped.
-#[btf_tracepoint(function = "kfree_skb")]
-pub fn packets_dropped(ctx: BtfTracePointContext) -> i32 {
-    probe::packets::dropped(&ctx);
-    0
-}
-
-/// `napi_poll(napi, work, budget)`: a receive queue was polled.
-#[btf_tracepoint(function = "napi_poll")]
-pub fn packets_polled(ctx: BtfTracePointContext) -> i32 {
-    probe::packets::polled(&ctx);
-    0
-}
-
-/// `softirq_entry(vec)`: a soft interrupt begins.
-#[raw_tracepoint(tracepoint = "softirq_entry")]
-pub fn packets_softirq(ctx: RawTracePointContext) -> i32 {
-    probe::packets::softirq_entry(&ctx);
-    0
-}
-
-/// `softirq_exit(vec)`: it ends.
-#[raw_tracepoint(tracepoint = "softirq_exit")]
-pub fn packets_softirq_end(ctx: RawTracePointContext) -> i32 {
-    probe::packets::softirq_exit(&ctx);
     0
 }
 

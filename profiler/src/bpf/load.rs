@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _},
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
     thread,
 };
 
@@ -18,7 +18,7 @@ use aya_log::EbpfLogger;
 use profiler_common::{
     filter::FilterConfig,
     probe::{
-        packets::{INTERFACES, MAX_DROPS, MAX_QUEUED, PacketOffsets, WAIT_BLOCKS},
+        packets::PacketOffsets,
         syscall_stacks::{CallStackConfig, MAX_IN_CALLS, Wanted},
         syscalls::OTHERS,
         tracepoint::HookFilters,
@@ -36,7 +36,8 @@ use profiler_common::{
 use super::{
     BpfError,
     calls::Room,
-    stats::map_memory,
+    packets,
+    stats::{map_fd, map_memory},
     targets::{MAX_TARGETS, Targets},
 };
 
@@ -170,8 +171,9 @@ impl Kernel {
         let errors = if options.calls.is_some() { MAX_ERRORS } else { 1 };
         let counters = options.sched.map_or(0, |sched| sched.counters);
         let calls_of_threads = u32::from(options.calls.is_some() && options.sched.is_some());
-        let for_packets = |entries: usize| if options.packets.is_some() { entries as u32 } else { 1 };
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        packets::prepare(&mut loader, options.packets.as_ref());
+        let mut ebpf = loader
             // The kernel's types, which aya has read to relocate by: there is nothing to be relocated by them, and they are large.
             .btf(None)
             .override_global("FILTER", &options.filter, true)
@@ -187,11 +189,6 @@ impl Kernel {
             .override_global("CALL_STACKS", &call_stacks, true)
             .override_global("SCHED_COUNTERS", &counters, true)
             .override_global("CALLS_OF_THREADS", &calls_of_threads, true)
-            .override_global("PACKET_OFFSETS", &options.packets.unwrap_or(PacketOffsets::UNKNOWN), true)
-            .map_max_entries("INTERFACE_TABLE", for_packets(INTERFACES + 1))
-            .map_max_entries("QUEUE_BLOCKS", for_packets(WAIT_BLOCKS))
-            .map_max_entries("QUEUED_PACKETS", for_packets(MAX_QUEUED))
-            .map_max_entries("DROPS", for_packets(MAX_DROPS))
             .map_max_entries(BUSY, options.uprobe_cpus)
             .map_max_entries("TARGETS", targets)
             .map_max_entries("WAITS", waits)
@@ -393,18 +390,4 @@ fn give_back_free_memory() {
 
 fn failed(program: &'static str) -> impl Fn(ProgramError) -> BpfError {
     move |source| BpfError::Program { program, source: Box::new(source) }
-}
-
-fn map_fd(map: &aya::maps::Map) -> Option<BorrowedFd<'_>> {
-    use aya::maps::Map;
-    let data = match map {
-        Map::Array(data)
-        | Map::ArrayOfMaps(data)
-        | Map::HashMap(data)
-        | Map::PerCpuArray(data)
-        | Map::Queue(data)
-        | Map::RingBuf(data) => data,
-        _ => return None,
-    };
-    Some(data.fd().as_fd())
 }

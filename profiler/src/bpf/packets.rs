@@ -7,13 +7,16 @@ use std::{
 };
 
 use aya::{
-    Ebpf,
+    Ebpf, EbpfLoader,
     maps::{HashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
 };
 use profiler_common::{
     hist::{BLOCKS, BUCKETS},
     loss::Loss,
-    probe::packets::{Drop, Dropped, FREE, Interface, PacketCpu, Queued, WaitBlock},
+    probe::packets::{
+        Drop, Dropped, FREE, INTERFACES, Interface, MAX_DROPS, MAX_QUEUED, PacketCpu, PacketOffsets, Queued,
+        WAIT_BLOCKS, WaitBlock,
+    },
 };
 
 use super::{
@@ -49,6 +52,17 @@ pub struct Packets {
     pub drops: BTreeMap<Option<Drop>, Dropped>,
     /// All CPUs together; `since_ns` and `blocks` mean nothing.
     pub softirqs: PacketCpu,
+}
+
+/// Fills in what the programs read, and sizes the maps; without offsets, packets are not looked at.
+pub fn prepare<'a>(loader: &mut EbpfLoader<'a>, offsets: Option<&'a PacketOffsets>) {
+    let entries = |entries: usize| if offsets.is_some() { entries as u32 } else { 1 };
+    loader
+        .override_global("PACKET_OFFSETS", offsets.unwrap_or(&PacketOffsets::UNKNOWN), true)
+        .map_max_entries(TABLE, entries(INTERFACES + 1))
+        .map_max_entries(WAITS, entries(WAIT_BLOCKS))
+        .map_max_entries(QUEUED, entries(MAX_QUEUED))
+        .map_max_entries(DROPS, entries(MAX_DROPS));
 }
 
 /// The maps.
