@@ -154,30 +154,29 @@ fn a_pair_of_interfaces_has_the_packets_that_the_kernel_counts() {
 
 #[test]
 fn times_in_a_queue_are_those_that_a_token_bucket_makes() {
-    let n = 100;
+    let n = 400;
     let mut workload = Target::ready(&workload::path("packets"), &["queue", &n.to_string()]);
     let accounting = Accounting::start(&["packets", "--histogram"]);
     workload.go();
     let said = said(&workload.text_until("done"));
     let (_, accounts) = accounting.stop();
     check(&accounts);
-    let says = |key| target::number(&said, key);
+    let says = |key: &str| target::number(&said, key);
     let row = interface(&accounts, says("netns"), "lo");
     let (passed, dropped) = (says("passed"), says("dropped"));
-    assert!(passed >= n / 2 && dropped > 0 && passed + dropped == n, "{said}");
+    assert!(passed >= n / 8 && dropped > 0 && passed + dropped == n, "{said}");
     // What the queue has no room for has no time, and is not sent.
     assert_eq!((number(&row, "sent"), number(&row, "queued")), (passed, passed), "{row} {said}");
     // It was handed over after so many refills of the bucket, and before it was read.
-    let between = |key, least, most| {
-        let ns = number(&row, key);
-        assert!((says(least)..=says(most)).contains(&ns), "{key} {ns}: {row} {said}");
+    let between = |key, which, tolerance: f64| {
+        let [least, most] = ["least", "most"].map(|bound| says(&format!("{which}{bound}_ns")) as f64);
+        let ns = number(&row, key) as f64;
+        assert!((least * (1.0 - tolerance)..=most * (1.0 + tolerance)).contains(&ns), "{key}: {row} {said}");
     };
-    between("queued_ns", "least_ns", "most_ns");
-    between("queued_max_ns", "longest_least_ns", "longest_most_ns");
-    // The queue empties evenly: the median is half of the longest, but for the buckets and a datagram more or less.
-    let (median, longest) = (number(&row, "queued_p50_ns"), number(&row, "queued_max_ns"));
-    let apart = longest / 25 + 2 * longest / passed + (says("longest_most_ns") - says("longest_least_ns"));
-    assert!(median.abs_diff(longest / 2) <= apart, "{median} of {longest} ns, {apart} apart: {row}");
+    between("queued_ns", "", 0.0);
+    between("queued_max_ns", "longest_", 0.0);
+    // The middle of a bucket is within 3.2 % of all that is in it.
+    between("queued_p50_ns", "median_", 0.032);
     let in_histogram: u64 = row["histogram"]
         .as_array()
         .expect("asked for")
