@@ -59,11 +59,17 @@ pub enum Loss {
     ListenersFull = 23,
     /// A connection that was asked for was not followed: the map of these was full.
     ConnectingFull = 24,
+    /// The time that a packet was queued is not known: the map of queued packets was full.
+    QueuedFull = 25,
+    /// A packet or poll of an interface that has no account: it is in `[other]`.
+    InterfacesFull = 26,
+    /// A dropped packet of a kind that has no account: it is in `[other]`.
+    DropsFull = 27,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -89,6 +95,9 @@ impl Loss {
         Self::SocketsFull,
         Self::ListenersFull,
         Self::ConnectingFull,
+        Self::QueuedFull,
+        Self::InterfacesFull,
+        Self::DropsFull,
     ];
 
     /// Those of probes that count samples by stack.
@@ -124,6 +133,8 @@ impl Loss {
 
     /// Those of the accounting of sockets.
     pub const NET: &[Self] = &[Self::TargetsFull, Self::SocketsFull, Self::ListenersFull];
+    /// Those of the host's network.
+    pub const PACKETS: &[Self] = &[Self::QueuedFull, Self::InterfacesFull, Self::DropsFull];
 
     /// The key of this loss in reports (snake_case, stable).
     pub const fn name(self) -> &'static str {
@@ -153,6 +164,9 @@ impl Loss {
             Self::SocketsFull => "calls_of_sockets_without_account",
             Self::ListenersFull => "listeners_map_full",
             Self::ConnectingFull => "connecting_map_full",
+            Self::QueuedFull => "queued_packets_map_full",
+            Self::InterfacesFull => "packets_without_account",
+            Self::DropsFull => "drops_without_account",
         }
     }
 }

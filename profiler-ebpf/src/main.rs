@@ -1,11 +1,13 @@
 //! The eBPF side of `profiler`: one object, sources cut by probe.
 //!
 //! A probe's program filters (`filter`), captures (`stack`, `unwind`), aggregates into the current generation of its maps
-//! (`sample`), and counts what it could not keep (`loss`). Entry points are declared here, in `hooks` and in `sockets`, one line each, so that these files are the list
-//! of everything that can run in the kernel; programs of probes that were not asked for are never loaded.
+//! (`sample`), and counts what it could not keep (`loss`). Entry points are declared here, in `hooks`, in `sockets` and in `network`, one
+//! line each, so that these files are the list of everything that can run in the kernel; programs of probes that were not
+//! asked for are never loaded.
 
 #![no_std]
 #![no_main]
+// `atomic` adds to a word in one instruction. aya-ebpf needs it too.
 #![feature(asm_experimental_arch)]
 
 mod atomic;
@@ -13,6 +15,7 @@ mod entry;
 mod filter;
 mod hooks;
 mod loss;
+mod network;
 mod probe;
 mod registers;
 mod sample;

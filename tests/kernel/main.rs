@@ -23,6 +23,7 @@ mod offcpu;
 // Samples' registers and the rules of the other unwinder are those of this architecture.
 #[cfg(target_arch = "x86_64")]
 mod oracle;
+mod packets;
 mod places;
 mod processes;
 mod sched;

@@ -5,6 +5,7 @@ pub mod kprobe;
 pub mod net;
 pub mod net_stacks;
 pub mod offcpu;
+pub mod packets;
 pub mod sched;
 pub mod switches;
 pub mod syscall_stacks;

@@ -5,6 +5,7 @@ pub mod kprobe;
 pub mod net;
 pub mod net_stacks;
 pub mod offcpu;
+pub mod packets;
 pub mod process;
 pub mod sched;
 pub mod switches;

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _},
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
     thread,
 };
 
@@ -34,7 +34,8 @@ pub use super::options::{CallOptions, LoadOptions, NetOptions, SchedOptions};
 use super::{
     BpfError,
     calls::Room,
-    stats::map_memory,
+    packets,
+    stats::{map_fd, map_memory},
     targets::{MAX_TARGETS, Targets},
 };
 
@@ -104,7 +105,9 @@ impl Kernel {
         let errors = if options.calls.is_some() { MAX_ERRORS } else { 1 };
         let counters = options.sched.map_or(0, |sched| sched.counters);
         let calls_of_threads = u32::from(options.calls.is_some() && options.sched.is_some());
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        packets::prepare(&mut loader, options.packets.as_ref());
+        let mut ebpf = loader
             // The kernel's types, which aya has read to relocate by: there is nothing to be relocated by them, and they are large.
             .btf(None)
             .override_global("FILTER", &options.filter, true)
@@ -342,18 +345,4 @@ fn give_back_free_memory() {
 
 fn failed(program: &'static str) -> impl Fn(ProgramError) -> BpfError {
     move |source| BpfError::Program { program, source: Box::new(source) }
-}
-
-fn map_fd(map: &aya::maps::Map) -> Option<BorrowedFd<'_>> {
-    use aya::maps::Map;
-    let data = match map {
-        Map::Array(data)
-        | Map::ArrayOfMaps(data)
-        | Map::HashMap(data)
-        | Map::PerCpuArray(data)
-        | Map::Queue(data)
-        | Map::RingBuf(data) => data,
-        _ => return None,
-    };
-    Some(data.fd().as_fd())
 }

@@ -14,6 +14,7 @@ pub mod inner;
 pub mod kept;
 pub mod load;
 pub mod options;
+pub mod packets;
 pub mod samples;
 pub mod sockets;
 pub mod stats;

@@ -2,7 +2,9 @@
 
 use profiler_common::{
     filter::FilterConfig,
-    probe::{net::NetOffsets, syscall_stacks::CallStackConfig, tracepoint::HookFilters},
+    probe::{
+        net::NetOffsets, packets::PacketOffsets, syscall_stacks::CallStackConfig, tracepoint::HookFilters,
+    },
     sample::What,
     sched::{offsets::SchedOffsets, wait::WaitConfig},
     task::TaskOffsets,
@@ -79,6 +81,8 @@ pub struct LoadOptions {
     pub calls: Option<CallOptions>,
     /// Account sockets.
     pub net: Option<NetOptions>,
+    /// Look at packets; where the kernel keeps what is read of them. `None`: none.
+    pub packets: Option<PacketOffsets>,
     /// Compile the kernel side's diagnostics in (`--log-level debug`).
     pub log: bool,
 }
@@ -100,6 +104,7 @@ impl LoadOptions {
             sched: None,
             calls: None,
             net: None,
+            packets: None,
             log: false,
         }
     }

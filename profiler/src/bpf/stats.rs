@@ -84,6 +84,20 @@ pub fn map_memory(map: BorrowedFd<'_>) -> u64 {
     fdinfo(map, "memlock:")
 }
 
+/// The descriptor of a map, of the kinds whose memory counts.
+pub fn map_fd(map: &Map) -> Option<BorrowedFd<'_>> {
+    let data = match map {
+        Map::Array(data)
+        | Map::ArrayOfMaps(data)
+        | Map::HashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::Queue(data)
+        | Map::RingBuf(data) => data,
+        _ => return None,
+    };
+    Some(data.fd().as_fd())
+}
+
 /// A number in what the kernel says of a descriptor; 0 if it does not.
 fn fdinfo(fd: BorrowedFd<'_>, key: &str) -> u64 {
     let Ok(text) = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())) else { return 0 };

@@ -9,6 +9,7 @@ use super::{
     jvm::JvmArgs,
     list::ListArgs,
     net::NetArgs,
+    packets::PacketArgs,
     report::ReportArgs,
     sched::{CpuArgs, SchedArgs},
     stat::StatArgs,
@@ -71,6 +72,8 @@ pub enum Command {
     Syscalls(SyscallArgs),
     /// Account sockets: who talks to whom, how much, how fast, and what goes wrong. Exact, not sampled.
     Net(NetArgs),
+    /// Show what the host's network does: packets dropped and why, traffic and queues by interface, time in interrupts.
+    Packets(PacketArgs),
     /// List what can be recorded: events, and the tracepoints of this kernel.
     List(ListArgs),
     /// Tell what works on this machine and, if something does not, why and what mends it.

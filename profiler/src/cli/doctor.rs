@@ -7,6 +7,7 @@
 pub mod explain;
 pub mod facts;
 mod net;
+mod packets;
 mod rows;
 mod sched;
 mod syscalls;

@@ -12,6 +12,7 @@ mod kprobe;
 pub mod list;
 mod near;
 pub mod net;
+pub mod packets;
 pub mod record;
 pub mod report;
 pub mod sched;

@@ -19,6 +19,7 @@ pub mod kernel;
 pub mod kernel_stack;
 pub mod limits;
 pub mod namespaces;
+pub mod network;
 pub mod pmu;
 pub mod process;
 pub mod services;

@@ -10,6 +10,7 @@ pub mod meta;
 pub mod name;
 pub mod named;
 pub mod net;
+pub mod packets;
 pub mod profile;
 pub mod reason;
 pub mod sched;

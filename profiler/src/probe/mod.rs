@@ -4,6 +4,8 @@
 //! drives the command line's help, `doctor`, `list` and the README's table. A probe never formats and names no symbols.
 //! Those in [`PROBES`] count samples by stack ([`crate::bpf::samples`]) and are what `record` records; [`sched`], [`syscalls`] and [`net`]
 //! account.
+//! Those in [`PROBES`] count samples by stack ([`crate::bpf::samples`]) and are what `record` records; [`sched`], [`syscalls`]
+//! and [`packets`] account.
 
 mod chosen;
 pub mod cpu;
@@ -11,6 +13,7 @@ pub mod kprobe;
 pub mod net;
 pub mod net_stacks;
 pub mod offcpu;
+pub mod packets;
 pub mod sched;
 pub mod switches;
 pub mod syscall_stacks;

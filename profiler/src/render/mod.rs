@@ -8,9 +8,11 @@ pub(crate) mod fixture;
 pub mod folded;
 #[cfg(test)]
 mod golden;
+mod histogram;
 pub mod json;
 pub mod net;
 pub mod output;
+pub mod packets;
 pub mod pprof;
 pub mod sched;
 pub mod stat;

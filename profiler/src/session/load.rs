@@ -54,6 +54,7 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
             sched: None,
             calls: None,
             net: net(options),
+            packets: None,
             log: options.log,
         })
     };

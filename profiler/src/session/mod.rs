@@ -14,6 +14,7 @@ mod label;
 mod load;
 pub mod net;
 mod pace;
+pub mod packets;
 mod recording;
 pub mod sched;
 pub mod spans;

@@ -20,6 +20,8 @@ const MAX_LINE: usize = 4096;
 pub struct KernelName {
     /// Name of the function (raw bytes).
     pub name: Vec<u8>,
+    /// Address of its first byte.
+    pub start: u64,
     /// Module in brackets without the brackets: `ext4`, `bpf`; `None`: the kernel itself.
     pub module: Option<Vec<u8>>,
 }
@@ -157,6 +159,7 @@ pub fn parse(mut text: impl BufRead, modules: &[LoadedModule], addresses: &[u64]
             .filter(|best| best.rank >= RANK_TEXT && reaches(best, address, modules, text_end));
         found.push(covering.map(|best| KernelName {
             name: best.name.clone(),
+            start: best.start,
             module: (!best.module.is_empty()).then(|| best.module.clone()),
         }));
     }

@@ -118,6 +118,7 @@ const RECIPES: &[Recipe] = &[
     c("sockets", "sockets.c", &[]),
     c("link", "link.c", &[]),
     bare("calls", "calls.c", Language::C, &["-pthread"]),
+    bare("packets", "packets.c", Language::C, &[]),
     c("faults", "faults.c", &["-pthread"]),
     c("columns", "columns.c", &["-pthread"]),
     bare("disk", "disk.c", Language::C, &[]),

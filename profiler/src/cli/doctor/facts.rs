@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::{
-    net, sched, syscalls,
+    net, packets, sched, syscalls,
     walk::{self, Walk},
 };
 use crate::{
@@ -121,6 +121,8 @@ pub struct Tried {
     pub syscalls: Result<(), String>,
     /// Accounting of sockets.
     pub net: Result<(), String>,
+    /// What the network does; what is missing of it, or the reason in words if it cannot be told.
+    pub packets: Result<Vec<String>, String>,
     /// Whether perf knows uprobes.
     pub user_code: Try,
     /// Whether perf knows kprobes.
@@ -165,6 +167,7 @@ impl Tried {
             sched: sched::attempt(btf_path),
             syscalls: syscalls::attempt(btf_path),
             net: net::attempt(btf_path),
+            packets: packets::attempt(btf_path),
             user_code: io(hook::has_user_code()),
             kernel_code: io(hook::has_kernel_code()),
         }

@@ -35,6 +35,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
         accounting::scheduler,
         accounting::syscalls,
         accounting::net,
+        accounting::packets,
         children,
         perf_paranoid,
         sample_rate,

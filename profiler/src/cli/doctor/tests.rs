@@ -78,6 +78,7 @@ fn good() -> Facts {
             sched: Ok(Vec::new()),
             syscalls: Ok(()),
             net: Ok(()),
+            packets: Ok(Vec::new()),
             user_code: Ok(()),
             kernel_code: Ok(()),
         },

@@ -9,6 +9,7 @@
 //! 6.16); this takes a few milliseconds and under 200 KiB. A test compares the two on the running kernel.
 
 mod net;
+mod packets;
 mod sched;
 mod walk;
 
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use profiler_common::task::TaskOffsets;
 
 pub use net::net_offsets;
+pub use packets::{DropReasons, packet_offsets};
 pub use sched::sched_offsets;
 use walk::{Aggregate, Walker};
 

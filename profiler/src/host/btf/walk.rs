@@ -39,7 +39,8 @@ const KIND_INT: u8 = 1;
 const KIND_ARRAY: u8 = 3;
 const KIND_STRUCT: u8 = 4;
 const KIND_UNION: u8 = 5;
-const KIND_ENUM: u8 = 6;
+/// BTF_KIND_ENUM.
+pub const KIND_ENUM: u8 = 6;
 /// BTF_KIND_TYPEDEF.
 pub const KIND_TYPEDEF: u8 = 8;
 const KIND_FUNC_PROTO: u8 = 13;
@@ -75,6 +76,11 @@ impl Type {
             len: info & 0x00ff_ffff,
             size: u32_at(&raw, 8),
         }
+    }
+
+    /// The id of the type that this one is a name of or a pointer to.
+    pub const fn target(&self) -> u32 {
+        self.size
     }
 
     /// A structure or a union.
@@ -204,6 +210,32 @@ impl Walker {
     /// The id of the first type that `pick` takes. Ids count from 1 (0 is `void`).
     pub fn find(&mut self, pick: impl Fn(u32, &Type) -> bool) -> Result<Option<u32>, BtfError> {
         Ok(self.walk(pick)?.map(|(id, ..)| id))
+    }
+
+    /// The first type that `pick` takes, and what is behind its common part: parameters, values.
+    pub fn with_data(
+        &mut self,
+        pick: impl Fn(u32, &Type) -> bool,
+    ) -> Result<Option<(u32, Type, Vec<u8>)>, BtfError> {
+        let Some((id, ty, left)) = self.walk(pick)? else { return Ok(None) };
+        let size = self.data_len(&ty)?;
+        if size > left {
+            return Err(self.malformed("a type ends behind its section"));
+        }
+        let mut data = Vec::new();
+        (&mut self.file).take(size).read_to_end(&mut data).map_err(|e| self.fail(e))?;
+        Ok(Some((id, ty, data)))
+    }
+
+    /// The string at a position; empty behind the end, U+FFFD for what is no UTF-8.
+    pub fn string(&mut self, position: u32) -> Result<String, BtfError> {
+        let (start, len) = self.strings;
+        let Some(left) = len.checked_sub(u64::from(position)) else { return Ok(String::new()) };
+        self.seek(start + u64::from(position))?;
+        let mut string = Vec::new();
+        (&mut self.file).take(MAX_STRING.min(left)).read_until(0, &mut string).map_err(|e| self.fail(e))?;
+        string.pop_if(|end| *end == 0);
+        Ok(String::from_utf8_lossy(&string).into_owned())
     }
 
     /// The members of the first structure or union that `pick` takes.

@@ -5,11 +5,14 @@ use std::io::{self, Write};
 use super::Show;
 use crate::{
     model::syscalls::{Row, Span},
-    render::units::{count, seconds},
+    render::{
+        histogram::picture,
+        units::{count, seconds},
+    },
 };
 
-/// Characters of the longest bar.
-const BAR: u64 = 40;
+/// Columns of text before a histogram's picture.
+const INDENT: usize = 31;
 
 /// Writes the rows, at most those that are to be shown.
 pub fn write(span: &Span, show: Show, out: &mut dyn Write) -> io::Result<()> {
@@ -37,7 +40,7 @@ pub fn write(span: &Span, show: Show, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "{:>31} {}", "", errors.join(", "))?;
         }
         if show.histogram {
-            picture(row.histogram.as_deref().unwrap_or_default(), out)?;
+            picture(row.histogram.as_deref().unwrap_or_default(), INDENT, out)?;
         }
     }
     let hidden = span.rows.get(show.rows..).unwrap_or_default();
@@ -98,29 +101,4 @@ fn line(row: &Row, sums: Sums, timed: bool, out: &mut dyn Write) -> io::Result<(
         }
     }
     writeln!(out)
-}
-
-/// A bar for each power of two, from the first to the last that has something.
-fn picture(histogram: &[(u64, u64, u64)], out: &mut dyn Write) -> io::Result<()> {
-    let log = |ns: u64| ns.checked_ilog2().unwrap_or(0);
-    let (Some(first), Some(last)) = (histogram.first(), histogram.last()) else { return Ok(()) };
-    let of = |log_ns: u32| -> u64 {
-        histogram.iter().filter(|bucket| log(bucket.0) == log_ns).map(|bucket| bucket.2).sum()
-    };
-    let most = (log(first.0)..=log(last.0)).map(of).max().unwrap_or(0).max(1);
-    for log_ns in log(first.0)..=log(last.0) {
-        let n = of(log_ns);
-        // What is there is seen, however little.
-        let bar = "#".repeat((n.saturating_mul(BAR) / most).max(u64::from(n != 0)) as usize);
-        let from = if log_ns == 0 { 0 } else { 1 << log_ns };
-        writeln!(
-            out,
-            "{:>31} {:>9} .. {:<9} {:>12} |{bar:<40}|",
-            "",
-            seconds(from),
-            seconds(2 << log_ns),
-            count(n)
-        )?;
-    }
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the commands need that account threads, CPUs and system calls.
+//! What the commands need that account threads, CPUs, system calls and packets.
 
 use super::{
     super::{
@@ -44,6 +44,23 @@ pub(super) fn net(facts: &Facts) -> Check {
     let check = works("net", "`profiler net`", "sockets are seen when they are used, and connections change");
     match &facts.tried.net {
         Ok(()) => check,
+        Err(_) if facts.tried.task_offsets.is_err() => {
+            check.not(Unavailable, "needs the kernel's type information: see line `btf`")
+        }
+        Err(reason) => check.not(Unavailable, reason.clone()),
+    }
+}
+
+/// `profiler packets`.
+pub(super) fn packets(facts: &Facts) -> Check {
+    let check = works(
+        "packets",
+        "`profiler packets`",
+        "packets are seen when they are received, queued, sent and dropped",
+    );
+    match &facts.tried.packets {
+        Ok(missing) if missing.is_empty() => check,
+        Ok(missing) => check.not(Degraded, missing.join("; ")),
         Err(_) if facts.tried.task_offsets.is_err() => {
             check.not(Unavailable, "needs the kernel's type information: see line `btf`")
         }

@@ -1,0 +1,228 @@
+//! The host's network from attach to rows, for the whole run and for each interval.
+//!
+//! What the kernel counts itself is read right behind what the programs counted: the two are of the same time but for the
+//! reading.
+
+mod locations;
+mod rows;
+
+use profiler_common::probe::packets::Drop;
+use tokio::time::{Duration, Instant, sleep_until};
+
+use super::{
+    SessionError, Stop,
+    facts::unix_ns,
+    sched::{AccountOptions, own},
+    spans::Spans,
+};
+use crate::{
+    bpf::{
+        load::{Kernel, LoadOptions},
+        packets::Packets,
+        stats::{self, RunTime},
+    },
+    host::{
+        btf::{self, DropReasons},
+        network::{self, Counted},
+    },
+    model::{Cost, Losses, packets::Span},
+    perf::clock::monotonic_ns,
+    probe::packets::PacketsProbe,
+};
+use locations::Locations;
+
+/// How often what the kernel side logged is printed.
+const LOG_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What to count.
+#[derive(Clone, Debug)]
+pub struct PacketOptions {
+    /// When, and how it is reported.
+    pub account: AccountOptions,
+    /// Give the histograms too.
+    pub histogram: bool,
+}
+
+/// Counting in progress.
+pub struct PacketAccounting<'a> {
+    options: &'a PacketOptions,
+    kernel: Kernel,
+    probe: PacketsProbe,
+    reasons: DropReasons,
+    locations: Locations,
+    own_netns: Option<u32>,
+    start_unix_ns: u64,
+    host_at_start: Counted,
+    last: Moment,
+    number: u64,
+    run_time: Option<RunTime>,
+    cost: Cost,
+    cpu_at_start: (u64, u64),
+    notes: Vec<String>,
+}
+
+/// Everything that was counted up to a moment.
+#[derive(Default)]
+struct Moment {
+    at_ns: u64,
+    packets: Packets,
+    host: Counted,
+}
+
+impl<'a> PacketAccounting<'a> {
+    /// Attaches everything and starts. `begun_ns` is when the profiler was started (`CLOCK_MONOTONIC`).
+    pub fn start(options: &'a PacketOptions, begun_ns: u64) -> Result<Self, SessionError> {
+        let account = &options.account;
+        let mut notes = account.notes.clone();
+        let own_netns = network::namespace();
+        let (offsets, reasons) = btf::packet_offsets(&account.btf, own_netns.is_some()).map_err(|error| {
+            let source = std::io::Error::other(error.to_string());
+            SessionError::Host { path: account.btf.clone(), source }
+        })?;
+        if offsets.reasons == 0 {
+            notes.push("why packets are dropped is not known: kernels say it since Linux 5.17".to_owned());
+        }
+        let mut kernel = Kernel::load(&LoadOptions {
+            packets: Some(offsets),
+            log: account.log,
+            ..LoadOptions::new(account.offsets)
+        })?;
+        let (run_time, note) = if account.ebpf_cost {
+            let (run_time, note) = RunTime::enable();
+            (Some(run_time), note)
+        } else {
+            (None, None)
+        };
+        notes.extend(note);
+        let probe = PacketsProbe::open(&mut kernel)?;
+        // Not before: loading the programs takes longer than all the rest.
+        let host = network::read();
+        let start_ns = probe.start_ns();
+        Ok(Self {
+            options,
+            kernel,
+            probe,
+            reasons,
+            locations: Locations::default(),
+            own_netns,
+            start_unix_ns: unix_ns(),
+            host_at_start: host.clone(),
+            last: Moment { at_ns: start_ns, packets: Packets::default(), host },
+            number: 0,
+            run_time,
+            cost: Cost { start_ns: start_ns.saturating_sub(begun_ns), ..Cost::default() },
+            cpu_at_start: super::cost::cpu_ns(),
+            notes,
+        })
+    }
+
+    fn moment(&self, at_ns: u64) -> Result<Moment, SessionError> {
+        Ok(Moment { at_ns, packets: self.probe.maps.read()?, host: network::read() })
+    }
+
+    /// What happened since the last interval.
+    fn interval(&mut self) -> Result<Span, SessionError> {
+        let now = self.moment(monotonic_ns())?;
+        let before = std::mem::take(&mut self.last);
+        self.number += 1;
+        let span = self.span(Some(self.number), &before, &now)?;
+        self.last = now;
+        Ok(span)
+    }
+
+    fn span(&mut self, number: Option<u64>, before: &Moment, now: &Moment) -> Result<Span, SessionError> {
+        let start_ns = self.start_unix_ns + (before.at_ns - self.probe.start_ns());
+        let duration_ns = now.at_ns - before.at_ns;
+        let meta = own::meta(&self.options.account, "kfree_skb", start_ns, duration_ns, &self.notes);
+        let places = now.packets.drops.keys().flatten().map(|drop: &Drop| drop.location);
+        self.locations.resolve(places);
+        let host = now.host.since(&before.host);
+        let location = |address| self.locations.name(address);
+        Ok(Span {
+            number,
+            meta,
+            losses: self.losses(&now.packets)?,
+            cost: self.cost(),
+            interfaces: rows::interfaces(
+                &now.packets,
+                &before.packets,
+                self.own_netns,
+                self.options.histogram,
+            ),
+            drops: rows::drops(&now.packets, &before.packets, &self.reasons, location),
+            softirqs: rows::softirqs(&now.packets.softirqs, &before.packets.softirqs, &host),
+            counters: host.counters,
+        })
+    }
+
+    fn losses(&self, packets: &Packets) -> Result<Losses, SessionError> {
+        let mut losses = Losses::default();
+        for (loss, count) in self.probe.maps.losses()? {
+            losses.counters.insert(loss.name().to_owned(), count);
+        }
+        let own = [
+            ("queue_times_not_in_histograms", rows::not_in_histograms(packets)),
+            ("programs_missed", stats::missed(&self.kernel.ebpf)),
+        ];
+        losses.counters.extend(own.map(|(name, count)| (name.to_owned(), count)));
+        Ok(losses)
+    }
+
+    fn cost(&self) -> Cost {
+        let ebpf = self.run_time.as_ref().map(|run_time| run_time.read(&self.kernel.ebpf));
+        Cost {
+            kernel_map_bytes: self.kernel.map_memory() + self.probe.maps.memory(),
+            ..super::cost::since(&self.cost, self.cpu_at_start, ebpf)
+        }
+    }
+}
+
+impl Spans for PacketAccounting<'_> {
+    type Span = Span;
+
+    fn add_targets(&mut self, _: &[u32]) -> Result<(), SessionError> {
+        // The host's network is nobody's.
+        Ok(())
+    }
+
+    async fn run<E: From<SessionError>>(
+        &mut self,
+        ended: impl Future<Output = Stop>,
+        mut each: impl FnMut(Span) -> Result<(), E>,
+    ) -> Result<Stop, E> {
+        let account = &self.options.account;
+        let deadline = account.duration.map(|duration| Instant::now() + duration);
+        let mut interval_end = account.interval.map(|interval| Instant::now() + interval);
+        let mut log = Instant::now() + LOG_INTERVAL;
+        tokio::pin!(ended);
+        loop {
+            tokio::select! {
+                stop = &mut ended => return Ok(stop),
+                () = super::recording::at(deadline) => return Ok(Stop::Duration),
+                () = sleep_until(log) => {
+                    log = Instant::now() + LOG_INTERVAL;
+                    self.kernel.flush_log();
+                }
+                () = super::recording::at(interval_end) => {
+                    interval_end = interval_end.zip(account.interval).map(|(end, interval)| end + interval);
+                    each(self.interval()?)?;
+                }
+            }
+        }
+    }
+
+    fn finish(mut self) -> Result<Span, SessionError> {
+        let end_ns = self.probe.disable();
+        let cost = self.cost();
+        let now = self.moment(end_ns)?;
+        let host = std::mem::take(&mut self.host_at_start);
+        let start = Moment { at_ns: self.probe.start_ns(), packets: Packets::default(), host };
+        let mut span = self.span(None, &start, &now)?;
+        span.cost = Cost {
+            peak_rss_bytes: super::cost::peak_rss_bytes(),
+            naming_ns: monotonic_ns().saturating_sub(end_ns),
+            ..cost
+        };
+        Ok(span)
+    }
+}
