@@ -37,10 +37,17 @@ pub fn net_copied(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `inet_sock_set_state(sk, oldstate, newstate)`.
+/// `inet_sock_set_state(sk, oldstate, newstate)`: to states that a task brings its socket to.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn net_state_by_task(ctx: BtfTracePointContext) -> i32 {
+    net::changed_by_task(&ctx);
+    0
+}
+
+/// `inet_sock_set_state(sk, oldstate, newstate)`: to all others.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn net_state(ctx: BtfTracePointContext) -> i32 {
-    net::state_changed(&ctx);
+    net::changed(&ctx);
     0
 }
 

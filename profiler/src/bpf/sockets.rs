@@ -10,7 +10,7 @@ use aya::{
 use profiler_common::{
     hist::BUCKETS,
     loss::Loss,
-    probe::net::{OTHER_KINDS, OtherSockets, RttBlock, Socket, TCP, UserKey, flag},
+    probe::net::{OTHER_KINDS, OtherSockets, RttBlock, Socket, TCP, UserKey, flag, state},
 };
 
 use super::{
@@ -114,7 +114,9 @@ impl Sockets {
     pub fn sweep(&mut self, number: u32, begun_ns: u64) -> Result<(), BpfError> {
         for (sk, place) in self.live()? {
             let Some(socket) = self.sockets.get(place) else { continue };
-            if socket.protocol == TCP || socket.seen == number || socket.start_ns >= begun_ns {
+            // A connection that goes on need not be a file's any more.
+            let goes_on = socket.protocol == TCP && socket.state != state::CLOSE;
+            if goes_on || socket.seen == number || socket.start_ns.max(socket.closed_ns) >= begun_ns {
                 continue;
             }
             match self.places.remove(&sk) {

@@ -1,7 +1,7 @@
 //! Probe `net`, user side: tracepoints of sockets. It counts no samples: what it yields are accounts of sockets by process
 //! ([`crate::bpf::sockets`]).
 
-use std::path::Path;
+use std::{os::fd::AsFd as _, path::Path};
 
 use aya::{Btf, BtfError};
 
@@ -12,14 +12,21 @@ use crate::{
         accounts::wait_for_programs,
         load::{Attached, Kernel},
         sockets::Sockets,
+        stats,
     },
     host::btf,
     perf::clock::monotonic_ns,
 };
 
 /// Programs of BTF tracepoints.
-const TYPED: &[(&str, &str)] =
-    &[("net_state", "inet_sock_set_state"), ("net_copied", "tcp_rcv_space_adjust")];
+const TYPED: &[(&str, &str)] = &[
+    (BY_TASK, "inet_sock_set_state"),
+    ("net_state", "inet_sock_set_state"),
+    ("net_copied", "tcp_rcv_space_adjust"),
+];
+
+/// Of these: what is left out of it are hits that it has nothing to do with (`profiler-ebpf/src/probe/net/connections.rs`).
+const BY_TASK: &str = "net_state_by_task";
 
 /// The same of what is sent and received, since Linux 6.3 (6e6eda44b939).
 const LENGTHS: &[(&str, &str)] = &[("net_sent", "sock_send_length"), ("net_received", "sock_recv_length")];
@@ -125,6 +132,12 @@ impl NetProbe {
         self.attached.clear();
         wait_for_programs();
         monotonic_ns()
+    }
+
+    /// Runs of programs that the kernel left out, and that had something to tell.
+    pub fn missed(kernel: &Kernel) -> u64 {
+        let by_task = kernel.ebpf.program(BY_TASK).and_then(|program| program.fd().ok());
+        stats::missed(&kernel.ebpf).saturating_sub(by_task.map_or(0, |fd| stats::missed_of(fd.as_fd())))
     }
 
     /// When it began, `CLOCK_MONOTONIC`, ns.

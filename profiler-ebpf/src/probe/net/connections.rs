@@ -9,32 +9,57 @@ use super::{
 };
 use crate::{atomic::add, task};
 
-/// `inet_sock_set_state(sk, oldstate, newstate)`.
+/// Whether a socket comes to that state by what its task does, and never by a packet.
 #[inline(always)]
-pub fn state_changed(ctx: &BtfTracePointContext) {
-    let sk: *const u8 = ctx.arg(0);
-    let (old, new) = (ctx.arg::<u64>(1) as u32, ctx.arg::<u64>(2) as u32);
-    if member::protocol::<true>(sk) != TCP {
+fn is_by_task(new: u32) -> bool {
+    matches!(new, state::SYN_SENT | state::LISTEN | state::FIN_WAIT1 | state::LAST_ACK)
+}
+
+/// `inet_sock_set_state(sk, oldstate, newstate)`, by the current task. A packet can interrupt this, and bring another socket
+/// to another state: the kernel does not run a program inside of itself, so that is another one's to tell.
+#[inline(always)]
+pub fn changed_by_task(ctx: &BtfTracePointContext) {
+    let (sk, new): (*const u8, _) = (ctx.arg(0), ctx.arg::<u64>(2) as u32);
+    if !is_by_task(new) || member::protocol::<true>(sk) != TCP {
         return;
     }
     match new {
         state::SYN_SENT => began(sk),
         state::LISTEN => listens(sk),
-        state::ESTABLISHED if old != state::SYN_SENT => accepted(sk),
         _ => {
-            let Some(place) = place_of(sk) else { return };
-            let Some(socket) = accounts::at(place) else { return };
-            socket.state = new;
-            // From its close on, no look at open files finds it.
-            socket.retransmits = member::retransmits(sk);
-            match new {
-                state::ESTABLISHED => established(sk, socket),
-                state::CLOSE => closed(sk, place, socket),
-                state::FIN_WAIT1 | state::LAST_ACK => closing(socket),
-                _ => {}
+            if let Some(socket) = owner_of(sk) {
+                came_to(sk, socket, new);
+                closing(socket);
             }
         }
     }
+}
+
+/// The same by a packet, mostly, whatever the current task is.
+#[inline(always)]
+pub fn changed(ctx: &BtfTracePointContext) {
+    let (sk, new): (*const u8, _) = (ctx.arg(0), ctx.arg::<u64>(2) as u32);
+    if is_by_task(new) || member::protocol::<true>(sk) != TCP {
+        return;
+    }
+    if new == state::ESTABLISHED && ctx.arg::<u64>(1) as u32 != state::SYN_SENT {
+        return accepted(sk);
+    }
+    let Some(place) = place_of(sk) else { return };
+    let Some(socket) = accounts::at(place) else { return };
+    came_to(sk, socket, new);
+    match new {
+        state::ESTABLISHED => established(sk, socket),
+        state::CLOSE => closed(sk, place, socket),
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn came_to(sk: *const u8, socket: &mut Socket, new: u32) {
+    socket.state = new;
+    // From its close on, no look at open files finds it.
+    socket.retransmits = member::retransmits(sk);
 }
 
 /// The current task asks for a connection. A socket that had one before has a new account.

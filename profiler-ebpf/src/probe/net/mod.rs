@@ -29,7 +29,7 @@ use profiler_common::{
 };
 
 use self::accounts::{Process, owner_of, place_of};
-pub use self::connections::{destroyed, dropped, reset_in, reset_out, state_changed};
+pub use self::connections::{changed, changed_by_task, destroyed, dropped, reset_in, reset_out};
 pub use self::seed::seed;
 use crate::{atomic::add, filter::filter_member, sched::member::pointer};
 use member::net_offset;

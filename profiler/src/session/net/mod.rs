@@ -22,7 +22,7 @@ use super::{
 use crate::{
     bpf::{
         load::{Kernel, LoadOptions, NetOptions},
-        stats::{self, RunTime},
+        stats::RunTime,
         targets::Targets,
     },
     host::sockets,
@@ -209,7 +209,7 @@ impl<'a> NetAccounting<'a> {
         }
         let own = [
             ("sockets_of_ended_merged", self.ended.merged()),
-            ("programs_missed", stats::missed(&self.kernel.ebpf)),
+            ("programs_missed", NetProbe::missed(&self.kernel)),
         ];
         losses.counters.extend(own.map(|(name, count)| (name.to_owned(), count)));
         Ok(losses)
