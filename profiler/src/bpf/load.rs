@@ -334,8 +334,17 @@ fn load_one(program: &'static str, found: &mut Program) -> Result<(), BpfError> 
     .map_err(failed(program))
 }
 
-/// Reading the object and the kernel's types took much more than what is kept of them.
+/// Reading the object and the kernel's types took much more than what is kept of them: what was freed, and the pages of the
+/// object itself, which is a part of this program's file.
 fn give_back_free_memory() {
+    // Only whole pages: on the others there is something else.
+    let page = rustix::param::page_size();
+    let start = (OBJECT.as_ptr() as usize).next_multiple_of(page);
+    let end = (OBJECT.as_ptr() as usize + OBJECT.len()) / page * page;
+    if start < end {
+        // SAFETY: pages of a constant, read from the file again if they are read again.
+        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+    }
     #[cfg(target_env = "gnu")]
     // SAFETY: no precondition; it may be called at any time, by any thread.
     unsafe {
