@@ -2,7 +2,7 @@
 
 use std::{fs, mem::MaybeUninit};
 
-use crate::model::Cost;
+use crate::{model::Cost, perf::clock::monotonic_ns};
 
 /// CPU time of this process so far, ns: (user, kernel).
 pub fn cpu_ns() -> (u64, u64) {
@@ -30,6 +30,12 @@ pub fn since(start: &Cost, cpu_at_start: (u64, u64), ebpf: Option<(u64, u64)>) -
         recording_peak_rss_bytes: peak_rss_bytes(),
         ..start.clone()
     }
+}
+
+/// What had been consumed when the accounting ended, with what came after: the peak of all, and the time since (`end_ns`,
+/// `CLOCK_MONOTONIC`), in which names are looked up.
+pub fn finished(cost: Cost, end_ns: u64) -> Cost {
+    Cost { peak_rss_bytes: peak_rss_bytes(), naming_ns: monotonic_ns().saturating_sub(end_ns), ..cost }
 }
 
 /// Peak resident set of this process so far, bytes (`VmHWM`, fs/proc/task_mmu.c); 0 if not to be read.

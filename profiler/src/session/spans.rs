@@ -1,7 +1,76 @@
 //! What the commands that show spans of time have in common: account until something ends it, give each interval, give
 //! the whole run at the end.
 
-use super::{SessionError, Stop};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{SessionError, Stop, recording::at, sched::AccountOptions};
+use crate::bpf::{load::Kernel, targets::Targets};
+
+/// How often what ended is taken out of the kernel.
+const TAKE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Accounts that an object keeps in the kernel.
+pub trait Kept {
+    /// Of what, and when.
+    fn account(&self) -> &AccountOptions;
+
+    /// The object.
+    fn kernel(&mut self) -> &mut Kernel;
+
+    /// The processes that are looked at; `None`: the accounts are nobody's.
+    fn targets(&mut self) -> Option<&mut Targets>;
+
+    /// Takes the accounts out of what ended.
+    ///
+    /// # Errors
+    /// Those of the maps.
+    fn take_ended(&mut self) -> Result<(), SessionError>;
+
+    /// Takes out what is not to wait until it is time, when there is something. May be dropped and begun again.
+    fn take_ready(&mut self) -> impl Future<Output = Result<(), SessionError>> {
+        std::future::pending()
+    }
+}
+
+/// Accounts until something ends it. `each` is called at the end of every interval.
+///
+/// # Errors
+/// Those of the accounting and of `each`.
+pub async fn keep<A: Kept, E: From<SessionError>>(
+    accounts: &mut A,
+    ended: impl Future<Output = Stop>,
+    mut each: impl FnMut(&mut A) -> Result<(), E>,
+) -> Result<Stop, E> {
+    let AccountOptions { duration, interval, filter, .. } = *accounts.account();
+    let deadline = duration.map(|duration| Instant::now() + duration);
+    let mut interval_end = interval.map(|interval| Instant::now() + interval);
+    let mut take = Instant::now() + TAKE_INTERVAL;
+    tokio::pin!(ended);
+    loop {
+        tokio::select! {
+            stop = &mut ended => return Ok(stop),
+            () = at(deadline) => return Ok(Stop::Duration),
+            ready = accounts.take_ready() => ready?,
+            () = sleep_until(take) => {
+                take = Instant::now() + TAKE_INTERVAL;
+                accounts.take_ended()?;
+                accounts.kernel().flush_log();
+                if filter.by_process != 0
+                    && let Some(targets) = accounts.targets()
+                    && !targets.any_left().map_err(SessionError::from)?
+                {
+                    return Ok(Stop::TargetsGone);
+                }
+            }
+            () = at(interval_end) => {
+                interval_end = interval_end.zip(interval).map(|(end, interval)| end + interval);
+                each(accounts)?;
+            }
+        }
+    }
+}
 
 /// Accounting in progress.
 pub trait Spans: Sized {

@@ -11,13 +11,13 @@ mod totals;
 
 use std::{net::IpAddr, time::Duration};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::{
     SessionError, Stop,
     facts::unix_ns,
     sched::{AccountOptions, own},
-    spans::Spans,
+    spans::{self, Kept, Spans},
 };
 use crate::{
     bpf::{
@@ -36,9 +36,6 @@ use crate::{
 use names::Names;
 use profiler_common::probe::net::NetOffsets;
 use totals::Totals;
-
-/// How often the accounts of sockets that are gone are taken out.
-const TAKE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often all sockets are looked at, so that those that went unseen do not fill the room.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
@@ -70,6 +67,8 @@ pub struct NetAccounting<'a> {
     /// Of sockets that are gone.
     ended: Totals,
     names: Names,
+    /// When all sockets are to be looked at again.
+    look_at: Instant,
     start_unix_ns: u64,
     last: Last,
     run_time: Option<RunTime>,
@@ -113,13 +112,8 @@ impl<'a> NetAccounting<'a> {
             kernel.follow_children()?;
         }
         targets.add_all(&account.targets)?;
-        let (run_time, note) = if account.ebpf_cost {
-            let (run_time, note) = RunTime::enable();
-            (Some(run_time), note)
-        } else {
-            (None, None)
-        };
-        notes.extend(note);
+        let (run_time, note) = account.ebpf_cost.then(RunTime::enable).unzip();
+        notes.extend(note.flatten());
         let probe = NetProbe::open(&mut kernel, room)?;
         let start_ns = probe.start_ns();
         Ok(Self {
@@ -129,6 +123,7 @@ impl<'a> NetAccounting<'a> {
             probe,
             ended: Totals::new(options.by, true),
             names: Names::new(),
+            look_at: Instant::now() + LOOK_INTERVAL,
             start_unix_ns: unix_ns(),
             last: Last { number: 0, end_ns: start_ns, totals: Totals::new(options.by, false) },
             run_time,
@@ -139,14 +134,14 @@ impl<'a> NetAccounting<'a> {
     }
 
     /// Takes the accounts of sockets out that were gone.
-    fn take_ended(&mut self) -> Result<(), SessionError> {
+    fn take_gone(&mut self) -> Result<(), SessionError> {
         let (ended, names) = (&mut self.ended, &mut self.names);
         Ok(self.probe.sockets.take_ended(|account| ended.add(account, 0, names))?)
     }
 
     /// Everything so far.
     fn totals(&mut self, now_ns: u64) -> Result<Totals, SessionError> {
-        self.take_ended()?;
+        self.take_gone()?;
         let mut totals = Totals::new(self.options.by, false);
         let names = &mut self.names;
         self.probe.sockets.each(|account| totals.add(account, now_ns, names))?;
@@ -226,6 +221,28 @@ impl<'a> NetAccounting<'a> {
     }
 }
 
+impl Kept for NetAccounting<'_> {
+    fn account(&self) -> &AccountOptions {
+        &self.options.account
+    }
+
+    fn kernel(&mut self) -> &mut Kernel {
+        &mut self.kernel
+    }
+
+    fn targets(&mut self) -> Option<&mut Targets> {
+        Some(&mut self.targets)
+    }
+
+    fn take_ended(&mut self) -> Result<(), SessionError> {
+        if self.look_at <= Instant::now() {
+            self.look_at = Instant::now() + LOOK_INTERVAL;
+            self.probe.look(&mut self.kernel)?;
+        }
+        self.take_gone()
+    }
+}
+
 impl Spans for NetAccounting<'_> {
     type Span = Span;
 
@@ -238,34 +255,7 @@ impl Spans for NetAccounting<'_> {
         ended: impl Future<Output = Stop>,
         mut each: impl FnMut(Span) -> Result<(), E>,
     ) -> Result<Stop, E> {
-        let account = &self.options.account;
-        let deadline = account.duration.map(|duration| Instant::now() + duration);
-        let mut interval_end = account.interval.map(|interval| Instant::now() + interval);
-        let mut take = Instant::now() + TAKE_INTERVAL;
-        let mut look = Instant::now() + LOOK_INTERVAL;
-        tokio::pin!(ended);
-        loop {
-            tokio::select! {
-                stop = &mut ended => return Ok(stop),
-                () = super::recording::at(deadline) => return Ok(Stop::Duration),
-                () = sleep_until(take) => {
-                    take = Instant::now() + TAKE_INTERVAL;
-                    self.take_ended()?;
-                    self.kernel.flush_log();
-                    if account.filter.by_process != 0 && !self.targets.any_left().map_err(SessionError::from)? {
-                        return Ok(Stop::TargetsGone);
-                    }
-                }
-                () = sleep_until(look) => {
-                    look = Instant::now() + LOOK_INTERVAL;
-                    self.probe.look(&mut self.kernel).map_err(SessionError::from)?;
-                }
-                () = super::recording::at(interval_end) => {
-                    interval_end = interval_end.zip(account.interval).map(|(end, interval)| end + interval);
-                    each(self.interval()?)?;
-                }
-            }
-        }
+        spans::keep(self, ended, |accounts| each(accounts.interval()?)).await
     }
 
     fn finish(mut self) -> Result<Span, SessionError> {
@@ -280,11 +270,7 @@ impl Spans for NetAccounting<'_> {
         }
         drop(totals);
         let mut span = self.span(None, self.probe.start_ns(), end_ns, rows)?;
-        span.cost = Cost {
-            peak_rss_bytes: super::cost::peak_rss_bytes(),
-            naming_ns: monotonic_ns().saturating_sub(end_ns),
-            ..cost
-        };
+        span.cost = super::cost::finished(cost, end_ns);
         Ok(span)
     }
 }

@@ -7,19 +7,19 @@ mod locations;
 mod rows;
 
 use profiler_common::probe::packets::Drop;
-use tokio::time::{Duration, Instant, sleep_until};
 
 use super::{
     SessionError, Stop,
     facts::unix_ns,
     sched::{AccountOptions, own},
-    spans::Spans,
+    spans::{self, Kept, Spans},
 };
 use crate::{
     bpf::{
         load::{Kernel, LoadOptions},
         packets::Packets,
         stats::{self, RunTime},
+        targets::Targets,
     },
     host::{
         btf::{self, DropReasons},
@@ -30,9 +30,6 @@ use crate::{
     probe::packets::PacketsProbe,
 };
 use locations::Locations;
-
-/// How often what the kernel side logged is printed.
-const LOG_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What to count.
 #[derive(Clone, Debug)]
@@ -87,13 +84,8 @@ impl<'a> PacketAccounting<'a> {
             log: account.log,
             ..LoadOptions::new(account.offsets)
         })?;
-        let (run_time, note) = if account.ebpf_cost {
-            let (run_time, note) = RunTime::enable();
-            (Some(run_time), note)
-        } else {
-            (None, None)
-        };
-        notes.extend(note);
+        let (run_time, note) = account.ebpf_cost.then(RunTime::enable).unzip();
+        notes.extend(note.flatten());
         let probe = PacketsProbe::open(&mut kernel)?;
         // Not before: loading the programs takes longer than all the rest.
         let host = network::read();
@@ -177,6 +169,26 @@ impl<'a> PacketAccounting<'a> {
     }
 }
 
+impl Kept for PacketAccounting<'_> {
+    fn account(&self) -> &AccountOptions {
+        &self.options.account
+    }
+
+    fn kernel(&mut self) -> &mut Kernel {
+        &mut self.kernel
+    }
+
+    fn targets(&mut self) -> Option<&mut Targets> {
+        // The host's network is nobody's.
+        None
+    }
+
+    fn take_ended(&mut self) -> Result<(), SessionError> {
+        // Nothing ends.
+        Ok(())
+    }
+}
+
 impl Spans for PacketAccounting<'_> {
     type Span = Span;
 
@@ -190,25 +202,7 @@ impl Spans for PacketAccounting<'_> {
         ended: impl Future<Output = Stop>,
         mut each: impl FnMut(Span) -> Result<(), E>,
     ) -> Result<Stop, E> {
-        let account = &self.options.account;
-        let deadline = account.duration.map(|duration| Instant::now() + duration);
-        let mut interval_end = account.interval.map(|interval| Instant::now() + interval);
-        let mut log = Instant::now() + LOG_INTERVAL;
-        tokio::pin!(ended);
-        loop {
-            tokio::select! {
-                stop = &mut ended => return Ok(stop),
-                () = super::recording::at(deadline) => return Ok(Stop::Duration),
-                () = sleep_until(log) => {
-                    log = Instant::now() + LOG_INTERVAL;
-                    self.kernel.flush_log();
-                }
-                () = super::recording::at(interval_end) => {
-                    interval_end = interval_end.zip(account.interval).map(|(end, interval)| end + interval);
-                    each(self.interval()?)?;
-                }
-            }
-        }
+        spans::keep(self, ended, |accounts| each(accounts.interval()?)).await
     }
 
     fn finish(mut self) -> Result<Span, SessionError> {
@@ -218,11 +212,7 @@ impl Spans for PacketAccounting<'_> {
         let host = std::mem::take(&mut self.host_at_start);
         let start = Moment { at_ns: self.probe.start_ns(), packets: Packets::default(), host };
         let mut span = self.span(None, &start, &now)?;
-        span.cost = Cost {
-            peak_rss_bytes: super::cost::peak_rss_bytes(),
-            naming_ns: monotonic_ns().saturating_sub(end_ns),
-            ..cost
-        };
+        span.cost = super::cost::finished(cost, end_ns);
         Ok(span)
     }
 }

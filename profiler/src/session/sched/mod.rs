@@ -18,9 +18,12 @@ use profiler_common::{
     sched::offsets::SchedOffsets,
     task::{TASK_PT_REGS, TaskOffsets},
 };
-use tokio::time::{Instant, sleep_until};
 
-use super::{SessionError, Stop, facts::unix_ns, spans::Spans};
+use super::{
+    SessionError, Stop,
+    facts::unix_ns,
+    spans::{self, Kept, Spans},
+};
 use crate::{
     bpf::{
         load::{Kernel, LoadOptions},
@@ -41,9 +44,6 @@ use crate::{
 };
 use account::{Account, ThreadKey, rows};
 use threads::{Moment, Threads};
-
-/// How often ended threads are taken out of the ring.
-const TAKE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Threads that can be accounted at a time: twice as many as there are, within these bounds.
 const THREADS: std::ops::RangeInclusive<u64> = 16_384..=262_144;
@@ -126,13 +126,8 @@ impl<'a> Accounting<'a> {
         }
         let mut threads = Threads::open(&mut kernel, options, counters, begun_ns)?;
         targets.add_all(&options.targets)?;
-        let (run_time, note) = if options.ebpf_cost {
-            let (run_time, note) = RunTime::enable();
-            (Some(run_time), note)
-        } else {
-            (None, None)
-        };
-        notes.extend(note);
+        let (run_time, note) = options.ebpf_cost.then(RunTime::enable).unzip();
+        notes.extend(note.flatten());
         let start_ns = threads.enable(&mut kernel)?;
         // Every CPU switches once: what it does is known from then on, and that of CPUs that stand still too.
         own::visit(&host_cpus::online());
@@ -198,6 +193,29 @@ impl<'a> Accounting<'a> {
     }
 }
 
+impl Kept for Accounting<'_> {
+    fn account(&self) -> &AccountOptions {
+        self.options
+    }
+
+    fn kernel(&mut self) -> &mut Kernel {
+        &mut self.kernel
+    }
+
+    fn targets(&mut self) -> Option<&mut Targets> {
+        Some(&mut self.targets)
+    }
+
+    fn take_ended(&mut self) -> Result<(), SessionError> {
+        self.threads.take_ended();
+        Ok(())
+    }
+
+    async fn take_ready(&mut self) -> Result<(), SessionError> {
+        self.threads.take_ready().await
+    }
+}
+
 impl Spans for Accounting<'_> {
     type Span = Span;
 
@@ -210,34 +228,7 @@ impl Spans for Accounting<'_> {
         ended: impl Future<Output = Stop>,
         mut each: impl FnMut(Span) -> Result<(), E>,
     ) -> Result<Stop, E> {
-        let deadline = self.options.duration.map(|duration| Instant::now() + duration);
-        let mut interval_end = self.options.interval.map(|interval| Instant::now() + interval);
-        let mut take = Instant::now() + TAKE_INTERVAL;
-        tokio::pin!(ended);
-        loop {
-            tokio::select! {
-                stop = &mut ended => return Ok(stop),
-                () = super::recording::at(deadline) => return Ok(Stop::Duration),
-                ready = self.threads.ring.readable() => {
-                    ready.map_err(SessionError::Ring)?.clear_ready();
-                    self.threads.take_ended();
-                }
-                () = sleep_until(take) => {
-                    take = Instant::now() + TAKE_INTERVAL;
-                    self.threads.take_ended();
-                    self.kernel.flush_log();
-                    if self.options.filter.by_process != 0
-                        && !self.targets.any_left().map_err(SessionError::from)?
-                    {
-                        return Ok(Stop::TargetsGone);
-                    }
-                }
-                () = super::recording::at(interval_end) => {
-                    interval_end = interval_end.zip(self.options.interval).map(|(end, interval)| end + interval);
-                    each(self.interval()?)?;
-                }
-            }
-        }
+        spans::keep(self, ended, |accounts| each(accounts.interval()?)).await
     }
 
     fn finish(mut self) -> Result<Span, SessionError> {
@@ -254,11 +245,7 @@ impl Spans for Accounting<'_> {
         rows.extend(self.threads.ended.rest(names));
         let mut span = self.span(None, self.threads.start_ns(), end_ns, Accounts { rows, cpus })?;
         span.losses.counters.insert("waits_not_in_histograms".to_owned(), missing);
-        span.cost = Cost {
-            peak_rss_bytes: super::cost::peak_rss_bytes(),
-            naming_ns: monotonic_ns().saturating_sub(end_ns),
-            ..cost
-        };
+        span.cost = super::cost::finished(cost, end_ns);
         Ok(span)
     }
 }

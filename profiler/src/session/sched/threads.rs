@@ -127,6 +127,13 @@ impl Threads {
         }
     }
 
+    /// The same when threads have ended.
+    pub async fn take_ready(&mut self) -> Result<(), SessionError> {
+        self.ring.readable().await.map_err(SessionError::Ring)?.clear_ready();
+        self.take_ended();
+        Ok(())
+    }
+
     fn cpus_now(&mut self) -> Result<Vec<CpuNow>, SessionError> {
         let (cpus, torn) = counters::read_cpus(&self.probe, self.start_ns())?;
         self.torn += torn;

@@ -7,14 +7,12 @@
 mod compose;
 mod tops;
 
-use std::{thread, time::Duration};
-
-use tokio::time::{Instant, sleep_until};
+use std::thread;
 
 use super::{
     RecordOptions, Recording, SessionError, Stop,
-    sched::{self, threads::Threads},
-    spans::Spans,
+    sched::{self, AccountOptions, threads::Threads},
+    spans::{self, Kept, Spans},
     syscalls::{self, SyscallOptions, calls::CallAccounts},
 };
 use crate::{
@@ -33,9 +31,6 @@ use crate::{
     probe::{sched::SchedProbe, syscalls::SyscallsProbe},
 };
 use compose::Parts;
-
-/// How often the accounts of threads that ended are taken out.
-const TAKE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What to account, and what to sample: both of the same target.
 #[derive(Clone, Debug)]
@@ -132,32 +127,6 @@ impl<'a> Accounts<'a> {
         Ok(Self { options, kernel, targets, threads, calls, run_time, notes })
     }
 
-    async fn run(&mut self, ended: impl Future<Output = Stop>) -> Result<Stop, SessionError> {
-        let account = &self.options.account;
-        let deadline = account.duration.map(|duration| Instant::now() + duration);
-        let mut take = Instant::now() + TAKE_INTERVAL;
-        tokio::pin!(ended);
-        loop {
-            tokio::select! {
-                stop = &mut ended => return Ok(stop),
-                () = super::recording::at(deadline) => return Ok(Stop::Duration),
-                ready = self.threads.ring.readable() => {
-                    ready.map_err(SessionError::Ring)?.clear_ready();
-                    self.threads.take_ended();
-                }
-                () = sleep_until(take) => {
-                    take = Instant::now() + TAKE_INTERVAL;
-                    self.threads.take_ended();
-                    self.calls.take_ended(monotonic_ns())?;
-                    self.kernel.flush_log();
-                    if account.filter.by_process != 0 && !self.targets.any_left()? {
-                        return Ok(Stop::TargetsGone);
-                    }
-                }
-            }
-        }
-    }
-
     fn losses(&self) -> Result<Losses, SessionError> {
         let mut losses = self.threads.losses()?;
         // Both count in the same places of the object.
@@ -168,6 +137,29 @@ impl<'a> Accounts<'a> {
     /// Kernel memory, bytes.
     fn memory(&self) -> u64 {
         self.kernel.map_memory() + self.threads.memory() + self.calls.memory() + self.targets.map_memory()
+    }
+}
+
+impl Kept for Accounts<'_> {
+    fn account(&self) -> &AccountOptions {
+        &self.options.account
+    }
+
+    fn kernel(&mut self) -> &mut Kernel {
+        &mut self.kernel
+    }
+
+    fn targets(&mut self) -> Option<&mut Targets> {
+        Some(&mut self.targets)
+    }
+
+    fn take_ended(&mut self) -> Result<(), SessionError> {
+        self.threads.take_ended();
+        self.calls.take_ended(monotonic_ns())
+    }
+
+    async fn take_ready(&mut self) -> Result<(), SessionError> {
+        self.threads.take_ready().await
     }
 }
 
@@ -194,7 +186,7 @@ impl Spans for StatRun<'_> {
         let (pids, followed) = (&self.accounts.options.account.targets, self.followed);
         self.recording.scan_existing(|pid| !followed || pids.contains(&pid))?;
         let stop = tokio::select! {
-            stop = self.accounts.run(ended) => stop?,
+            stop = spans::keep::<_, SessionError>(&mut self.accounts, ended, |_| Ok(())) => stop?,
             stop = self.recording.run(std::future::pending(), |_| {}) => stop?,
         };
         Ok(stop)

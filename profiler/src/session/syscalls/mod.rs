@@ -6,16 +6,11 @@
 pub(in crate::session) mod calls;
 pub(in crate::session) mod totals;
 
-use std::time::Duration;
-
-use profiler_common::task::TASK_BTF;
-use tokio::time::{Instant, sleep_until};
-
 use super::{
     SessionError, Stop,
     facts::unix_ns,
     sched::{AccountOptions, own},
-    spans::Spans,
+    spans::{self, Kept, Spans},
 };
 use crate::{
     bpf::{
@@ -33,10 +28,8 @@ use crate::{
     probe::syscalls::Depth,
 };
 use calls::CallAccounts;
+use profiler_common::task::TASK_BTF;
 use totals::{Totals, With};
-
-/// How often the accounts of threads that ended are taken out.
-const TAKE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Threads that there is room for: twice as many as there are, within these bounds.
 const CALLERS: std::ops::RangeInclusive<u64> = 4_096..=262_144;
@@ -104,13 +97,8 @@ impl<'a> SyscallAccounting<'a> {
             kernel.follow_children()?;
         }
         targets.add_all(&account.targets)?;
-        let (run_time, note) = if account.ebpf_cost {
-            let (run_time, note) = RunTime::enable();
-            (Some(run_time), note)
-        } else {
-            (None, None)
-        };
-        notes.extend(note);
+        let (run_time, note) = account.ebpf_cost.then(RunTime::enable).unzip();
+        notes.extend(note.flatten());
         let calls = CallAccounts::open(&mut kernel, room, options.depth, options.by)?;
         let start_ns = calls.probe.start_ns();
         Ok(Self {
@@ -167,6 +155,24 @@ impl<'a> SyscallAccounting<'a> {
     }
 }
 
+impl Kept for SyscallAccounting<'_> {
+    fn account(&self) -> &AccountOptions {
+        &self.options.account
+    }
+
+    fn kernel(&mut self) -> &mut Kernel {
+        &mut self.kernel
+    }
+
+    fn targets(&mut self) -> Option<&mut Targets> {
+        Some(&mut self.targets)
+    }
+
+    fn take_ended(&mut self) -> Result<(), SessionError> {
+        self.calls.take_ended(monotonic_ns())
+    }
+}
+
 impl Spans for SyscallAccounting<'_> {
     type Span = Span;
 
@@ -179,29 +185,7 @@ impl Spans for SyscallAccounting<'_> {
         ended: impl Future<Output = Stop>,
         mut each: impl FnMut(Span) -> Result<(), E>,
     ) -> Result<Stop, E> {
-        let account = &self.options.account;
-        let deadline = account.duration.map(|duration| Instant::now() + duration);
-        let mut interval_end = account.interval.map(|interval| Instant::now() + interval);
-        let mut take = Instant::now() + TAKE_INTERVAL;
-        tokio::pin!(ended);
-        loop {
-            tokio::select! {
-                stop = &mut ended => return Ok(stop),
-                () = super::recording::at(deadline) => return Ok(Stop::Duration),
-                () = sleep_until(take) => {
-                    take = Instant::now() + TAKE_INTERVAL;
-                    self.calls.take_ended(monotonic_ns())?;
-                    self.kernel.flush_log();
-                    if account.filter.by_process != 0 && !self.targets.any_left().map_err(SessionError::from)? {
-                        return Ok(Stop::TargetsGone);
-                    }
-                }
-                () = super::recording::at(interval_end) => {
-                    interval_end = interval_end.zip(account.interval).map(|(end, interval)| end + interval);
-                    each(self.interval()?)?;
-                }
-            }
-        }
+        spans::keep(self, ended, |accounts| each(accounts.interval()?)).await
     }
 
     fn finish(mut self) -> Result<Span, SessionError> {
@@ -211,11 +195,7 @@ impl Spans for SyscallAccounting<'_> {
         let rows = totals.rows(self.with());
         drop(totals);
         let mut span = self.span(None, self.calls.probe.start_ns(), end_ns, rows)?;
-        span.cost = Cost {
-            peak_rss_bytes: super::cost::peak_rss_bytes(),
-            naming_ns: monotonic_ns().saturating_sub(end_ns),
-            ..cost
-        };
+        span.cost = super::cost::finished(cost, end_ns);
         Ok(span)
     }
 }
