@@ -236,9 +236,15 @@ fn finish<P: Probe>(ctx: &P::Context) {
 
 #[inline(always)]
 fn count<P: Probe>(ctx: &P::Context, sample: &Pending) {
+    log(ctx, sample);
+    P::count(ctx, sample);
+}
+
+/// A function for each kind of context, not for each probe: what it says is the same.
+#[inline(always)]
+fn log<C: EbpfContext>(ctx: &C, sample: &Pending) {
     let CountKey { pid, tid, kernel_stack, user_stack, .. } = sample.key;
     debug!(ctx, "sample pid {} tid {} kernel {:x} user {:x}", pid, tid, kernel_stack, user_stack);
-    P::count(ctx, sample);
 }
 
 /// Counts one more of that key, and `ns`, its time or another size. `first_ns`: when its stacks were captured, before anything was looked up.

@@ -13,6 +13,7 @@ use profiler_common::{
 
 use super::{
     BpfError, batch,
+    map::{failed, take},
     stats::{Counters, map_memory},
 };
 
@@ -35,11 +36,12 @@ pub struct Accounts {
 impl Accounts {
     /// Takes the maps out of the object.
     pub fn new(ebpf: &mut Ebpf) -> Result<Self, BpfError> {
-        let mut take = |name| ebpf.take_map(name).ok_or(BpfError::Missing(name));
-        let threads = take(THREADS)?.try_into().map_err(failed("open", THREADS))?;
-        let cpus = take(CPUS)?.try_into().map_err(failed("open", CPUS))?;
-        let gates = take(GATES)?.try_into().map_err(failed("open", GATES))?;
-        Ok(Self { threads, cpus, gates, losses: Counters::new(ebpf, "LOSSES")? })
+        Ok(Self {
+            threads: take(ebpf, THREADS)?,
+            cpus: take(ebpf, CPUS)?,
+            gates: take(ebpf, GATES)?,
+            losses: Counters::new(ebpf, "LOSSES")?,
+        })
     }
 
     /// Sets a switch.
@@ -146,8 +148,7 @@ pub struct Ended(RingBuf<MapData>);
 impl Ended {
     /// Takes the ring out of the object.
     pub fn new(ebpf: &mut Ebpf) -> Result<Self, BpfError> {
-        let ring = ebpf.take_map(ENDED).ok_or(BpfError::Missing(ENDED))?;
-        Ok(Self(ring.try_into().map_err(failed("open", ENDED))?))
+        Ok(Self(take(ebpf, ENDED)?))
     }
 
     /// Takes the next account out, if there is one.
@@ -168,8 +169,4 @@ impl AsRawFd for Ended {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
-}
-
-fn failed(operation: &'static str, map: &'static str) -> impl Fn(MapError) -> BpfError {
-    move |source| BpfError::Map { operation, map, source: Box::new(source) }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap as Sums, os::fd::AsFd as _};
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray, Queue},
+    maps::{HashMap, IterableMap as _, MapData, MapError, PerCpuArray, Queue},
 };
 use profiler_common::{
     hist::BLOCKS,
@@ -14,9 +14,9 @@ use profiler_common::{
 };
 
 use super::{
-    BpfError,
-    arena::Shared,
-    batch,
+    BpfError, batch,
+    map::{failed, take},
+    slab::SlabMaps,
     stats::{Counters, map_memory},
 };
 
@@ -39,31 +39,17 @@ pub struct Room {
     pub blocks: u32,
 }
 
-/// A slab: its memory, and the queue of its free places.
+/// A slab, and its places that were freed since the queue was filled.
 struct Store<T: Pod> {
-    shared: Shared<T>,
-    map: Array<MapData, T>,
-    name: &'static str,
-    free: Queue<MapData, Range>,
-    /// Places that were freed since the queue was filled.
+    slab: SlabMaps<T, Range>,
     freed: Vec<u32>,
 }
 
 impl<T: Pod> Store<T> {
-    /// Takes both out of the object, and fills the queue: place 0 is nobody's.
-    fn new(ebpf: &mut Ebpf, name: &'static str, free_name: &'static str, len: u32) -> Result<Self, BpfError> {
-        let map: Array<MapData, T> = take(ebpf, name)?;
-        let shared = Shared::map(map.map().fd().as_fd(), name, len as usize)?;
-        let free = take(ebpf, free_name)?;
-        let mut store = Self { shared, map, name, free, freed: Vec::new() };
-        for first in (1..len).step_by(RANGE as usize) {
-            store.push(Range { first, len: RANGE.min(len - first) })?;
-        }
-        Ok(store)
-    }
-
-    fn push(&mut self, range: Range) -> Result<(), BpfError> {
-        self.free.push(range, 0).map_err(failed("give places back to", self.name))
+    fn new(ebpf: &mut Ebpf, names: (&'static str, &'static str), len: u32) -> Result<Self, BpfError> {
+        let range = |first| Range { first, len: RANGE.min(len - first) };
+        let free = (1..len).step_by(RANGE as usize).map(range);
+        Ok(Self { slab: SlabMaps::new(ebpf, names, len, free)?, freed: Vec::new() })
     }
 
     /// Gives the freed places back, neighbours together.
@@ -73,23 +59,23 @@ impl<T: Pod> Store<T> {
         for run in freed.chunk_by(|a, b| a + 1 == *b) {
             for part in run.chunks(RANGE as usize) {
                 let (Some(&first), len) = (part.first(), part.len() as u32) else { continue };
-                self.push(Range { first, len })?;
+                self.slab.give_back(Range { first, len })?;
             }
         }
         Ok(())
     }
 
     fn get(&self, place: u32) -> Option<T> {
-        (place != 0 && (place as usize) < self.shared.len()).then(|| self.shared.get(place as usize))
+        self.slab.get(place)
     }
 
     fn clear(&mut self, place: u32, zero: T) {
-        self.shared.set(place as usize, zero);
+        self.slab.set(place, zero);
         self.freed.push(place);
     }
 
     fn memory(&self) -> u64 {
-        map_memory(self.map.map().fd().as_fd())
+        self.slab.memory()
     }
 }
 
@@ -132,9 +118,9 @@ impl Calls {
     /// Takes the maps out of the object, which was loaded with this room.
     pub fn new(ebpf: &mut Ebpf, room: Room) -> Result<Self, BpfError> {
         Ok(Self {
-            callers: Store::new(ebpf, "CALLERS", "FREE_CALLERS", room.callers)?,
-            calls: Store::new(ebpf, "CALLS", "FREE_CALLS", room.calls)?,
-            blocks: Store::new(ebpf, "CALL_BLOCKS", "FREE_BLOCKS", room.blocks)?,
+            callers: Store::new(ebpf, ("CALLERS", "FREE_CALLERS"), room.callers)?,
+            calls: Store::new(ebpf, ("CALLS", "FREE_CALLS"), room.calls)?,
+            blocks: Store::new(ebpf, ("CALL_BLOCKS", "FREE_BLOCKS"), room.blocks)?,
             cpus: take(ebpf, CPUS)?,
             ended: take(ebpf, ENDED)?,
             errors: take(ebpf, ERRORS)?,
@@ -270,13 +256,4 @@ impl Calls {
         let maps: u64 = maps.into_iter().map(|map| map_memory(map.fd().as_fd())).sum();
         maps + self.callers.memory() + self.calls.memory() + self.blocks.memory()
     }
-}
-
-fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, BpfError> {
-    let map = ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
-    map.try_into().map_err(failed("open", name))
-}
-
-fn failed(operation: &'static str, map: &'static str) -> impl Fn(MapError) -> BpfError {
-    move |source| BpfError::Map { operation, map, source: Box::new(source) }
 }

@@ -3,13 +3,9 @@
 
 use std::collections::HashSet;
 
-use aya::{
-    Pod,
-    maps::{HashMap, MapData},
-};
 use profiler_common::sample::{CountKey, CountValue};
 
-use super::{BpfError, load::Kernel};
+use super::BpfError;
 
 /// Such a map.
 pub trait Delayed {
@@ -22,13 +18,4 @@ pub trait Delayed {
 
     /// Kernel memory, bytes.
     fn memory(&self) -> u64;
-}
-
-/// Takes a map out of the object.
-pub fn take<K: Pod, V: Pod>(
-    kernel: &mut Kernel,
-    name: &'static str,
-) -> Result<HashMap<MapData, K, V>, BpfError> {
-    let map = kernel.ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
-    map.try_into().map_err(|source| BpfError::Map { operation: "open", map: name, source: Box::new(source) })
 }

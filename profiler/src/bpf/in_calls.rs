@@ -13,12 +13,7 @@ use profiler_common::{
     stack::EMPTY_STACK,
 };
 
-use super::{
-    BpfError, batch,
-    delayed::{Delayed, take},
-    load::Kernel,
-    stats::map_memory,
-};
+use super::{BpfError, batch, delayed::Delayed, load::Kernel, map::take, stats::map_memory};
 
 const NAME: &str = "IN_CALLS";
 
@@ -30,7 +25,7 @@ pub struct InCalls {
 impl InCalls {
     /// Takes the map out of the object.
     pub fn new(kernel: &mut Kernel) -> Result<Self, BpfError> {
-        Ok(Self { map: take(kernel, NAME)? })
+        Ok(Self { map: take(&mut kernel.ebpf, NAME)? })
     }
 
     fn fd(&self) -> BorrowedFd<'_> {

@@ -8,7 +8,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
+    maps::{HashMap, IterableMap as _, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues},
 };
 use profiler_common::{
     hist::{BLOCKS, BUCKETS},
@@ -21,6 +21,7 @@ use profiler_common::{
 
 use super::{
     BpfError,
+    map::{failed, take},
     stats::{Counters, map_memory},
 };
 
@@ -163,13 +164,4 @@ impl PacketMaps {
         ];
         maps.into_iter().map(map_memory).sum()
     }
-}
-
-fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, BpfError> {
-    let map = ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
-    map.try_into().map_err(failed("open", name))
-}
-
-fn failed(operation: &'static str, map: &'static str) -> impl Fn(MapError) -> BpfError {
-    move |source| BpfError::Map { operation, map, source: Box::new(source) }
 }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use aya::{
-    Ebpf, Pod,
-    maps::{Array, HashMap as BpfHashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray, Queue},
+    Ebpf,
+    maps::{Array, HashMap as BpfHashMap, IterableMap as _, MapData, MapError, PerCpuArray, Queue},
 };
 use profiler_common::{
     hist::BUCKETS,
@@ -17,9 +17,9 @@ use profiler_common::{
 };
 
 use super::{
-    BpfError,
-    arena::Shared,
-    batch,
+    BpfError, batch,
+    map::{failed, is_gone, take},
+    slab::SlabMaps,
     stats::{Counters, map_memory},
 };
 
@@ -28,44 +28,6 @@ const USERS: &str = "SOCKET_USERS";
 const ENDED: &str = "ENDED_SOCKETS";
 const OTHERS: &str = "OTHER_SOCKETS";
 const LOOK: &str = "NET_LOOK";
-
-/// A slab: its memory, and the queue of its free places.
-struct Store<T: Pod> {
-    shared: Shared<T>,
-    map: Array<MapData, T>,
-    name: &'static str,
-    free: Queue<MapData, u32>,
-}
-
-impl<T: Pod> Store<T> {
-    /// Takes both out of the object, and fills the queue: place 0 is nobody's.
-    fn new(ebpf: &mut Ebpf, name: &'static str, free_name: &'static str, len: u32) -> Result<Self, BpfError> {
-        let map: Array<MapData, T> = take(ebpf, name)?;
-        let shared = Shared::map(map.map().fd().as_fd(), name, len as usize)?;
-        let mut store = Self { shared, map, name, free: take(ebpf, free_name)? };
-        for place in 1..len {
-            store.give_back(place)?;
-        }
-        Ok(store)
-    }
-
-    fn give_back(&mut self, place: u32) -> Result<(), BpfError> {
-        self.free.push(place, 0).map_err(failed("give a place back to", self.name))
-    }
-
-    fn get(&self, place: u32) -> Option<T> {
-        (place != 0 && (place as usize) < self.shared.len()).then(|| self.shared.get(place as usize))
-    }
-
-    fn clear(&mut self, place: u32, zero: T) -> Result<(), BpfError> {
-        self.shared.set(place as usize, zero);
-        self.give_back(place)
-    }
-
-    fn memory(&self) -> u64 {
-        map_memory(self.map.map().fd().as_fd())
-    }
-}
 
 /// What is known of a socket of a process.
 pub struct SocketAccount {
@@ -79,8 +41,8 @@ pub struct SocketAccount {
 
 /// The maps.
 pub struct Sockets {
-    sockets: Store<Socket>,
-    blocks: Store<RttBlock>,
+    sockets: SlabMaps<Socket, u32>,
+    blocks: SlabMaps<RttBlock, u32>,
     places: BpfHashMap<MapData, u64, u32>,
     users: BpfHashMap<MapData, UserKey, u32>,
     ended: Queue<MapData, u32>,
@@ -95,8 +57,8 @@ impl Sockets {
     /// Takes the maps out of the object, which was loaded with room for so many sockets.
     pub fn new(ebpf: &mut Ebpf, sockets: u32) -> Result<Self, BpfError> {
         Ok(Self {
-            sockets: Store::new(ebpf, "SOCKETS", "FREE_SOCKETS", sockets)?,
-            blocks: Store::new(ebpf, "RTT_BLOCKS", "FREE_RTT_BLOCKS", sockets)?,
+            sockets: SlabMaps::new(ebpf, ("SOCKETS", "FREE_SOCKETS"), sockets, 1..sockets)?,
+            blocks: SlabMaps::new(ebpf, ("RTT_BLOCKS", "FREE_RTT_BLOCKS"), sockets, 1..sockets)?,
             places: take(ebpf, PLACES)?,
             users: take(ebpf, USERS)?,
             ended: take(ebpf, ENDED)?,
@@ -125,9 +87,7 @@ impl Sockets {
             match self.places.remove(&sk) {
                 Ok(()) => self.leaving.push(place),
                 // The kernel side was faster.
-                Err(MapError::KeyNotFound) => {}
-                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
-                }
+                Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(failed("remove a socket from", PLACES)(error)),
             }
         }
@@ -171,9 +131,11 @@ impl Sockets {
             each(&self.account(&socket, true));
         }
         for block in socket.rtt_blocks.into_iter().filter(|&block| block != 0) {
-            self.blocks.clear(block, [0; _])?;
+            self.blocks.set(block, [0; _]);
+            self.blocks.give_back(block)?;
         }
-        self.sockets.clear(place, Socket::EMPTY)
+        self.sockets.set(place, Socket::EMPTY);
+        self.sockets.give_back(place)
     }
 
     /// Gives each account that has not been taken, as it is.
@@ -255,13 +217,4 @@ impl Sockets {
             + of(self.users.map().fd().as_fd())
             + of(self.others.map().fd().as_fd())
     }
-}
-
-fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, BpfError> {
-    let map = ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
-    map.try_into().map_err(failed("open", name))
-}
-
-fn failed(operation: &'static str, map: &'static str) -> impl Fn(MapError) -> BpfError {
-    move |source| BpfError::Map { operation, map, source: Box::new(source) }
 }

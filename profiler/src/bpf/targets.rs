@@ -5,14 +5,17 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError},
+    maps::{HashMap, MapData},
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
-use super::BpfError;
+use super::{
+    BpfError,
+    map::{failed, is_gone, take},
+};
 
 /// Processes that the set can hold. The kernel side declares the same number.
 pub const MAX_TARGETS: u32 = 16384;
@@ -28,9 +31,7 @@ pub struct Targets {
 impl Targets {
     /// Takes the map out of the object.
     pub fn new(ebpf: &mut Ebpf) -> Result<Self, BpfError> {
-        let map = ebpf.take_map(NAME).ok_or(BpfError::Missing(NAME))?;
-        let map = map.try_into().map_err(failed("open"))?;
-        Ok(Self { map, watched: Vec::new() })
+        Ok(Self { map: take(ebpf, NAME)?, watched: Vec::new() })
     }
 
     /// Adds a process. One that is gone already is left out, and `false` says so.
@@ -40,7 +41,7 @@ impl Targets {
         }
         let handle = Pid::from_raw(pid as i32).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         let Some(handle) = handle else { return Ok(false) };
-        self.map.insert(pid, 1, 0).map_err(failed("add a process to"))?;
+        self.map.insert(pid, 1, 0).map_err(failed("add a process to", NAME))?;
         self.watched.push((pid, handle));
         Ok(true)
     }
@@ -61,11 +62,10 @@ impl Targets {
         });
         for pid in ended {
             match self.map.remove(&pid) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Ok(()) => {}
                 // The kernel side may have been faster.
-                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
-                }
-                Err(error) => return Err(failed("remove a process from")(error)),
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(failed("remove a process from", NAME)(error)),
             }
         }
         Ok(!self.watched.is_empty() || self.map.keys().next().is_some())
@@ -75,10 +75,6 @@ impl Targets {
     pub fn map_memory(&self) -> u64 {
         super::stats::map_memory(aya::maps::IterableMap::map(&self.map).fd().as_fd())
     }
-}
-
-fn failed(operation: &'static str) -> impl Fn(MapError) -> BpfError {
-    move |source| BpfError::Map { operation, map: NAME, source: Box::new(source) }
 }
 
 /// A pidfd is readable once its process has ended, reaped or not.

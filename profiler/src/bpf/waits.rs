@@ -16,12 +16,7 @@ use profiler_common::{
     },
 };
 
-use super::{
-    BpfError, batch,
-    delayed::{Delayed, take},
-    load::Kernel,
-    stats::map_memory,
-};
+use super::{BpfError, batch, delayed::Delayed, load::Kernel, map::take, stats::map_memory};
 
 const NAME: &str = "WAITS";
 
@@ -34,7 +29,7 @@ pub struct Waits {
 impl Waits {
     /// Takes the map out of the object.
     pub fn new(kernel: &mut Kernel) -> Result<Self, BpfError> {
-        Ok(Self { map: take(kernel, NAME)?, wakers: take(kernel, "WAKERS")? })
+        Ok(Self { map: take(&mut kernel.ebpf, NAME)?, wakers: take(&mut kernel.ebpf, "WAKERS")? })
     }
 
     fn fd(&self) -> BorrowedFd<'_> {

@@ -92,8 +92,8 @@ fn take_over(socket: &mut Socket, process: &Process) {
     socket.flags &= !flag::INHERITED;
 }
 
-/// The current task sent, or tried to.
-#[inline(always)]
+/// The current task sent, or tried to. One function for all programs that tell of it.
+#[inline(never)]
 fn sent<const TYPED: bool>(sk: *const u8, returned: i32) {
     let (bytes, failed) = outcome(returned);
     match used::<TYPED>(sk) {
@@ -115,8 +115,8 @@ fn sent<const TYPED: bool>(sk: *const u8, returned: i32) {
     }
 }
 
-/// The current task received, or tried to.
-#[inline(always)]
+/// The current task received, or tried to; as above.
+#[inline(never)]
 fn received<const TYPED: bool>(sk: *const u8, returned: i32, flags: u32) {
     let (bytes, failed) = outcome(returned);
     let bytes = if flags & NO_DATA != 0 { 0 } else { bytes };
