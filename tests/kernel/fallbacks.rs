@@ -67,10 +67,7 @@ fn the_split_is_the_same_with_every_fallback() {
         let profile = recorded.succeeded();
         let view = View::of(&profile);
         expect::nothing_lost(&profile);
-        for (caller, percent) in [("split_half", 50.0), ("split_third", 30.0), ("split_fifth", 20.0)] {
-            let others = view.list(|e| !e.has(caller));
-            expect::share(&format!("{what}: {caller}{others}"), view.with(caller), view.total(), percent);
-        }
+        expect::split(what, &view);
         let used = number(&recorded.said(), "cpu_ns");
         expect::samples(what, view.total(), used, &profile, 0.03);
         let foreign = |e: &Entry<'_>| e.thread.process != "split-c";

@@ -25,11 +25,7 @@ const FULL_PERCENT: f64 = 99.0;
 
 /// A sample of a process, or in a library, whose mappings or tables were not there yet.
 fn is_early(entry: &Entry<'_>) -> bool {
-    match entry.end {
-        StackEnd::FirstSample | StackEnd::NotLoaded => true,
-        StackEnd::NoMapping => entry.user_frames().count() <= 2,
-        _ => false,
-    }
+    entry.is_early() || (entry.end == StackEnd::NoMapping && entry.user_frames().count() <= 2)
 }
 
 /// Checks that early samples are few: fewer than fit into half of the time that the profiler itself took to start, in

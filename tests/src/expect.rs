@@ -8,7 +8,7 @@
 
 use profiler::model::{Meta, Profile};
 
-use crate::workload;
+use crate::{view::View, workload};
 
 /// The share of the timer's ticks that were delivered, all CPUs together; 1 for a hardware event.
 pub fn delivered(meta: &Meta) -> f64 {
@@ -115,6 +115,22 @@ pub fn share(what: &str, part: u64, total: u64, percent: f64) {
         (share - percent).abs() <= points,
         "{what}: {part} of {total} samples are {share:.2} %, expected {percent} +- {points:.2}"
     );
+}
+
+/// Checks the split of `split-c`: of the samples in its work, the share of each caller. Those that come before its unwind
+/// tables are there may lack their callers, and an emulated CPU is long in starting a program: of all samples the work has
+/// half.
+///
+/// # Panics
+/// If it is another.
+pub fn split(what: &str, view: &View<'_>) {
+    let parts = [("split_half", 50.0), ("split_third", 30.0), ("split_fifth", 20.0)];
+    let of = |caller: &str| view.count(|entry| !entry.is_early() && entry.has(caller));
+    let all = parts.iter().map(|(caller, _)| of(caller)).sum();
+    at_least(&format!("{what}: work{}", view.list(|_| true)), all, view.total(), 50.0);
+    for (caller, percent) in parts {
+        share(&format!("{what}: {caller}{}", view.list(|e| !e.has(caller))), of(caller), all, percent);
+    }
 }
 
 /// Checks that at least `percent` of `total` are in `part`.

@@ -20,6 +20,11 @@ impl<'a> Entry<'a> {
         self.frames.iter().any(|frame| frame.function.name == function)
     }
 
+    /// Whether it was taken before its process's mappings and unwind tables were there: its stack may be cut.
+    pub fn is_early(&self) -> bool {
+        matches!(self.end, StackEnd::FirstSample | StackEnd::NotLoaded)
+    }
+
     /// The frames that are not the kernel's.
     pub fn user_frames(&self) -> impl Iterator<Item = &Frame<'a>> {
         self.frames.iter().filter(|frame| frame.kind != FrameKind::Kernel)
