@@ -85,7 +85,9 @@ pub fn samples(what: &str, count: u64, cpu_ns: u64, profile: &Profile, tolerance
     // Between two preemptions a task is hit by one tick more or less than the time is long, a standard deviation of at
     // most 0.5: that they are every 2 ms is more than schedulers do (`base_slice_ns`, kernel/sched/fair.c).
     let preempted = 4.5 * 0.5 * (cpu_ns as f64 / 2e6).sqrt();
-    let slack = (expected * tolerance).max(3.0).max(preempted);
+    // What the hypervisor took may be no CPU time of the workload's, and is hit.
+    let stolen = meta.frequency_hz as f64 * meta.stolen_ns as f64 / 1e9;
+    let slack = (expected * tolerance).max(3.0).max(preempted) + stolen;
     // On a machine of its own an idle CPU's timer stands still too, so that the number says nothing of the workload's.
     let undelivered = if is_emulated() { undelivered(meta) as f64 } else { 0.0 };
     let error = count as f64 - expected;

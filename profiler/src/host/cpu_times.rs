@@ -26,6 +26,12 @@ pub fn read() -> io::Result<Vec<(u32, CpuTimes)>> {
     Ok(parse(&fs::read_to_string("/proc/stat")?))
 }
 
+/// CPU time that the hypervisor took from all CPUs since the host's start, ns; 0 if it cannot be read.
+pub fn stolen_ns() -> u64 {
+    let ticks: u64 = read().unwrap_or_default().iter().map(|(_, times)| times.steal).sum();
+    ticks.saturating_mul(1_000_000_000 / ticks_per_second())
+}
+
 /// Lines `cpuN user nice system idle iowait irq softirq steal guest guest_nice`.
 fn parse(text: &str) -> Vec<(u32, CpuTimes)> {
     let line = |line: &str| {

@@ -41,6 +41,9 @@ pub struct Meta {
     /// Timer ticks that rate, duration and CPUs should have given (0 with a hardware event, whose rate varies, and with
     /// a tracepoint).
     pub expected_ticks: u64,
+    /// CPU time that the hypervisor took from all CPUs meanwhile (`steal` of /proc/stat), ns, to a tick of the kernel's. A
+    /// kernel with `CONFIG_PARAVIRT_TIME_ACCOUNTING` leaves it out of the threads' CPU times; samples hit it.
+    pub stolen_ns: u64,
     /// Limitations of this run that the reader should know: features that were off, and why.
     pub notes: Vec<String>,
 }

@@ -216,6 +216,7 @@ fn meta() -> Meta {
         idle_samples: 176,
         ticks: 1_188,
         expected_ticks: 1_188,
+        stolen_ns: 20_000_000,
         notes: vec!["stacks of code without frame pointers are broken".to_owned()],
     }
 }

@@ -37,6 +37,8 @@ pub struct Facts<'a> {
     pub duration_ns: u64,
     /// Time resolution, ns.
     pub window_ns: u64,
+    /// CPU time that the hypervisor took meanwhile, ns.
+    pub stolen_ns: u64,
     /// Limitations that showed up while recording.
     pub notes: Vec<String>,
 }
@@ -97,6 +99,7 @@ pub fn meta(facts: Facts<'_>) -> Result<Meta, SessionError> {
     notes.extend(facts.notes);
     let ticks = facts.samples.seen(Seen::Hits)?;
     notes.extend(undelivered(ticks, expected_ticks));
+    notes.extend(stolen(facts.stolen_ns, facts.duration_ns.saturating_mul(facts.cpus as u64)));
     Ok(Meta {
         profiler_version: env!("CARGO_PKG_VERSION").to_owned(),
         host: clean(uname.nodename().to_bytes()),
@@ -115,6 +118,7 @@ pub fn meta(facts: Facts<'_>) -> Result<Meta, SessionError> {
         idle_samples: 0,
         ticks,
         expected_ticks,
+        stolen_ns: facts.stolen_ns,
         notes,
     })
 }
@@ -176,6 +180,16 @@ fn undelivered(ticks: u64, expected: u64) -> Option<String> {
     })
 }
 
+/// Says how much the hypervisor took, if it is 1 % or more of the CPUs' time.
+fn stolen(stolen_ns: u64, all_ns: u64) -> Option<String> {
+    (stolen_ns != 0 && stolen_ns >= all_ns / 100).then(|| {
+        let percent = stolen_ns as f64 * 100.0 / all_ns.max(1) as f64;
+        format!(
+            "the hypervisor took {percent:.1} % of the CPUs' time: what ran meanwhile seems slower than it is"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,9 +201,12 @@ mod tests {
     }
 
     #[test]
-    fn a_few_late_ticks_are_not_worth_a_note() {
+    fn a_few_late_ticks_and_a_little_stolen_time_are_not_worth_a_note() {
         assert_eq!(undelivered(98, 100), None);
         assert_eq!(undelivered(0, 0), None);
+        assert_eq!(stolen(0, 0), None);
+        assert_eq!(stolen(9_999, 1_000_000), None);
+        assert!(stolen(10_000, 1_000_000).is_some_and(|note| note.contains(" 1.0 %")));
         assert!(undelivered(50, 100).is_some_and(|note| note.starts_with("50 %")));
     }
 }

@@ -30,7 +30,7 @@ use crate::{
         stats::RunTime,
         targets::Targets,
     },
-    host::features::Feature,
+    host::{cpu_times::stolen_ns, features::Feature},
     model::Cost,
     perf::{clock::monotonic_ns, record::ProcessEvent, sideband::Sideband},
     probe::{Probe, Setup},
@@ -76,6 +76,8 @@ pub struct Recording<'a> {
     sizing: Sizing,
     cpus: Vec<u32>,
     start_unix_ns: u64,
+    /// `stolen_ns` of all CPUs: at the start, and at the end what there was meanwhile.
+    stolen_ns: u64,
     start_ns: u64,
     /// When sampling ended; 0: it goes on.
     end_ns: u64,
@@ -150,6 +152,7 @@ impl<'a> Recording<'a> {
             sizing,
             cpus: cpus.to_vec(),
             start_unix_ns: 0,
+            stolen_ns: 0,
             start_ns: 0,
             end_ns: 0,
             window_ns: sizing.first_window_ns,
@@ -166,6 +169,7 @@ impl<'a> Recording<'a> {
         for probe in &mut self.probes {
             probe.enable(&mut self.kernel)?;
         }
+        self.stolen_ns = stolen_ns();
         (self.start_ns, self.start_unix_ns) = (monotonic_ns(), unix_ns());
         self.cost.start_ns = self.start_ns.saturating_sub(begun_ns);
         self.cpu_at_start = cpu_ns();

@@ -4,7 +4,7 @@ use profiler_common::loss::Loss;
 
 use super::{Recording, Stop};
 use crate::{
-    host::cpus,
+    host::{cpu_times::stolen_ns, cpus},
     model::{Cost, Losses},
     perf::clock::monotonic_ns,
     session::{
@@ -24,6 +24,7 @@ impl Recording<'_> {
                 probe.disable(&mut self.samples)?;
             }
             self.end_ns = monotonic_ns();
+            self.stolen_ns = stolen_ns().saturating_sub(self.stolen_ns);
         }
         Ok(())
     }
@@ -47,6 +48,7 @@ impl Recording<'_> {
             start_unix_ns: self.start_unix_ns,
             duration_ns: end_ns.saturating_sub(self.start_ns),
             window_ns: self.collector.window_ns(),
+            stolen_ns: self.stolen_ns,
             notes: std::mem::take(&mut self.notes),
         })?;
         if self.options.events.iter().any(|chosen| chosen.event.is_timed()) {
