@@ -46,6 +46,12 @@ impl FilterConfig {
         exclude_pid: 0,
         mode: 0,
     };
+
+    /// Whether every process is looked at, but for one at most.
+    #[inline(always)]
+    pub const fn is_open(&self) -> bool {
+        self.by_process == 0 && self.comm_len == 0 && self.cgroup_id == 0
+    }
 }
 
 #[cfg(feature = "user")]

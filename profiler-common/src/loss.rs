@@ -116,6 +116,8 @@ impl Loss {
         Self::SwitchNotTraced,
         Self::InCallsFull,
         Self::ConnectingFull,
+        Self::SocketsFull,
+        Self::ListenersFull,
     ];
 
     /// Those of the accounting of threads.

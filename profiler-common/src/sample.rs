@@ -35,6 +35,10 @@ pub enum What {
     Received = 11,
     /// Connections that were asked for, when they are there, or have failed.
     Connect = 12,
+    /// Packets of a socket that were sent again (`probe::socket_packets`); their sum is of bytes.
+    SentAgain = 13,
+    /// Packets that were dropped; their sum is of bytes.
+    Dropped = 14,
 }
 
 /// Events of a recording that the user names by their hooks: each has programs of its own.
@@ -42,7 +46,7 @@ pub const MAX_HOOKS: usize = 4;
 
 impl What {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Tick,
         Self::Switch,
         Self::Blocked,
@@ -56,6 +60,8 @@ impl What {
         Self::Sent,
         Self::Received,
         Self::Connect,
+        Self::SentAgain,
+        Self::Dropped,
     ];
 
     /// Those of events that the user names by their hooks, in the order that they were named.

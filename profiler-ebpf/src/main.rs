@@ -11,6 +11,7 @@
 #![feature(asm_experimental_arch)]
 
 mod atomic;
+mod drop;
 mod entry;
 mod filter;
 mod hooks;

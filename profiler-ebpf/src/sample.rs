@@ -7,7 +7,7 @@
 
 use aya_ebpf::{
     EbpfContext, Global,
-    bindings::BPF_ANY,
+    bindings::{BPF_ANY, BPF_NOEXIST},
     btf_maps::{ArrayOfMaps, HashMap, PerCpuArray, ProgramArray},
     helpers::{
         bpf_get_current_comm, bpf_get_current_pid_tgid,
@@ -31,6 +31,27 @@ use crate::{
     unwind::{self, Slot},
 };
 
+/// Whose a sample is.
+pub enum Whose {
+    /// The current task's, by whose code it happens.
+    Current,
+    /// This process's, whichever task runs: nothing is known of its threads and what they do.
+    Process(Owner),
+    /// Nobody's who is looked at.
+    Nobody,
+}
+
+/// A process, as the kernel side keeps it with what it owns.
+#[derive(Clone, Copy)]
+pub struct Owner {
+    /// Its id.
+    pub pid: u32,
+    /// `CountKey::incarnation`.
+    pub incarnation: u64,
+    /// Its name.
+    pub comm: Comm,
+}
+
 /// What differs between the probes that take samples.
 pub trait Probe {
     /// What its programs are given.
@@ -50,14 +71,19 @@ pub trait Probe {
     fn wanted(_ctx: &Self::Context) -> bool {
         true
     }
+    /// Whose a hit is.
+    #[inline(always)]
+    fn whose(_ctx: &Self::Context) -> Whose {
+        Whose::Current
+    }
     /// What is summed up besides the number: of what has no size, 0.
     #[inline(always)]
     fn amount(_ctx: &Self::Context) -> u64 {
         0
     }
-    /// Of which kind the sample is (`CountKey::detail`).
+    /// Of which kind the sample is (`CountKey::detail`). `of_current`: it is the current task's.
     #[inline(always)]
-    fn detail(_ctx: &Self::Context) -> u32 {
+    fn detail(_ctx: &Self::Context, _of_current: bool) -> u32 {
         0
     }
     /// What is done with a sample that has been taken: it is counted.
@@ -115,13 +141,21 @@ pub fn seen(event: What, what: Seen) {
     }
 }
 
-/// Records one sample of the current task.
+/// Records one sample, of the current task unless the probe knows better.
 #[inline(always)]
 pub fn take<P: Probe>(ctx: &P::Context) {
     seen(P::WHAT, Seen::Hits);
     if !P::wanted(ctx) {
         seen(P::WHAT, Seen::Filtered);
         return;
+    }
+    match P::whose(ctx) {
+        Whose::Current => {}
+        Whose::Process(owner) => return of_process::<P>(ctx, &owner),
+        Whose::Nobody => {
+            seen(P::WHAT, Seen::Filtered);
+            return;
+        }
     }
     let id = bpf_get_current_pid_tgid();
     let (pid, tid) = ((id >> 32) as u32, id as u32);
@@ -141,6 +175,28 @@ pub fn take<P: Probe>(ctx: &P::Context) {
         capture::<P>(ctx, &config, pid, tid, comm);
         P::leave();
     }
+}
+
+/// Counts a sample of a process that is not the one that runs: with the stack of the interrupt that it happens in.
+#[inline(always)]
+fn of_process<P: Probe>(ctx: &P::Context, owner: &Owner) {
+    let Some(walk) = unwind::current(Slot::SoftInterrupt) else {
+        loss::count(Loss::NoScratch);
+        return;
+    };
+    let key = CountKey {
+        pid: owner.pid,
+        tid: owner.pid,
+        incarnation: owner.incarnation,
+        kernel_stack: stack::capture(ctx, Side::Kernel, WalkEnd::Ended, &mut walk.stack),
+        user_stack: EMPTY_STACK,
+        what: P::WHAT as u32,
+        detail: P::detail(ctx, false),
+    };
+    // SAFETY: the helper has no precondition.
+    let at_ns = unsafe { bpf_ktime_get_ns() };
+    // Interrupts of several CPUs can be of the same process.
+    add_shared(&key, P::amount(ctx), at_ns, &owner.comm, BPF_NOEXIST as u64);
 }
 
 #[inline(always)]
@@ -171,7 +227,7 @@ fn capture<P: Probe>(ctx: &P::Context, config: &FilterConfig, pid: u32, tid: u32
         kernel_stack,
         user_stack: EMPTY_STACK,
         what,
-        detail: P::detail(ctx),
+        detail: P::detail(ctx, true),
     };
     let amount = P::amount(ctx);
     // SAFETY: the helper has no precondition.

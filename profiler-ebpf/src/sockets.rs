@@ -12,6 +12,7 @@ use crate::{
             NetStacks,
             connect::{self, Connect},
         },
+        socket_packets::SocketPackets,
     },
     sample,
 };
@@ -83,6 +84,34 @@ pub fn net_dropped(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "tcp_probe")]
 pub fn net_probed(ctx: RawTracePointContext) -> i32 {
     net::probed(&ctx);
+    0
+}
+
+/// `tcp_retransmit_skb(sk, skb)`: a sample of whose socket it is.
+#[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
+pub fn sockpackets_sent_again(ctx: RawTracePointContext) -> i32 {
+    sample::take::<SocketPackets<true>>(&ctx);
+    0
+}
+
+/// `kfree_skb(skb, location)`: the same of a packet that is dropped.
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn sockpackets_dropped(ctx: RawTracePointContext) -> i32 {
+    sample::take::<SocketPackets<false>>(&ctx);
+    0
+}
+
+/// Walks the user stack of such a sample, some frames of it.
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn sockpackets_walk(ctx: RawTracePointContext) -> i32 {
+    sample::walk::<SocketPackets<false>>(&ctx);
+    0
+}
+
+/// Counts such a sample when its user stack has been walked.
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn sockpackets_count(ctx: RawTracePointContext) -> i32 {
+    sample::walked::<SocketPackets<false>>(&ctx);
     0
 }
 

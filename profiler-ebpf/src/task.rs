@@ -149,6 +149,31 @@ pub fn user_registers() -> Option<*const u8> {
     Some(stack.wrapping_add(from_stack as usize))
 }
 
+/// Whether `ctx` is on the current task's stack. On x86-64 interrupts that hit the kernel, and soft interrupts behind them or
+/// where a task switches them on again, run on stacks of their own (`HAVE_SOFTIRQ_ON_OWN_STACK`, arch/x86/kernel/irq_64.c).
+/// Those that hit user mode run on the task's. Where it is not known how far stacks reach, and on arm64, whose soft
+/// interrupts have a stack only since Linux 6.1, nothing is on it.
+#[inline(always)]
+pub fn is_on_stack(ctx: *mut core::ffi::c_void) -> bool {
+    let top = offset!(user_registers);
+    if top == 0 || cfg!(bpf_target_arch = "aarch64") {
+        return false;
+    }
+    // Through memory, by which the pointer becomes a number.
+    // SAFETY: bpf_probe_read_kernel checks the address itself, which is that of a local variable.
+    let Ok(address) = (unsafe { bpf_probe_read_kernel((&raw const ctx).cast::<u64>()) }) else {
+        return false;
+    };
+    let Some(stack) = read::<u64>(current(), offset!(stack)) else { return false };
+    address.wrapping_sub(stack) < u64::from(top)
+}
+
+/// The current task, as an address to be probed.
+#[inline(always)]
+pub fn current_address() -> *const u8 {
+    current()
+}
+
 /// Calls one of two functions with the current task: `typed` if the verifier knows the pointer as a task's, else `other`.
 #[inline(always)]
 pub fn with_current<T>(typed: impl FnOnce(*const u8) -> T, other: impl FnOnce(*const u8) -> T) -> T {

@@ -28,6 +28,7 @@ mod places;
 mod processes;
 mod sched;
 mod selection;
+mod socket_packets;
 mod stat;
 mod switches;
 mod syscall_stacks;

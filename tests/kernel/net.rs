@@ -1,15 +1,12 @@
 //! Sockets: bytes, calls, connections and their ends against what programs do, and whose they are.
 
-use std::{
-    collections::BTreeMap,
-    io::{BufRead as _, BufReader, Read as _},
-    process::{Child, Command, Stdio},
-};
+use std::collections::BTreeMap;
 
 use profiler::model::Frame;
 use profiler_tests::{
     accounts::{Accounting, Accounts, number},
     expect,
+    namespace::{self, Hosts},
     record::Record,
     skip::skip,
     target::Target,
@@ -290,96 +287,24 @@ fn what_has_no_room_is_counted_in_sum() {
     assert_eq!(sums, [11 * count, 11 * count, 2 * count, 2 * count + 1, count], "{}", accounts.0["rows"]);
 }
 
-/// A process that holds a network namespace, which ends with it.
-struct Namespace(Child);
-
-impl Namespace {
-    fn new() -> Self {
-        let mut child = Command::new("unshare");
-        child.args(["--net", "sh", "-c", "echo; exec sleep 600"]).stdout(Stdio::piped());
-        let mut child = child.spawn().expect("unshare is part of util-linux");
-        let mut said = [0];
-        child.stdout.take().unwrap().read_exact(&mut said).expect("namespaces can be made");
-        Self(child)
-    }
-
-    /// A command inside.
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args([&format!("--net=/proc/{}/ns/net", self.0.id()), "--", program]);
-        command
-    }
-
-    /// Runs `ip ARGUMENTS` inside.
-    fn ip(&self, arguments: &str) {
-        let status =
-            self.command("ip").args(arguments.split(' ')).status().expect("nsenter is part of util-linux");
-        assert!(status.success(), "ip {arguments}: {status}");
-    }
-
-    /// Joins it to another one by interfaces of these names.
-    fn join(&self, name: &str, other: &Self, other_name: &str) {
-        let namespace = other.0.id();
-        self.ip(&format!("link add {name} type veth peer name {other_name} netns {namespace}"));
-        self.ip(&format!("link set {name} up"));
-        other.ip(&format!("link set {other_name} up"));
-    }
-
-    /// Starts a workload inside, and waits until it says `ready`.
-    fn start(&self, workload: &str, arguments: &[&str]) -> Started {
-        let program = workload::path(workload);
-        let mut command = self.command(program.to_str().unwrap());
-        let mut child = command.args(arguments).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line.trim(), "ready");
-        Started(child)
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        end(&mut self.0);
-    }
-}
-
-/// A process that ends when it is dropped.
-struct Started(Child);
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        end(&mut self.0);
-    }
-}
-
-fn end(child: &mut Child) {
-    _ = child.kill();
-    _ = child.wait();
-}
-
 /// Two hosts and a slow link between them, on which some frames are lost.
 #[test]
 fn a_slow_link_shows_in_times_and_retransmits() {
-    if Command::new("ip").arg("-V").output().is_err() {
+    if !namespace::can_be_joined() {
         return skip("a_slow_link_shows_in_times_and_retransmits", "ip is not installed");
     }
     const DELAY_US: u64 = 10_000;
-    let [here, link, there] = [(); 3].map(|()| Namespace::new());
-    here.join("here", &link, "link0");
-    there.join("there", &link, "link1");
-    here.ip("addr add 10.99.0.1/24 dev here");
-    there.ip("addr add 10.99.0.2/24 dev there");
-    let _link = link.start("link", &[&DELAY_US.to_string(), "25", "link0", "link1"]);
-    let mut server = there.start("sockets", &["serve", "10.99.0.2", "5000"]);
+    let mut hosts = Hosts::new(DELAY_US, 25);
     let program = workload::path("sockets");
-    let output = here
+    let output = hosts
+        .here
         .command(profiler_tests::binary::profiler().to_str().unwrap())
         .args(["net", "--json", "--by", "connection", "--", program.to_str().unwrap()])
-        .args(["rounds", "10.99.0.2", "5000", "200"])
+        .args(["rounds", Hosts::THERE, Hosts::PORT, "200"])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(server.0.wait().unwrap().success());
+    hosts.server_succeeded();
     let lines: Vec<Value> = String::from_utf8(output.stdout)
         .unwrap()
         .lines()
@@ -482,7 +407,5 @@ fn connections_have_the_stack_that_asks() {
 
 /// Since Linux 6.3.
 fn has_lengths() -> bool {
-    let release = profiler_tests::skip::kernel();
-    let mut numbers = release.split('.').map_while(|part| part.parse::<u32>().ok());
-    (numbers.next(), numbers.next()) >= (Some(6), Some(3))
+    profiler_tests::skip::is_since((6, 3))
 }

@@ -27,6 +27,13 @@ pub fn kernel() -> String {
     release.trim().to_owned()
 }
 
+/// Whether the running kernel is that release, (major, minor), or a newer one.
+pub fn is_since(least: (u32, u32)) -> bool {
+    let release = kernel();
+    let mut numbers = release.split('.').map_while(|part| part.parse::<u32>().ok());
+    numbers.next().zip(numbers.next()).is_some_and(|release| release >= least)
+}
+
 /// One entry a line: `NAME KERNEL REASON...`; the kernel is the start of a release, or `*`.
 fn is_listed(list: &str, name: &str, kernel: &str) -> bool {
     list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).any(|line| {

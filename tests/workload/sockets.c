@@ -22,6 +22,8 @@
  * usage: sockets drops COUNT
  *   COUNT datagrams of 1,000 bytes to a socket that has little room and is read afterwards. Says {"pid", "got"}: how many were
  *   there.
+ * usage: sockets unread COUNT
+ *   COUNT messages of 100 bytes that nobody reads, to a unix socket, which is closed then. Says {"pid"}.
  * usage: sockets rounds HOST PORT COUNT
  *   COUNT requests of 64 bytes to a server, each answered by as many. Says {"pid", "connect_ns", "srtt_us", "retransmits"}:
  *   the time in connect, and what the kernel says of the connection at the end.
@@ -595,6 +597,33 @@ static int drops(long count)
     return 0;
 }
 
+/* unread */
+
+static NOINLINE void close_unread(int fd)
+{
+    check(close(fd) == 0);
+    __asm__ volatile("" ::: "memory");
+}
+
+static int unread(long count)
+{
+    int room = 1 << 22;
+    for (long sent = 0; sent < count;) {
+        int ends[2];
+        check(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends) == 0);
+        check(setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room)) == 0);
+        /* As many as one queue takes. */
+        for (int i = 0; i < 10 && sent < count; i++, sent++)
+            check(send(ends[0], buffer, 100, 0) == 100);
+        close_unread(ends[1]);
+        close(ends[0]);
+        /* Long enough for whoever has to find out what this program is. */
+        usleep(2000);
+    }
+    printf("{\"pid\":%d}\n", getpid());
+    return 0;
+}
+
 /* rounds, serve */
 
 static int between_hosts(int serves, const char *host, int port, long count)
@@ -657,6 +686,8 @@ int main(int argc, char **argv)
         return workers(number);
     if (strcmp(mode, "drops") == 0)
         return drops(number);
+    if (strcmp(mode, "unread") == 0)
+        return unread(number);
     if (argc > 3 && strcmp(mode, "serve") == 0)
         return between_hosts(1, argv[2], atoi(argv[3]), 0);
     if (argc > 4 && strcmp(mode, "rounds") == 0)

@@ -7,6 +7,7 @@ pub mod net_stacks;
 pub mod offcpu;
 pub mod packets;
 pub mod sched;
+pub mod socket_packets;
 pub mod switches;
 pub mod syscall_stacks;
 pub mod syscalls;

@@ -70,6 +70,8 @@ pub struct Socket {
     pub closed_ns: u64,
     /// When its process was made, ns since boot: tells processes apart that had the same id.
     pub process_start_ns: u64,
+    /// `CountKey::incarnation` of its process.
+    pub incarnation: u64,
     /// Bytes that the process sent.
     pub tx_bytes: u64,
     /// Bytes that it received by calls.
@@ -139,7 +141,7 @@ pub struct Socket {
 }
 
 const _: () = assert!(
-    size_of::<Socket>() == 12 * 8 + 2 * 4 + crate::COMM_LEN + 4 + 4 * 2 + 32 + 15 * 4 + 4 * RTT_BLOCKS
+    size_of::<Socket>() == 13 * 8 + 2 * 4 + crate::COMM_LEN + 4 + 4 * 2 + 32 + 15 * 4 + 4 * RTT_BLOCKS
 );
 
 impl Socket {
@@ -150,6 +152,7 @@ impl Socket {
         established_ns: 0,
         closed_ns: 0,
         process_start_ns: 0,
+        incarnation: 0,
         tx_bytes: 0,
         rx_bytes: 0,
         copied_bytes: 0,
@@ -297,6 +300,10 @@ pub struct NetOffsets {
     pub private_data: u32,
     /// `socket.sk`.
     pub socket_sk: u32,
+    /// `sk_buff.len`.
+    pub skb_len: u32,
+    /// `sk_buff.sk`.
+    pub skb_sk: u32,
 }
 
 impl NetOffsets {
@@ -325,10 +332,12 @@ impl NetOffsets {
         copied_seq: 0,
         private_data: 0,
         socket_sk: 0,
+        skb_len: 0,
+        skb_sk: 0,
     };
 }
 
-const _: () = assert!(size_of::<NetOffsets>() == 23 * 4);
+const _: () = assert!(size_of::<NetOffsets>() == 25 * 4);
 
 #[cfg(feature = "user")]
 mod user {

@@ -70,15 +70,9 @@ pub struct PacketOffsets {
     pub napi_dev: u32,
     /// Not 0: interfaces have namespaces.
     pub namespaces: u32,
-    /// Not 0: `kfree_skb` says why.
-    pub reasons: u32,
-    /// The reason of packets that are not dropped but done with; [`NO_REASON`] if there is none.
-    pub consumed: u32,
-    /// The reason that means that there is none; [`NO_REASON`] if no value does.
-    pub not_dropped: u32,
 }
 
-const _: () = assert!(size_of::<PacketOffsets>() == 18 * 4);
+const _: () = assert!(size_of::<PacketOffsets>() == 15 * 4);
 
 impl PacketOffsets {
     /// Nothing known: the programs that need them are not loaded.
@@ -98,11 +92,29 @@ impl PacketOffsets {
         qdisc_enqueue: 0,
         napi_dev: 0,
         namespaces: 0,
-        reasons: 0,
-        consumed: NO_REASON,
-        not_dropped: NO_REASON,
     };
 }
+
+/// What this kernel's `kfree_skb` says of a dropped packet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropConfig {
+    /// Not 0: why.
+    pub reasons: u32,
+    /// Not 0: which socket was to have it.
+    pub receiver: u32,
+    /// The reason of packets that are not dropped but done with; [`NO_REASON`] if there is none.
+    pub consumed: u32,
+    /// The reason that means that there is none; [`NO_REASON`] if no value does.
+    pub not_dropped: u32,
+}
+
+impl DropConfig {
+    /// Nothing but that it is dropped.
+    pub const UNKNOWN: Self = Self { reasons: 0, receiver: 0, consumed: NO_REASON, not_dropped: NO_REASON };
+}
+
+const _: () = assert!(size_of::<DropConfig>() == 4 * 4);
 
 /// What one CPU saw of an interface. Bytes are those of packets with their link header; times are ns.
 #[repr(C)]
@@ -295,6 +307,9 @@ const _: () = assert!(size_of::<Dropped>() == 16);
 #[cfg(feature = "user")]
 // SAFETY: repr(C), integers only, no padding (size asserted above); every bit pattern is valid.
 unsafe impl aya::Pod for PacketOffsets {}
+#[cfg(feature = "user")]
+// SAFETY: as above.
+unsafe impl aya::Pod for DropConfig {}
 #[cfg(feature = "user")]
 // SAFETY: as above.
 unsafe impl aya::Pod for Interface {}

@@ -8,6 +8,7 @@ pub mod offcpu;
 pub mod packets;
 pub mod process;
 pub mod sched;
+pub mod socket_packets;
 pub mod switches;
 pub mod syscall_stacks;
 pub mod syscalls;

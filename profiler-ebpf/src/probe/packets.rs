@@ -34,13 +34,13 @@ use profiler_common::{
     hist,
     loss::Loss,
     probe::packets::{
-        DEVICE, Drop, Dropped, FREE, INTERFACES, Interface, MAX_DROPS, MAX_QUEUED, NAME_LEN, NO_REASON,
-        NOBODY, OTHER, PROBES, PacketCpu, PacketOffsets, Queued, WAIT_BLOCKS, WaitBlock, first_place,
+        DEVICE, Drop, Dropped, FREE, INTERFACES, Interface, MAX_DROPS, MAX_QUEUED, NAME_LEN, NOBODY, OTHER,
+        PROBES, PacketCpu, PacketOffsets, Queued, WAIT_BLOCKS, WaitBlock, first_place,
     },
 };
 
 use crate::{
-    atomic, loss,
+    atomic, drop, loss,
     sched::member::{get, pointer, probe},
 };
 
@@ -272,7 +272,7 @@ pub fn polled(ctx: &BtfTracePointContext) {
     }
 }
 
-/// `kfree_skb(skb, location)`, since Linux 5.17 `kfree_skb(skb, location, reason)`.
+/// `kfree_skb(skb, location)`, with more on newer kernels.
 #[inline(always)]
 pub fn dropped(ctx: &BtfTracePointContext) {
     let skb: *const u8 = ctx.arg(0);
@@ -284,10 +284,7 @@ pub fn dropped(ctx: &BtfTracePointContext) {
         // What comes between these two lines has sent its own packet when it returns here.
         cpu.direct = 0;
     }
-    let reason = if offset!(reasons) == 0 { NO_REASON } else { ctx.arg::<u64>(2) as u32 };
-    if reason != NO_REASON && (reason == offset!(consumed) || reason == offset!(not_dropped)) {
-        return;
-    }
+    let Some(reason) = drop::reason(|index| ctx.arg(index)) else { return };
     let protocol = u16::from_be(get::<true, u16>(skb, offset!(skb_protocol)));
     let key = Drop { location: ctx.arg(1), reason, protocol: u32::from(protocol) };
     let bytes = u64::from(get::<true, u32>(skb, offset!(skb_len)));

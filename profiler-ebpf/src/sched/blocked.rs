@@ -140,6 +140,12 @@ fn entered<const TYPED: bool>(task: *const u8) -> Entered {
     }
 }
 
+/// Whether the current task is in a system call.
+#[inline(always)]
+pub fn is_in_call() -> bool {
+    matches!(entered::<false>(task::current_address()).entry, Entry::Syscall(_) | Entry::Syscall32)
+}
+
 /// What the descriptor `fd` of the task is.
 #[inline(always)]
 fn file_kind<const TYPED: bool>(task: *const u8, fd: u64) -> FileKind {

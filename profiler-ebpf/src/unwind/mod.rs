@@ -71,11 +71,15 @@ pub enum Slot {
     Syscall = 3,
     /// Programs at breakpoints in user code.
     Uprobe = 4,
+    /// Programs that are hit where a task's own code is done in the kernel, and in soft interrupts too.
+    Socket = 5,
+    /// The same programs, in soft interrupts: these do not interrupt each other.
+    SoftInterrupt = 6,
 }
 
 impl Slot {
     /// Number of slots.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 7;
 }
 
 /// The state of a walk.

@@ -106,7 +106,7 @@ impl Kernel {
         let counters = options.sched.map_or(0, |sched| sched.counters);
         let calls_of_threads = u32::from(options.calls.is_some() && options.sched.is_some());
         let mut loader = EbpfLoader::new();
-        packets::prepare(&mut loader, options.packets.as_ref());
+        packets::prepare(&mut loader, options.packets.as_ref(), options.drops.as_ref());
         let mut ebpf = loader
             // The kernel's types, which aya has read to relocate by: there is nothing to be relocated by them, and they are large.
             .btf(None)

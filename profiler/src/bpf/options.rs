@@ -3,7 +3,10 @@
 use profiler_common::{
     filter::FilterConfig,
     probe::{
-        net::NetOffsets, packets::PacketOffsets, syscall_stacks::CallStackConfig, tracepoint::HookFilters,
+        net::NetOffsets,
+        packets::{DropConfig, PacketOffsets},
+        syscall_stacks::CallStackConfig,
+        tracepoint::HookFilters,
     },
     sample::What,
     sched::{offsets::SchedOffsets, wait::WaitConfig},
@@ -45,13 +48,6 @@ pub struct NetOptions {
     pub connecting: bool,
 }
 
-impl NetOptions {
-    /// Members of sockets are read, and no accounts kept.
-    pub const fn members(offsets: NetOffsets, connecting: bool) -> Self {
-        Self { offsets, sched_offsets: None, sockets: 1, connecting }
-    }
-}
-
 /// What a run sets before load.
 #[derive(Clone, Copy)]
 pub struct LoadOptions {
@@ -83,6 +79,8 @@ pub struct LoadOptions {
     pub net: Option<NetOptions>,
     /// Look at packets; where the kernel keeps what is read of them. `None`: none.
     pub packets: Option<PacketOffsets>,
+    /// Drops are looked at; what the kernel says of them. `None`: they are not.
+    pub drops: Option<DropConfig>,
     /// Compile the kernel side's diagnostics in (`--log-level debug`).
     pub log: bool,
 }
@@ -105,6 +103,7 @@ impl LoadOptions {
             calls: None,
             net: None,
             packets: None,
+            drops: None,
             log: false,
         }
     }

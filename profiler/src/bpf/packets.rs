@@ -14,8 +14,8 @@ use profiler_common::{
     hist::{BLOCKS, BUCKETS},
     loss::Loss,
     probe::packets::{
-        Drop, Dropped, FREE, INTERFACES, Interface, MAX_DROPS, MAX_QUEUED, PacketCpu, PacketOffsets, Queued,
-        WAIT_BLOCKS, WaitBlock,
+        Drop, DropConfig, Dropped, FREE, INTERFACES, Interface, MAX_DROPS, MAX_QUEUED, PacketCpu,
+        PacketOffsets, Queued, WAIT_BLOCKS, WaitBlock,
     },
 };
 
@@ -56,9 +56,14 @@ pub struct Packets {
 }
 
 /// Fills in what the programs read, and sizes the maps; without offsets, packets are not looked at.
-pub fn prepare<'a>(loader: &mut EbpfLoader<'a>, offsets: Option<&'a PacketOffsets>) {
+pub fn prepare<'a>(
+    loader: &mut EbpfLoader<'a>,
+    offsets: Option<&'a PacketOffsets>,
+    drops: Option<&'a DropConfig>,
+) {
     let entries = |entries: usize| if offsets.is_some() { entries as u32 } else { 1 };
     loader
+        .override_global("DROP_CONFIG", drops.unwrap_or(&DropConfig::UNKNOWN), true)
         .override_global("PACKET_OFFSETS", offsets.unwrap_or(&PacketOffsets::UNKNOWN), true)
         .map_max_entries(TABLE, entries(INTERFACES + 1))
         .map_max_entries(WAITS, entries(WAIT_BLOCKS))

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use profiler_common::{
     probe::{
-        net::NetOffsets,
         syscall_stacks::{CallStackConfig, NUMBERS, Wanted},
         syscalls::COMPAT,
     },
@@ -19,7 +18,8 @@ use super::{
 use crate::{
     host::{btf, syscalls::Abi},
     model::name,
-    probe::{Chosen, Event, Part},
+    probe::{Chosen, Event, Part, net},
+    session::SocketFacts,
 };
 
 /// Where the kernel keeps what tells of tasks and calls.
@@ -66,7 +66,7 @@ pub fn call_stacks(
 }
 
 /// What is recorded of sockets.
-pub fn net(events: &[Chosen], btf_path: &Path) -> Result<Option<NetOffsets>, Failure> {
+pub fn net(events: &[Chosen], btf_path: &Path) -> Result<Option<SocketFacts>, Failure> {
     let Some(chosen) = events.iter().find(|chosen| chosen.event.is_net()) else { return Ok(None) };
     let unsupported = |what: String| Failure::new(Exit::Unsupported, format!("-e {}: {what}", chosen.name()));
     let of_bytes = events.iter().any(|chosen| matches!(chosen.event, Event::NetTx | Event::NetRx));
@@ -74,11 +74,18 @@ pub fn net(events: &[Chosen], btf_path: &Path) -> Result<Option<NetOffsets>, Fai
         return Err(unsupported("this kernel has no tracepoint sock_send_length: it came with Linux 6.3".to_owned())
             .mend("`profiler net` counts the same bytes without stacks; -e syscalls:sendto,write,... has the stacks"));
     }
-    let offsets = btf::net_offsets(btf_path);
-    offsets.map(Some).map_err(|error| {
-        unsupported(format!("whose protocol it is is not known: {error}"))
+    let unknown = |error: btf::BtfError| {
+        unsupported(format!("what tells of sockets is not known: {error}"))
             .mend("see `profiler doctor`, line `btf`")
-    })
+    };
+    let owned = events.iter().find(|chosen| chosen.event.has_owner());
+    let owners = owned.map(|chosen| offsets(chosen, "whose sockets are", btf_path)).transpose()?;
+    let of_drops = events.iter().any(|chosen| chosen.event == Event::Drops);
+    Ok(Some(SocketFacts {
+        offsets: btf::net_offsets(btf_path).map_err(unknown)?,
+        owners: owners.map(|offsets| (net::room(), offsets)),
+        drops: of_drops.then(|| btf::drops(btf_path)).transpose().map_err(unknown)?,
+    }))
 }
 
 /// The calls of these names, of 64-bit programs and of 32-bit programs.

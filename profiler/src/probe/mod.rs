@@ -2,19 +2,19 @@
 //!
 //! One module per probe under the name it has in `profiler-ebpf/src/probe` and `profiler-common/src/probe`. [`PROBES`]
 //! drives the command line's help, `doctor`, `list` and the README's table. A probe never formats and names no symbols.
-//! Those in [`PROBES`] count samples by stack ([`crate::bpf::samples`]) and are what `record` records; [`sched`], [`syscalls`] and [`net`]
-//! account.
-//! Those in [`PROBES`] count samples by stack ([`crate::bpf::samples`]) and are what `record` records; [`sched`], [`syscalls`]
-//! and [`packets`] account.
+//! Those in [`PROBES`] count samples by stack ([`crate::bpf::samples`]) and are what `record` records; [`sched`],
+//! [`syscalls`], [`net`] and [`packets`] account.
 
 mod chosen;
 pub mod cpu;
+mod event;
 pub mod kprobe;
 pub mod net;
 pub mod net_stacks;
 pub mod offcpu;
 pub mod packets;
 pub mod sched;
+pub mod socket_packets;
 pub mod switches;
 pub mod syscall_stacks;
 pub mod syscalls;
@@ -24,14 +24,11 @@ pub mod uprobe;
 use std::io;
 
 pub use chosen::{Chosen, Part, Recorded};
+pub use event::Event;
 use profiler_common::sample::{Programs, What};
 
 use crate::{
-    bpf::{
-        BpfError,
-        load::Kernel,
-        samples::{Samples, Sizing},
-    },
+    bpf::{BpfError, load::Kernel, samples::Samples},
     model::Unit,
     perf::sampler::Timer,
 };
@@ -105,6 +102,8 @@ pub const PROBES: &[ProbeSpec] = &[
     net_stacks::TX,
     net_stacks::RX,
     net_stacks::CONNECT,
+    socket_packets::SENT_AGAIN,
+    socket_packets::DROPPED,
     tracepoint::SPECS[0],
     uprobe::SPECS[0],
     uprobe::MARKERS[0],
@@ -114,118 +113,6 @@ pub const PROBES: &[ProbeSpec] = &[
 /// The probe of that name.
 pub fn find(name: &str) -> Option<&'static ProbeSpec> {
     PROBES.iter().find(|probe| probe.name == name)
-}
-
-/// What makes a sample.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A tick of each CPU's timer, or so many cycles.
-    Cpu,
-    /// A task leaves the CPU.
-    ContextSwitches,
-    /// A task is blocked.
-    OffCpu,
-    /// A task waits for a CPU.
-    RunQueue,
-    /// A system call is made.
-    Syscalls,
-    /// A system call returns.
-    SyscallTime,
-    /// A task sends.
-    NetTx,
-    /// A task receives.
-    NetRx,
-    /// A task asks for a connection.
-    Connect,
-    /// A tracepoint of the user's choice is hit; its place among the hooks that the user names.
-    Tracepoint(u8),
-    /// A place in user code is come to; its place among the hooks that the user names.
-    Uprobe(u8),
-    /// A marker in user code is come to; its place among the hooks that the user names.
-    Usdt(u8),
-    /// A place in the kernel's code is come to; its place among the hooks that the user names.
-    Kprobe(u8),
-}
-
-impl Event {
-    /// Whether a timer makes it.
-    pub const fn is_timed(self) -> bool {
-        matches!(self, Self::Cpu)
-    }
-
-    /// Whether it is of tasks that are off the CPU.
-    pub const fn is_wait(self) -> bool {
-        matches!(self, Self::OffCpu | Self::RunQueue)
-    }
-
-    /// Whether it is of system calls.
-    pub const fn is_call(self) -> bool {
-        matches!(self, Self::Syscalls | Self::SyscallTime)
-    }
-
-    /// Whether it is of sockets.
-    pub const fn is_net(self) -> bool {
-        matches!(self, Self::NetTx | Self::NetRx | Self::Connect)
-    }
-
-    /// Why its samples cannot be only those of user mode; `None`: they can.
-    pub const fn never_in_user_mode(self) -> Option<&'static str> {
-        match self {
-            Self::Cpu | Self::Uprobe(_) | Self::Usdt(_) => None,
-            _ => Some("it happens in the kernel"),
-        }
-    }
-
-    /// Why they cannot be only those of the kernel; `None`: they can.
-    pub const fn never_in_kernel(self) -> Option<&'static str> {
-        match self {
-            Self::Uprobe(_) | Self::Usdt(_) => Some("what is hooked is user code"),
-            _ => None,
-        }
-    }
-
-    /// The probe's registry entry.
-    pub const fn spec(self) -> &'static ProbeSpec {
-        match self {
-            Self::Cpu => &cpu::SPEC,
-            Self::ContextSwitches => &switches::SPEC,
-            Self::OffCpu => &offcpu::SPEC,
-            Self::RunQueue => &offcpu::RUN_QUEUE,
-            Self::Syscalls => &syscall_stacks::SPEC,
-            Self::SyscallTime => &syscall_stacks::TIME,
-            Self::NetTx => &net_stacks::TX,
-            Self::NetRx => &net_stacks::RX,
-            Self::Connect => &net_stacks::CONNECT,
-            Self::Tracepoint(place) => tracepoint::spec_at(place),
-            Self::Uprobe(place) => uprobe::spec_at(place),
-            Self::Usdt(place) => uprobe::marker_at(place),
-            Self::Kprobe(place) => kprobe::spec_at(place),
-        }
-    }
-
-    /// What kernel functions begin with that are the hook's own where they are innermost.
-    pub const fn inside(self) -> &'static [&'static str] {
-        match self {
-            Self::Tracepoint(_) => tracepoint::INSIDE,
-            Self::Kprobe(_) => kprobe::INSIDE,
-            Self::NetTx | Self::NetRx | Self::Connect => net_stacks::INSIDE,
-            _ => &[],
-        }
-    }
-
-    /// Sizes of the maps that its samples are counted in. The frequency is that of the timer, if there is one.
-    pub fn sizing(self, frequency_hz: u64, cpus: usize) -> Sizing {
-        match self {
-            Self::Cpu => cpu::sizing(frequency_hz, cpus),
-            Self::ContextSwitches => switches::sizing(cpus),
-            Self::OffCpu | Self::RunQueue => offcpu::sizing(cpus),
-            Self::Syscalls | Self::SyscallTime => syscall_stacks::sizing(cpus),
-            Self::NetTx | Self::NetRx | Self::Connect => net_stacks::sizing(cpus),
-            Self::Tracepoint(_) | Self::Uprobe(_) | Self::Usdt(_) | Self::Kprobe(_) => {
-                tracepoint::sizing_of_hooks(cpus)
-            }
-        }
-    }
 }
 
 /// A failure to set a probe up.
@@ -296,8 +183,10 @@ pub enum Probe {
     Kprobe(tracepoint::HookProbe),
     /// The `syscalls` and `syscall-time` probe.
     Syscalls(syscall_stacks::SyscallsProbe),
-    /// The `net-tx` or `net-rx` probe.
+    /// The `net-tx`, `net-rx` or `connect` probe.
     Net(net_stacks::NetStacksProbe),
+    /// The `retransmit` or `drops` probe.
+    SocketPackets(net_stacks::NetStacksProbe),
 }
 
 impl Probe {
@@ -329,7 +218,10 @@ impl Probe {
                 Ok(Self::Syscalls(syscall_stacks::SyscallsProbe::open(kernel, setup.timed_calls)?))
             }
             (Event::NetTx | Event::NetRx | Event::Connect, _) => {
-                Ok(Self::Net(net_stacks::NetStacksProbe::open(kernel, chosen.event)?))
+                Ok(Self::Net(net_stacks::open(kernel, chosen.event)?))
+            }
+            (Event::Retransmit | Event::Drops, _) => {
+                Ok(Self::SocketPackets(socket_packets::open(kernel, chosen.event)?))
             }
             (Event::Tracepoint(place), Part::Tracepoint(asked)) => {
                 Ok(Self::Tracepoint(tracepoint::open(kernel, setup.first_cpu(), place, asked)?))
@@ -354,7 +246,7 @@ impl Probe {
             Self::Offcpu(probe) => Ok(probe.enable(kernel)?),
             Self::Tracepoint(probe) | Self::Uprobe(probe) | Self::Kprobe(probe) => probe.enable(),
             Self::Syscalls(probe) => Ok(probe.enable(kernel)?),
-            Self::Net(probe) => Ok(probe.enable(kernel)?),
+            Self::Net(probe) | Self::SocketPackets(probe) => Ok(probe.enable(kernel)?),
         }
     }
 
@@ -363,6 +255,7 @@ impl Probe {
         match self {
             Self::Tracepoint(probe) | Self::Kprobe(probe) => Some(probe.missed()),
             Self::Syscalls(probe) => probe.missed(),
+            Self::SocketPackets(probe) => Some(probe.missed()),
             Self::Cpu(_) | Self::Switches(_) | Self::Offcpu(_) | Self::Uprobe(_) | Self::Net(_) => None,
         }
     }
@@ -375,7 +268,7 @@ impl Probe {
             Self::Offcpu(probe) => Ok(probe.disable(samples)?),
             Self::Tracepoint(probe) | Self::Uprobe(probe) | Self::Kprobe(probe) => probe.disable(samples),
             Self::Syscalls(probe) => Ok(probe.disable(samples)?),
-            Self::Net(probe) => Ok(probe.disable(samples)?),
+            Self::Net(probe) | Self::SocketPackets(probe) => Ok(probe.disable(samples)?),
         }
     }
 }

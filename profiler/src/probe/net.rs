@@ -1,7 +1,12 @@
 //! Probe `net`, user side: tracepoints of sockets. It counts no samples: what it yields are accounts of sockets by process
 //! ([`crate::bpf::sockets`]).
 
-use std::{os::fd::AsFd as _, path::Path};
+use std::{
+    ops::RangeInclusive,
+    os::fd::AsFd as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use aya::{Btf, BtfError};
 
@@ -14,7 +19,7 @@ use crate::{
         sockets::Sockets,
         stats,
     },
-    host::btf,
+    host::{self, btf},
     perf::clock::monotonic_ns,
 };
 
@@ -67,11 +72,25 @@ pub const HOOKS: &str = "BTF tracepoints: sock_send_length, sock_recv_length (be
 inet_recvmsg and their like), inet_sock_set_state, tcp_rcv_space_adjust; raw tracepoints: tcp_destroy_sock, \
 tcp_receive_reset, tcp_send_reset, tcp_probe, udp_fail_queue_rcv_skb; iterator: task_file";
 
+/// How often all sockets are looked at, so that those that went unseen do not fill the room.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Sockets that there is room for: twice as many as there are, within these bounds.
+const SOCKETS: RangeInclusive<u64> = 16_384..=1_048_576;
+
+/// Room for accounts: twice as many as there are sockets now.
+pub fn room() -> u32 {
+    let room = host::sockets::in_use().saturating_mul(2).clamp(*SOCKETS.start(), *SOCKETS.end());
+    u32::try_from(room.next_power_of_two()).unwrap_or(u32::MAX)
+}
+
 /// The attached probe.
 pub struct NetProbe {
     attached: Vec<Attached>,
     /// What it yields.
     pub sockets: Sockets,
+    /// When all sockets are to be looked at again.
+    look_at: Instant,
     looks: u32,
     start_ns: u64,
 }
@@ -102,7 +121,7 @@ impl NetProbe {
         for &(program, _) in TYPED {
             attached.push(kernel.attach_typed(program)?);
         }
-        let mut probe = Self { attached, sockets, looks: 0, start_ns: 0 };
+        let mut probe = Self { attached, sockets, look_at: Instant::now(), looks: 0, start_ns: 0 };
         // Whose the sockets are is known before anything is counted.
         probe.look(kernel)?;
         if has_lengths {
@@ -121,10 +140,16 @@ impl NetProbe {
     /// Looks at all sockets that tasks have open: what no event tells is known then.
     pub fn look(&mut self, kernel: &mut Kernel) -> Result<(), BpfError> {
         self.looks += 1;
+        self.look_at = Instant::now() + LOOK_INTERVAL;
         let begun_ns = monotonic_ns();
         self.sockets.begin_look(self.looks)?;
         kernel.iterate(SEED)?;
         self.sockets.sweep(self.looks, begun_ns)
+    }
+
+    /// Looks at all sockets if it is time to.
+    pub fn look_if_due(&mut self, kernel: &mut Kernel) -> Result<(), BpfError> {
+        if self.look_at <= Instant::now() { self.look(kernel) } else { Ok(()) }
     }
 
     /// Stops; gives the time (`CLOCK_MONOTONIC`, ns) from which on sockets are not accounted any more.
@@ -154,6 +179,11 @@ fn has(tracepoint: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_is_room_for_twice_the_sockets() {
+        assert!(room() >= 16_384 && room().is_power_of_two());
+    }
 
     #[test]
     fn the_documents_name_every_hook() {

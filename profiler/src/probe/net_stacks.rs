@@ -1,6 +1,8 @@
 //! Events `net-tx`, `net-rx` and `connect`, user side: raw tracepoints that are hit when a task has sent or received, and when
 //! a connection changes its state.
 
+use std::os::fd::{AsFd as _, OwnedFd};
+
 use profiler_common::{
     probe::net_stacks::{self, CONNECTED, RECEIVED, SENT},
     sample::What,
@@ -12,6 +14,7 @@ use crate::{
         BpfError,
         load::{Attached, Kernel},
         samples::{Samples, Sizing},
+        stats::missed_of,
     },
     model::Unit,
 };
@@ -122,34 +125,47 @@ pub fn sizing(cpus: usize) -> Sizing {
     switches::sizing(cpus)
 }
 
-/// The attached probe of one of these events.
+/// Loads the programs of one of these events; they are not attached yet.
+pub fn open(kernel: &mut Kernel, event: Event) -> Result<NetStacksProbe, BpfError> {
+    NetStacksProbe::open(
+        kernel,
+        match event {
+            Event::NetTx => &[(SENT.sample, SENT_TRACEPOINT)],
+            Event::NetRx => &[(RECEIVED.sample, RECEIVED_TRACEPOINT)],
+            // What follows a beginning must be seen.
+            _ => &[(CONNECTED, STATE_TRACEPOINT), (net_stacks::CONNECT.sample, STATE_TRACEPOINT)],
+        },
+    )
+}
+
+/// A program and its raw tracepoint.
+type Hooked = (&'static str, &'static str);
+
+/// The attached probe of an event of sockets.
 pub struct NetStacksProbe {
-    /// Programs and the tracepoint of each.
-    programs: &'static [(&'static str, &'static str)],
+    programs: &'static [Hooked],
+    shared: Vec<OwnedFd>,
     attached: Vec<Attached>,
 }
 
 impl NetStacksProbe {
     /// Loads the programs; they are not attached yet.
-    pub fn open(kernel: &mut Kernel, event: Event) -> Result<Self, BpfError> {
-        let programs: &[(&str, &str)] = match event {
-            Event::NetTx => &[(SENT.sample, SENT_TRACEPOINT)],
-            Event::NetRx => &[(RECEIVED.sample, RECEIVED_TRACEPOINT)],
-            // What follows a beginning must be seen.
-            _ => &[(CONNECTED, STATE_TRACEPOINT), (net_stacks::CONNECT.sample, STATE_TRACEPOINT)],
-        };
-        for &(program, _) in programs {
-            kernel.load_program(program)?;
-        }
-        Ok(Self { programs, attached: Vec::new() })
+    pub fn open(kernel: &mut Kernel, programs: &'static [Hooked]) -> Result<Self, BpfError> {
+        let shared = programs.iter().map(|&(program, _)| kernel.load_and_share(program));
+        Ok(Self { programs, shared: shared.collect::<Result<_, _>>()?, attached: Vec::new() })
     }
 
-    /// Attaches the programs.
+    /// Attaches the programs, in their order.
     pub fn enable(&mut self, kernel: &mut Kernel) -> Result<(), BpfError> {
         for &(program, tracepoint) in self.programs {
             self.attached.push(kernel.attach(program, tracepoint)?);
         }
         Ok(())
+    }
+
+    /// Hits that the kernel ran no program at, because it ran on that CPU already.
+    pub fn missed(&self) -> u64 {
+        self.shared.iter().map(|program| missed_of(program.as_fd())).sum()
     }
 
     /// Detaches the programs and waits until they run nowhere.

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use profiler_common::{sample::What, stack::WalkEnd};
+use profiler_common::{probe::socket_packets::NO_OWNER, sample::What, stack::WalkEnd};
 
 use super::{
     RecordOptions,
     collect::{Collector, KeptStack, SampleKey, SampledThread, SampledWaker, Sum},
+    interrupts,
     label::{self, Labels},
     wakers,
 };
 use crate::{
+    host::btf::DropReasons,
     model::{
         LocationId, Profile, Reason, Sample, SampleType, Stack, StackEnd, StackId, Thread, ThreadId, name,
     },
@@ -64,6 +66,8 @@ pub struct BuildOptions {
     pub idle: bool,
     /// Blocked times have who ended them.
     pub wakers: bool,
+    /// The kernel's names of why packets are dropped.
+    pub reasons: DropReasons,
 }
 
 impl BuildOptions {
@@ -85,7 +89,9 @@ impl BuildOptions {
             chosen.sample_types().into_iter().map(|recorded| column(chosen, recorded)).collect()
         };
         let columns = options.events.iter().flat_map(columns).collect();
-        Self { columns, idle: options.idle, wakers: options.wakers() }
+        let drops = options.net.as_ref().and_then(|facts| facts.drops.as_ref());
+        let reasons = drops.map(|(_, reasons)| reasons.clone()).unwrap_or_default();
+        Self { columns, idle: options.idle, wakers: options.wakers(), reasons }
     }
 }
 
@@ -112,6 +118,7 @@ pub fn build(collector: &Collector, symbolizer: Symbolizer, options: &BuildOptio
         with_wakers: options.wakers,
         names: &names,
         columns: &options.columns,
+        reasons: &options.reasons,
         labels: Labels::default(),
         turned: wakers::Turned::default(),
         stacks: HashMap::new(),
@@ -147,6 +154,7 @@ struct Builder<'a> {
     turned: wakers::Turned,
     names: &'a Names,
     columns: &'a [Column],
+    reasons: &'a DropReasons,
     labels: Labels,
     stacks: HashMap<Place, StackId>,
     threads: HashMap<Thread, ThreadId>,
@@ -195,7 +203,14 @@ impl Builder<'_> {
         let column = self.columns.iter().find(|column| column.what == place.what);
         let hook = column.map(|column| column.hook).unwrap_or_default();
         let (mut locations, mut end) = self.joined(kernel, user, hook, idle_task);
-        if let Some(label) = label::of(place.what, place.detail) {
+        if label::is_of_interrupt(place.what, place.detail)
+            && let Some(at) =
+                locations.iter().position(|&id| interrupts::is_soft_interrupt(&self.profile, id))
+        {
+            // Whom it hit has nothing to do with it.
+            locations.truncate(at + 1);
+        }
+        if let Some(label) = label::of(place.what, place.detail, self.reasons) {
             locations.insert(0, self.labels.location(label, &mut self.profile));
             if label::is_whole(place.what, place.detail) {
                 end = StackEnd::Complete;
@@ -247,7 +262,7 @@ impl Builder<'_> {
         };
         let [kernel, user] = [waker.kernel, waker.user].map(|side| &self.kept[side as usize]);
         let (mut locations, mut end) = self.joined(kernel, user, wakers::HOOK, waker.comm.is_none());
-        let at = locations.iter().position(|&id| wakers::is_interrupt(&self.profile, id));
+        let at = locations.iter().position(|&id| interrupts::is_interrupt(&self.profile, id));
         if let Some(at) = at {
             (locations, end) = (locations[..=at].to_vec(), StackEnd::Complete);
         }
@@ -280,7 +295,7 @@ impl Builder<'_> {
         let process = match &thread.process {
             _ if idle => IDLE.to_owned(),
             Some(process) => name::clean_c(process),
-            None if thread.key.tid == 0 => "swapper".to_owned(),
+            None if thread.key.tid == 0 && thread.comm != NO_OWNER => "swapper".to_owned(),
             None => name.clone(),
         };
         let key = thread.key;

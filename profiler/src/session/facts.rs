@@ -10,7 +10,10 @@ use crate::{
     host::kernel::Version,
     model::{Losses, Meta, name::clean},
     perf::sampler::{Clock, Sampler},
-    probe::{Chosen, Event, Part, Probe, net_stacks, switches, syscall_stacks, tracepoint::MISSES_COUNTED},
+    probe::{
+        Chosen, Event, Probe, net_stacks, socket_packets, switches, syscall_stacks,
+        tracepoint::MISSES_COUNTED,
+    },
 };
 
 /// The loss that [`left_out`] tells.
@@ -67,14 +70,19 @@ impl Driver {
 
     /// What is hit by an event that no timer makes.
     fn hook(chosen: &Chosen) -> String {
-        match &chosen.part {
-            Part::Tracepoint(_) | Part::Uprobe(_) | Part::Kprobe(_) => chosen.name(),
-            _ if chosen.event == Event::NetTx => net_stacks::SENT_TRACEPOINT.to_owned(),
-            _ if chosen.event == Event::Connect => net_stacks::STATE_TRACEPOINT.to_owned(),
-            _ if chosen.event == Event::NetRx => net_stacks::RECEIVED_TRACEPOINT.to_owned(),
-            _ if chosen.event.is_call() => syscall_stacks::TRACEPOINT.to_owned(),
-            _ => switches::TRACEPOINT.to_owned(),
-        }
+        let tracepoint = match chosen.event {
+            Event::Tracepoint(_) | Event::Uprobe(_) | Event::Usdt(_) | Event::Kprobe(_) => {
+                return chosen.name();
+            }
+            Event::NetTx => net_stacks::SENT_TRACEPOINT,
+            Event::NetRx => net_stacks::RECEIVED_TRACEPOINT,
+            Event::Connect => net_stacks::STATE_TRACEPOINT,
+            Event::Retransmit => socket_packets::SENT_AGAIN_TRACEPOINT,
+            Event::Drops => socket_packets::DROPPED_TRACEPOINT,
+            Event::Syscalls | Event::SyscallTime => syscall_stacks::TRACEPOINT,
+            Event::Cpu | Event::ContextSwitches | Event::OffCpu | Event::RunQueue => switches::TRACEPOINT,
+        };
+        tracepoint.to_owned()
     }
 
     fn timer(sampler: &Sampler, facts: &Facts<'_>) -> Self {

@@ -63,19 +63,20 @@ impl<'a> Fallbacks<'a> {
         if self.has(Feature::TaskBtf) {
             access.helpers |= TASK_BTF;
         }
-        // A walk by tables starts from them, they tell why a task is blocked, and the kernel side's log tells them.
-        if options.unwind == UnwindMode::FramePointer
-            && options.waits.is_none()
-            && options.call_stacks.is_none()
-            && !options.log
-        {
-            return access;
-        }
-        if access.helpers == 0 && self.may_use(Feature::TaskPtRegs) {
+        // A walk by tables starts from user registers, they tell why a task is blocked, and the kernel side's log tells them.
+        let registers = options.unwind != UnwindMode::FramePointer
+            || options.waits.is_some()
+            || options.call_stacks.is_some()
+            || options.log;
+        if registers && access.helpers == 0 && self.may_use(Feature::TaskPtRegs) {
             self.used
                 .push(Fallback { feature: Feature::TaskPtRegs, reason: Reason::Without(Feature::TaskBtf) });
-        } else if self.has(Feature::TaskPtRegs) {
+        } else if registers && self.has(Feature::TaskPtRegs) {
             access.helpers |= TASK_PT_REGS;
+        }
+        // Whose code it is that runs in the kernel is seen from whose stack it runs on: from its start to these registers.
+        let stacks = options.net.as_ref().is_some_and(|facts| facts.owners.is_some());
+        if !stacks && (!registers || access.helpers & TASK_PT_REGS != 0) {
             return access;
         }
         match kernel_stack::user_registers_offset(&options.btf) {

@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 
 use profiler_common::{
-    probe::{net_stacks::FAILED, syscall_stacks},
+    probe::{net_stacks::FAILED, socket_packets, syscall_stacks},
     sample::What,
     sched::wait::{Detail, Queue},
 };
 
-use crate::host::syscalls::Abi;
+use crate::host::{btf::DropReasons, syscalls::Abi};
 use crate::model::{
     FrameKind, Function, FunctionId, Line, Location, LocationId, Module, ModuleId, ModuleKind, Profile,
 };
@@ -30,8 +30,8 @@ impl Label {
     }
 }
 
-/// The label of samples of that kind, if they have one.
-pub fn of(what: What, detail: u32) -> Option<Label> {
+/// The label of samples of that kind, if they have one. `reasons`: the kernel's names of why packets are dropped.
+pub fn of(what: What, detail: u32, reasons: &DropReasons) -> Option<Label> {
     match what {
         What::Tick | What::Switch | What::Hook0 | What::Hook1 | What::Hook2 | What::Hook3 => None,
         What::Blocked | What::Queued => Some(Label::of_wait(of_wait(what, Detail(detail)))),
@@ -42,6 +42,14 @@ pub fn of(what: What, detail: u32) -> Option<Label> {
         What::Connect => {
             let text = if detail == FAILED { "[failed]" } else { "[connected]" };
             Some(Label { module: "[net]", text: text.to_owned() })
+        }
+        What::SentAgain | What::Dropped => {
+            let detail = socket_packets::Detail(detail);
+            let why = reasons.name(detail.reason()).map_or_else(String::new, |reason| format!(": {reason}"));
+            let words =
+                if what == What::SentAgain { "sent again".to_owned() } else { format!("dropped{why}") };
+            let whose = if detail.is_elsewhere() { ", outside of its process" } else { "" };
+            Some(Label { module: "[net]", text: format!("[{words}{whose}]") })
         }
         What::Call | What::CallTime => {
             Some(Label { module: "[syscalls]", text: of_call(syscall_stacks::Detail(detail)) })
@@ -73,6 +81,11 @@ fn of_call(detail: syscall_stacks::Detail) -> String {
     let whose = if abi == native { String::new() } else { format!(", {}", abi.name()) };
     let unfinished = if detail.is_unfinished() { ", until the end" } else { "" };
     format!("[syscall: {}{whose}{unfinished}]", abi.call(number))
+}
+
+/// Whether the stack is that of an interrupt, from where it enters the kernel on.
+pub fn is_of_interrupt(what: What, detail: u32) -> bool {
+    matches!(what, What::SentAgain | What::Dropped) && socket_packets::Detail(detail).is_elsewhere()
 }
 
 /// Whether the label is the whole stack: there is none by intention, or by nature.
@@ -120,14 +133,17 @@ impl Labels {
 
 #[cfg(test)]
 mod tests {
-    use profiler_common::{probe::syscalls::COMPAT, sched::cause::Cause};
+    use profiler_common::{
+        probe::{packets::NO_REASON, syscalls::COMPAT},
+        sched::cause::Cause,
+    };
 
     use super::*;
 
     #[test]
     fn waits_have_labels_and_samples_have_none() {
         let blocked = |cause, uninterruptible| Detail::blocked(cause, uninterruptible);
-        let text = |what, detail: Detail| of(what, detail.0).map(|label| label.text);
+        let text = |what, detail: Detail| of(what, detail.0, &DropReasons::default()).map(|label| label.text);
         let label = |words: &str| Some(words.to_owned());
         assert_eq!(text(What::Blocked, blocked(Cause::Futex, false)), label("[blocked: futex]"));
         assert_eq!(
@@ -139,17 +155,28 @@ mod tests {
             label("[blocked: pipe, below --min-block]")
         );
         assert_eq!(text(What::Queued, Detail::queued(Queue::Preempted)), label("[runnable: preempted]"));
-        assert_eq!([What::Tick, What::Switch].map(|what| of(what, 0)), [None, None]);
+        assert_eq!([What::Tick, What::Switch].map(|what| text(what, Detail(0))), [None, None]);
     }
 
     #[test]
     fn calls_have_their_names() {
         let detail = |number: libc::c_long, compat| syscall_stacks::Detail::of(number as u32, compat);
-        let label = of(What::Call, detail(libc::SYS_openat, false).0).unwrap();
+        let none = DropReasons::default();
+        let label = of(What::Call, detail(libc::SYS_openat, false).0, &none).unwrap();
         assert_eq!((label.module, label.text.as_str()), ("[syscalls]", "[syscall: openat]"));
         let (compat, _) = Abi::of(COMPAT);
-        let text = of(What::CallTime, detail(3, true).unfinished().0).unwrap().text;
+        let text = of(What::CallTime, detail(3, true).unfinished().0, &none).unwrap().text;
         assert_eq!(text, format!("[syscall: read, {}, until the end]", compat.name()));
+    }
+
+    #[test]
+    fn packets_say_why_they_are_dropped_and_where() {
+        let text = |what, reason, elsewhere| {
+            of(what, socket_packets::Detail::of(reason, elsewhere).0, &DropReasons::default()).unwrap().text
+        };
+        assert_eq!(text(What::Dropped, 0x63, false), "[dropped: 0x63]");
+        assert_eq!(text(What::Dropped, NO_REASON, true), "[dropped, outside of its process]");
+        assert_eq!(text(What::SentAgain, NO_REASON, true), "[sent again, outside of its process]");
     }
 
     #[test]

@@ -55,6 +55,7 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
             calls: None,
             net: net(options),
             packets: None,
+            drops: options.net.as_ref().and_then(|facts| facts.drops.as_ref()).map(|(config, _)| *config),
             log: options.log,
         })
     };
@@ -100,7 +101,9 @@ fn walk_programs(options: &RecordOptions, kernel: &mut Kernel) -> Result<Vec<Wal
 /// What is read of sockets, if there are events of them.
 fn net(options: &RecordOptions) -> Option<NetOptions> {
     let connecting = options.events.iter().any(|chosen| chosen.event == Event::Connect);
-    options.net.map(|offsets| NetOptions::members(offsets, connecting))
+    let facts = options.net.as_ref()?;
+    let (sockets, sched_offsets) = facts.owners.unzip();
+    Some(NetOptions { offsets: facts.offsets, sched_offsets, sockets: sockets.unwrap_or(1), connecting })
 }
 
 /// CPUs that there can be, if there are events in user code; else 1.

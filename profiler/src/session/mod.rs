@@ -10,9 +10,11 @@ mod cost;
 mod facts;
 mod fallbacks;
 mod histogram;
+mod interrupts;
 mod label;
 mod load;
 pub mod net;
+mod owners;
 mod pace;
 pub mod packets;
 mod recording;
@@ -27,7 +29,7 @@ use std::{path::PathBuf, time::Duration};
 
 use profiler_common::{
     filter::FilterConfig,
-    probe::{net::NetOffsets, syscall_stacks::CallStackConfig},
+    probe::{net::NetOffsets, packets::DropConfig, syscall_stacks::CallStackConfig},
     sched::{offsets::SchedOffsets, wait::WaitConfig},
     task::TaskOffsets,
 };
@@ -38,7 +40,7 @@ pub use recording::{Progress, Recording, Stop};
 
 use crate::{
     bpf::BpfError,
-    host::features::Feature,
+    host::{btf::DropReasons, features::Feature},
     model::Profile,
     perf::{
         counters::CounterError,
@@ -90,8 +92,8 @@ pub struct RecordOptions {
     /// Which system calls are counted and timed, and where the kernel keeps whose they are; there if one of the events is
     /// of them.
     pub call_stacks: Option<(CallStackConfig, SchedOffsets)>,
-    /// Members of sockets; there if one of the events is of them.
-    pub net: Option<NetOffsets>,
+    /// What is read of sockets; there if one of the events is of them.
+    pub net: Option<SocketFacts>,
     /// Keep samples of idle CPUs.
     pub idle: bool,
     /// How user stacks are walked.
@@ -106,6 +108,17 @@ pub struct RecordOptions {
     pub command_line: Vec<String>,
     /// What was found out before that the reader of the recording should know.
     pub notes: Vec<String>,
+}
+
+/// What a recording is told of sockets.
+#[derive(Clone, Debug)]
+pub struct SocketFacts {
+    /// Members of sockets and packets.
+    pub offsets: NetOffsets,
+    /// Whose they are is kept, for this many; and where the kernel keeps what tells of tasks.
+    pub owners: Option<(u32, SchedOffsets)>,
+    /// Drops are recorded; what the kernel says of them.
+    pub drops: Option<(DropConfig, DropReasons)>,
 }
 
 impl RecordOptions {

@@ -20,6 +20,7 @@ use super::{
     facts::unix_ns,
     fallbacks::Fallbacks,
     load::{Loaded, load},
+    owners::Owners,
     pace::Pace,
     unwinding::Unwinding,
 };
@@ -67,6 +68,8 @@ pub struct Recording<'a> {
     targets: Targets,
     samples: Samples,
     probes: Vec<Probe>,
+    /// Whose sockets are, if there are events of what happens to them.
+    owners: Option<Owners>,
     _walk: Option<Vec<WalkPrograms>>,
     sideband: AsyncFd<SidebandFd>,
     unwinding: Option<Unwinding>,
@@ -133,6 +136,9 @@ impl<'a> Recording<'a> {
         };
         let probes = Probe::open_all(&options.events, &mut kernel, &setup)?;
         targets.add_all(&options.targets)?;
+        let owners = options.net.as_ref().and_then(|facts| facts.owners);
+        let owners = owners.map(|(sockets, _)| Owners::open(&mut kernel, sockets, options.filter.is_open()));
+        let owners = owners.transpose()?;
         // A filter by process names who is looked at; the others can match any process, also one that starts later.
         // Who wakes a task can be any as well.
         let watch =
@@ -143,6 +149,7 @@ impl<'a> Recording<'a> {
             targets,
             samples,
             probes,
+            owners,
             _walk: walk,
             sideband: watch_events(sideband)?,
             unwinding,
@@ -178,7 +185,12 @@ impl<'a> Recording<'a> {
 
     /// Adds processes that became targets between choosing and attaching (children of the first ones).
     pub fn add_targets(&mut self, pids: &[u32]) -> Result<(), SessionError> {
-        Ok(self.targets.add_all(pids)?)
+        self.targets.add_all(pids)?;
+        match &mut self.owners {
+            // The sockets that they have already.
+            Some(owners) if !pids.is_empty() => owners.look(&mut self.kernel),
+            _ => Ok(()),
+        }
     }
 
     /// Reads the mappings of the processes that exist already and may be sampled.
@@ -282,7 +294,8 @@ impl<'a> Recording<'a> {
 
     fn end_window(&mut self) -> Result<(), SessionError> {
         let end_ns = monotonic_ns();
-        let window = self.samples.rotate()?;
+        let mut window = self.samples.rotate()?;
+        self.settle(&mut window)?;
         if let Some(unwinding) = &mut self.unwinding {
             unwinding.window_ended();
         }
@@ -295,6 +308,14 @@ impl<'a> Recording<'a> {
         self.window_start_ns = end_ns.saturating_sub(self.start_ns);
         self.kernel.flush_log();
         Ok(())
+    }
+
+    /// Finds whose the packets are that the kernel side counted without.
+    fn settle(&mut self, window: &mut Window) -> Result<(), SessionError> {
+        match &mut self.owners {
+            Some(owners) => owners.settle(&mut self.kernel, window),
+            None => Ok(()),
+        }
     }
 
     fn add(&mut self, window: &Window) {

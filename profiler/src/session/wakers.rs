@@ -11,27 +11,6 @@ use crate::model::{FrameKind, Line, Location, LocationId, Profile, name};
 /// The kernel function that the hook is in (kernel/sched/core.c).
 pub const HOOK: Hook = Hook { hooked: Some("try_to_wake_up"), inside: &[] };
 
-/// Functions that an interrupt enters the kernel by; what is outside of them was at work on something else. x86-64
-/// (arch/x86/include/asm/idtentry.h), aarch64 (arch/arm64/kernel/entry-common.c, entry.S before Linux 5.14).
-const INTERRUPTS: &[&str] = &[
-    "asm_common_interrupt",
-    "common_interrupt",
-    "asm_sysvec_",
-    "sysvec_",
-    "apic_timer_interrupt",
-    "hyperv_callback_vector",
-    "reschedule_interrupt",
-    "call_function_interrupt",
-    "call_function_single_interrupt",
-    "asm_exc_nmi",
-    "el0_interrupt",
-    "el1_interrupt",
-    "el0_irq",
-    "el1_irq",
-    "el0t_64_irq",
-    "el1h_64_irq",
-];
-
 /// Whether a sample is of a wait that has ended, and has a stack.
 pub fn is_ended(what: What, detail: u32) -> bool {
     let detail = Detail(detail);
@@ -49,14 +28,6 @@ pub fn label(comm: Option<&Comm>) -> Label {
 /// The label of a wake-up that nobody saw.
 pub fn unseen() -> Label {
     Label::of_wait("[waker not seen]".to_owned())
-}
-
-/// Whether an interrupt enters the kernel there.
-pub fn is_interrupt(profile: &Profile, location: LocationId) -> bool {
-    let location = &profile.locations[location.index()];
-    let is_entry = |name: &str| INTERRUPTS.iter().any(|entry| name.starts_with(entry));
-    location.kind == FrameKind::Kernel
-        && location.lines.iter().any(|line| is_entry(&profile.functions[line.function.index()].name))
 }
 
 /// Locations whose inlined functions are locations of their own, because they are read the other way round.
@@ -129,6 +100,5 @@ mod tests {
             [(FrameKind::Inlined, 0), (FrameKind::Native, 1)]
         );
         assert_eq!(turned.location(LocationId(1), &mut profile), [LocationId(1)]);
-        assert!(is_interrupt(&profile, LocationId(1)) && !is_interrupt(&profile, LocationId(0)));
     }
 }

@@ -148,6 +148,8 @@ impl Process {
     #[inline(always)]
     pub fn owns(&self, socket: &mut Socket) {
         socket.process_start_ns = get::<false, u64>(self.leader, task_offset!(start_boottime));
+        let execs = get::<false, u32>(self.leader, task_offset!(self_exec_id));
+        socket.incarnation = socket.process_start_ns.wrapping_add(u64::from(execs));
         let comm = self.leader.wrapping_add(sched_offset!(comm) as usize);
         socket.comm = probe(comm.cast::<Comm>()).unwrap_or_default();
         socket.tgid = self.tgid;

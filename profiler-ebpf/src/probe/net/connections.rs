@@ -111,6 +111,7 @@ fn accepted(sk: *const u8) {
     match accounts::make::<true>(sk, family, flag::ACCEPTED | flag::INHERITED, None) {
         Some((_, socket)) => {
             socket.process_start_ns = listener.process_start_ns;
+            socket.incarnation = listener.incarnation;
             socket.comm = listener.comm;
             socket.tgid = listener.tgid;
             socket.state = state::ESTABLISHED;

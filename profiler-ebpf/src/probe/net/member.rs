@@ -19,7 +19,7 @@ macro_rules! net_offset {
         unsafe { (&raw const (*offsets).$member).read_volatile() }
     }};
 }
-pub(super) use net_offset;
+pub(crate) use net_offset;
 
 /// Its address family.
 #[inline(always)]

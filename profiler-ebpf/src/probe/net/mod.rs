@@ -14,7 +14,7 @@
 //! These programs interrupt each other: a packet comes in while a task is inside of one. So nothing is kept by CPU but
 //! sums, which are added to atomically.
 
-mod accounts;
+pub mod accounts;
 mod connections;
 pub mod member;
 mod seed;

@@ -43,7 +43,7 @@ impl<const SENDS: bool> Probe for NetStacks<SENDS> {
     }
 
     #[inline(always)]
-    fn detail(ctx: &RawTracePointContext) -> u32 {
+    fn detail(ctx: &RawTracePointContext, _of_current: bool) -> u32 {
         let sk: *const u8 = ctx.arg(0);
         other_kind(member::family::<false>(sk), member::protocol::<false>(sk))
     }

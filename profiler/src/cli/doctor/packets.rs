@@ -15,12 +15,13 @@ use crate::{
 pub fn attempt(btf_path: &Path) -> Result<Vec<String>, String> {
     let offsets = btf::task_offsets(btf_path).map_err(|error| error.to_string())?;
     let namespaces = network::namespace().is_some();
-    let (packets, _) = btf::packet_offsets(btf_path, namespaces).map_err(|error| error.to_string())?;
-    let options = LoadOptions { packets: Some(packets), ..LoadOptions::new(offsets) };
+    let packets = btf::packet_offsets(btf_path, namespaces).map_err(|error| error.to_string())?;
+    let (drops, _) = btf::drops(btf_path).map_err(|error| error.to_string())?;
+    let options = LoadOptions { packets: Some(packets), drops: Some(drops), ..LoadOptions::new(offsets) };
     let mut kernel = Kernel::load(&options).map_err(|error| error.to_string())?;
     let mut probe = PacketsProbe::open(&mut kernel).map_err(|error| error.to_string())?;
     probe.disable();
-    let no_reasons = packets.reasons == 0;
+    let no_reasons = drops.reasons == 0;
     Ok(no_reasons
         .then(|| "drops have no reason: kernels say it since Linux 5.17".to_owned())
         .into_iter()

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use profiler_common::task::TaskOffsets;
 
 pub use net::net_offsets;
-pub use packets::{DropReasons, packet_offsets};
+pub use packets::{DropReasons, drops, packet_offsets};
 pub use sched::sched_offsets;
 use walk::{Aggregate, Walker};
 

@@ -35,6 +35,7 @@ pub fn net_offsets(path: &Path) -> Result<NetOffsets, BtfError> {
     let [inum] = member_offsets(path, "ns_common", [&["inum"]])?;
     let [private_data] = member_offsets(path, "file", [&["private_data"]])?;
     let [socket_sk] = member_offsets(path, "socket", [&["sk"]])?;
+    let [skb_len, skb_sk] = member_offsets(path, "sk_buff", [&["len"], &["sk"]])?;
     let (drop_counters, drops0, drops1) = drop_counters(path)?;
     Ok(NetOffsets {
         known: 1,
@@ -60,6 +61,8 @@ pub fn net_offsets(path: &Path) -> Result<NetOffsets, BtfError> {
         copied_seq,
         private_data,
         socket_sk,
+        skb_len,
+        skb_sk,
     })
 }
 

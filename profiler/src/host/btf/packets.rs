@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use profiler_common::probe::packets::{NO_REASON, PacketOffsets};
+use profiler_common::probe::packets::{DropConfig, NO_REASON, PacketOffsets};
 
 use super::{
     BtfError, member_offsets,
@@ -44,11 +44,11 @@ impl DropReasons {
     }
 }
 
-/// The members that the programs read, and what drops are told by. `namespaces`: interfaces are in some.
+/// The members that the programs read. `namespaces`: interfaces are in some.
 ///
 /// # Errors
 /// [`BtfError`]. Packets cannot be looked at then.
-pub fn packet_offsets(path: &Path, namespaces: bool) -> Result<(PacketOffsets, DropReasons), BtfError> {
+pub fn packet_offsets(path: &Path, namespaces: bool) -> Result<PacketOffsets, BtfError> {
     let [skb_dev, skb_len, skb_protocol, skb_head, skb_data, skb_mac_header] = member_offsets(
         path,
         "sk_buff",
@@ -66,8 +66,7 @@ pub fn packet_offsets(path: &Path, namespaces: bool) -> Result<(PacketOffsets, D
     } else {
         0
     };
-    let reasons = drop_reasons(path)?;
-    let offsets = PacketOffsets {
+    Ok(PacketOffsets {
         skb_dev,
         skb_len,
         skb_protocol,
@@ -83,27 +82,40 @@ pub fn packet_offsets(path: &Path, namespaces: bool) -> Result<(PacketOffsets, D
         qdisc_enqueue,
         napi_dev,
         namespaces: u32::from(namespaces),
-        reasons: u32::from(says_why(path)?),
+    })
+}
+
+/// What the kernel says of a dropped packet, and its reasons.
+///
+/// # Errors
+/// [`BtfError`]. Drops cannot be looked at then.
+pub fn drops(path: &Path) -> Result<(DropConfig, DropReasons), BtfError> {
+    let reasons = drop_reasons(path)?;
+    let (says_why, says_whose) = says(path)?;
+    let config = DropConfig {
+        reasons: says_why.into(),
+        receiver: says_whose.into(),
         consumed: reasons.value("CONSUMED"),
         not_dropped: reasons.value("NOT_DROPPED_YET"),
     };
-    Ok((offsets, reasons))
+    Ok((config, reasons))
 }
 
-/// Whether the third argument of the tracepoint `kfree_skb` is the reason: since Linux 5.17 (c504e5c2f964).
-fn says_why(path: &Path) -> Result<bool, BtfError> {
+/// Whether the third argument of the tracepoint `kfree_skb` is the reason: since Linux 5.17 (c504e5c2f964); and whether the
+/// fourth is the socket that was to have it: since 6.11 (c53795d48ee8).
+fn says(path: &Path) -> Result<(bool, bool), BtfError> {
     let mut walker = Walker::open(path)?;
     let names = walker.positions_of(&["btf_trace_kfree_skb", "skb_drop_reason"])?;
     let typedef = walker.with_data(|_, ty| ty.kind == KIND_TYPEDEF && names[0].contains(&ty.name))?;
     let reason = walker.find(|_, ty| is_enumeration(ty, &names[1]))?;
-    let (Some((_, typedef, _)), Some(reason)) = (typedef, reason) else { return Ok(false) };
-    let Some((_, pointer, _)) = walker.with_data(|id, _| id == typedef.target())? else { return Ok(false) };
-    let Some((_, _, parameters)) = walker.with_data(|id, _| id == pointer.target())? else {
-        return Ok(false);
-    };
+    let neither = Ok((false, false));
+    let (Some((_, typedef, _)), Some(reason)) = (typedef, reason) else { return neither };
+    let Some((_, pointer, _)) = walker.with_data(|id, _| id == typedef.target())? else { return neither };
+    let Some((_, _, parameters)) = walker.with_data(|id, _| id == pointer.target())? else { return neither };
     // `{name, type}` each; the first is the probe's own data.
-    let third = parameters.chunks_exact(8).nth(3);
-    Ok(third.is_some_and(|parameter| word(parameter, 4) == reason))
+    let mut parameters = parameters.chunks_exact(8).skip(3);
+    let says_why = parameters.next().is_some_and(|parameter| word(parameter, 4) == reason);
+    Ok((says_why, says_why && parameters.next().is_some()))
 }
 
 fn is_enumeration(ty: &Type, names: &[u32]) -> bool {
@@ -162,10 +174,12 @@ mod tests {
         if !Path::new(VMLINUX).exists() {
             return;
         }
-        let (offsets, reasons) = packet_offsets(Path::new(VMLINUX), true).unwrap();
+        let offsets = packet_offsets(Path::new(VMLINUX), true).unwrap();
         assert!(offsets.skb_data > 0 && offsets.net_inum > 0);
-        assert_eq!(offsets.reasons != 0, !reasons.names.is_empty());
-        if offsets.reasons != 0 {
+        let (drops, reasons) = drops(Path::new(VMLINUX)).unwrap();
+        assert_eq!(drops.reasons != 0, !reasons.names.is_empty());
+        assert!(drops.reasons != 0 || drops.receiver == 0);
+        if drops.reasons != 0 {
             assert_ne!(reasons.value("NO_SOCKET"), NO_REASON);
             assert_ne!(reasons.value("NOT_SPECIFIED"), NO_REASON);
         }

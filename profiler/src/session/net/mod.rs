@@ -9,9 +9,7 @@ mod names;
 mod sum;
 mod totals;
 
-use std::{net::IpAddr, time::Duration};
-
-use tokio::time::Instant;
+use std::net::IpAddr;
 
 use super::{
     SessionError, Stop,
@@ -25,23 +23,16 @@ use crate::{
         stats::RunTime,
         targets::Targets,
     },
-    host::sockets,
     model::{
         Cost, Losses,
         net::{By, Row, Span},
     },
     perf::clock::monotonic_ns,
-    probe::net::NetProbe,
+    probe::net::{self, NetProbe},
 };
 use names::Names;
 use profiler_common::probe::net::NetOffsets;
 use totals::Totals;
-
-/// How often all sockets are looked at, so that those that went unseen do not fill the room.
-const LOOK_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Sockets that there is room for: twice as many as there are, within these bounds.
-const SOCKETS: std::ops::RangeInclusive<u64> = 16_384..=1_048_576;
 
 /// What to account.
 #[derive(Clone, Debug)]
@@ -67,8 +58,6 @@ pub struct NetAccounting<'a> {
     /// Of sockets that are gone.
     ended: Totals,
     names: Names,
-    /// When all sockets are to be looked at again.
-    look_at: Instant,
     start_unix_ns: u64,
     last: Last,
     run_time: Option<RunTime>,
@@ -95,7 +84,7 @@ impl<'a> NetAccounting<'a> {
                     .to_owned(),
             );
         }
-        let room = room(options.sockets);
+        let room = options.sockets.unwrap_or_else(net::room);
         let mut kernel = Kernel::load(&LoadOptions {
             filter: account.filter,
             net: Some(NetOptions {
@@ -123,7 +112,6 @@ impl<'a> NetAccounting<'a> {
             probe,
             ended: Totals::new(options.by, true),
             names: Names::new(),
-            look_at: Instant::now() + LOOK_INTERVAL,
             start_unix_ns: unix_ns(),
             last: Last { number: 0, end_ns: start_ns, totals: Totals::new(options.by, false) },
             run_time,
@@ -235,10 +223,7 @@ impl Kept for NetAccounting<'_> {
     }
 
     fn take_ended(&mut self) -> Result<(), SessionError> {
-        if self.look_at <= Instant::now() {
-            self.look_at = Instant::now() + LOOK_INTERVAL;
-            self.probe.look(&mut self.kernel)?;
-        }
+        self.probe.look_if_due(&mut self.kernel)?;
         self.take_gone()
     }
 }
@@ -272,24 +257,5 @@ impl Spans for NetAccounting<'_> {
         let mut span = self.span(None, self.probe.start_ns(), end_ns, rows)?;
         span.cost = super::cost::finished(cost, end_ns);
         Ok(span)
-    }
-}
-
-/// Room for accounts: so many if that is given, else twice as many as there are sockets now.
-fn room(given: Option<u32>) -> u32 {
-    given.unwrap_or_else(|| {
-        let room = sockets::in_use().saturating_mul(2).clamp(*SOCKETS.start(), *SOCKETS.end());
-        u32::try_from(room.next_power_of_two()).unwrap_or(u32::MAX)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn there_is_room_for_what_is_asked_for() {
-        assert_eq!(room(Some(64)), 64);
-        assert!(room(None) >= 16_384 && room(None).is_power_of_two());
     }
 }

@@ -72,15 +72,18 @@ impl<'a> PacketAccounting<'a> {
         let account = &options.account;
         let mut notes = account.notes.clone();
         let own_netns = network::namespace();
-        let (offsets, reasons) = btf::packet_offsets(&account.btf, own_netns.is_some()).map_err(|error| {
+        let unknown = |error: btf::BtfError| {
             let source = std::io::Error::other(error.to_string());
             SessionError::Host { path: account.btf.clone(), source }
-        })?;
-        if offsets.reasons == 0 {
+        };
+        let offsets = btf::packet_offsets(&account.btf, own_netns.is_some()).map_err(unknown)?;
+        let (drops, reasons) = btf::drops(&account.btf).map_err(unknown)?;
+        if drops.reasons == 0 {
             notes.push("why packets are dropped is not known: kernels say it since Linux 5.17".to_owned());
         }
         let mut kernel = Kernel::load(&LoadOptions {
             packets: Some(offsets),
+            drops: Some(drops),
             log: account.log,
             ..LoadOptions::new(account.offsets)
         })?;

@@ -7,6 +7,7 @@ use crate::{
     host::{cpu_times::stolen_ns, cpus},
     model::{Cost, Losses},
     perf::clock::monotonic_ns,
+    probe::{Probe, net::NetProbe},
     session::{
         Outcome, SessionError,
         build::{BuildOptions, build},
@@ -23,6 +24,9 @@ impl Recording<'_> {
             for probe in &mut self.probes {
                 probe.disable(&mut self.samples)?;
             }
+            if let Some(owners) = &mut self.owners {
+                owners.disable();
+            }
             self.end_ns = monotonic_ns();
             self.stolen_ns = stolen_ns().saturating_sub(self.stolen_ns);
         }
@@ -33,7 +37,8 @@ impl Recording<'_> {
     pub fn finish(mut self, stop: Stop) -> Result<Outcome, SessionError> {
         self.end()?;
         let end_ns = self.end_ns;
-        let window = self.samples.finish(end_ns)?;
+        let mut window = self.samples.finish(end_ns)?;
+        self.settle(&mut window)?;
         self.read_events();
         self.add(&window);
         self.kernel.flush_log();
@@ -59,8 +64,19 @@ impl Recording<'_> {
         let mut cost = self.recording_cost();
         let cpu_before_naming = cpu_ns();
         // The kernel side is done: its memory and descriptors are given back before names are read.
-        let Self { collector, symbolizer, options, kernel, samples, targets, sideband, unwinding, .. } = self;
-        drop((samples, targets, kernel, sideband, unwinding));
+        let Self {
+            collector,
+            symbolizer,
+            options,
+            kernel,
+            samples,
+            owners,
+            targets,
+            sideband,
+            unwinding,
+            ..
+        } = self;
+        drop((samples, owners, targets, kernel, sideband, unwinding));
         let built = build(&collector, symbolizer, &BuildOptions::of(options));
         let mut profile = built.profile;
         meta.idle_samples = built.idle_samples;
@@ -85,6 +101,12 @@ impl Recording<'_> {
             losses.counters.insert(loss.name().to_owned(), count);
         }
         losses.counters.insert("process_events_lost".to_owned(), self.lost_events);
+        if self.owners.is_some() {
+            // An owner that is not known, or not known to be gone.
+            let missed = NetProbe::missed(&self.kernel);
+            let of_probes: u64 = self.probes.iter().filter_map(Probe::missed).sum();
+            losses.counters.insert("socket_programs_missed".to_owned(), missed.saturating_sub(of_probes));
+        }
         if let Some(unwinding) = &self.unwinding {
             let stats = unwinding.stats();
             losses.counters.insert("unwind_tables_failed".to_owned(), stats.failed);
@@ -103,6 +125,7 @@ impl Recording<'_> {
             kernel_map_bytes: self.kernel.map_memory()
                 + self.samples.map_memory()
                 + self.targets.map_memory()
+                + self.owners.as_ref().map_or(0, |owners| owners.memory())
                 + self.unwinding.as_ref().map_or(0, Unwinding::memory),
             unwind_tables: unwind.tables,
             unwind_bytes: unwind.bytes,
