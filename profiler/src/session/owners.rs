@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(charged(0, 100, What::Dropped), (true, 7, 7, 9, b'x'));
         assert_eq!(charged(0, 200, What::Dropped), (false, 0, 0, NO_SOCKET, 0), "two had it");
         assert_eq!(charged(0, 300, What::SentAgain), (false, 0, 0, NO_SOCKET, 0), "nobody had it");
-        assert_eq!(charged(0, NO_SOCKET, What::Dropped).0, true);
+        assert!(charged(0, NO_SOCKET, What::Dropped).0);
         assert_eq!(charged(0, 100, What::Tick), (true, 0, 0, 100, 0), "the idle task of a CPU");
         assert_eq!(charged(5, 100, What::Dropped), (true, 5, 5, 100, 0));
     }
