@@ -287,6 +287,40 @@ fn what_has_no_room_is_counted_in_sum() {
     assert_eq!(sums, [11 * count, 11 * count, 2 * count, 2 * count + 1, count], "{}", accounts.0["rows"]);
 }
 
+/// More connections at once than there is room for: the rest is in one row, exactly, in as much memory as without it.
+#[test]
+fn fifty_thousand_connections_at_once() {
+    let count = connections(50_000);
+    let (accounts, _) = run("process", &["more", &count.to_string()]);
+    let tcp = || accounts.rows().filter(|row| row["protocol"] == "tcp");
+    let sums = ["connects", "accepts", "failed", "tx_bytes", "rx_bytes", "tx_calls"]
+        .map(|name| tcp().map(|row| number(row, name)).sum::<u64>());
+    assert_eq!(sums, [count, count, 0, 11 * count, 11 * count, 2 * count], "{}", accounts.0["rows"]);
+    let rest: u64 = tcp().filter(|row| row["comm"] == "[other]").map(|row| number(row, "connects")).sum();
+    // There is room for 16,384 ends.
+    assert_eq!(rest > 0, 2 * count > 16_384, "{}", accounts.0["rows"]);
+    assert_eq!(accounts.lost("calls_of_sockets_without_account") > 0, rest > 0);
+    for (cost, most) in [("recording_peak_rss_bytes", 48 << 20), ("kernel_map_bytes", 16 << 20)] {
+        assert!(number(&accounts.0["cost"], cost) < most, "{}", accounts.0["cost"]);
+    }
+}
+
+/// What is sent and received by io_uring is as much the process's, and only the bytes of it.
+#[test]
+fn io_uring_sends_and_receives() {
+    let (accounts, said) = run("process", &["uring", "1000"]);
+    if let Some(error) = said["error"].as_u64() {
+        return skip("io_uring_sends_and_receives", &format!("no io_uring: error {error}"));
+    }
+    check(&accounts);
+    let (own, other) = (row(&accounts, &said["pid"], "tcp"), row(&accounts, &said["child"], "tcp"));
+    let names = ["tx_bytes", "rx_bytes", "tx_calls", "tx_errors", "rx_errors", "connects", "accepts"];
+    assert_eq!(numbers(own, names), [100_000, 50_000, 1_000, 0, 0, 1, 0], "{own}");
+    assert_eq!(numbers(other, names), [50_000, 100_000, 1_000, 0, 0, 0, 1], "{other}");
+    // It tries before it waits.
+    assert!((1_000..=2_000).contains(&number(own, "rx_calls")), "{own}");
+}
+
 /// Two hosts and a slow link between them, on which some frames are lost.
 #[test]
 fn a_slow_link_shows_in_times_and_retransmits() {

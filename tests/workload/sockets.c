@@ -13,6 +13,8 @@
  *   The same with 10 bytes sent on each, and the connection reset by the side that asked for it.
  * usage: sockets many COUNT
  *   COUNT connections to a child at once, 10 bytes there and one back each. Says {"pid", "child"}.
+ * usage: sockets more COUNT
+ *   The same, 200,000 at most, between pairs of processes of 12,500 each, all at once. Says {"pid", "pids"}: those that asked.
  * usage: sockets existing
  *   A connection to a child, used. Says {"pid", "child", "port"}, and waits for a line; then 1,000,000 bytes are sent, and
  *   1,000 come back. Says `done`; ends with its input.
@@ -24,6 +26,9 @@
  *   there.
  * usage: sockets unread COUNT
  *   COUNT messages of 100 bytes that nobody reads, to a unix socket, which is closed then. Says {"pid"}.
+ * usage: sockets uring COUNT
+ *   COUNT requests of 100 bytes to a child over TCP, each answered by 50; this side sends and receives by io_uring alone. Says
+ *   {"pid", "child"}, or {"error"}: the error number, if there is no io_uring.
  * usage: sockets rounds HOST PORT COUNT
  *   COUNT requests of 64 bytes to a server, each answered by as many. Says {"pid", "connect_ns", "srtt_us", "retransmits"}:
  *   the time in connect, and what the kernel says of the connection at the end.
@@ -33,6 +38,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/io_uring.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -41,6 +47,7 @@
 #include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "burn.h"
@@ -462,7 +469,10 @@ static NOINLINE int connections(long count, int resets)
 
 /* many */
 
-static int many(long count)
+/* With others: where to say that all connections are there, and what ends when those of all others are too. */
+static int say_when = -1, hold_until = -1;
+
+static pid_t many_between(long count)
 {
     int port;
     struct rlimit files = {(rlim_t)count + 100, (rlim_t)count + 100};
@@ -486,9 +496,52 @@ static int many(long count)
         check(recv(ends[0], buffer, 1, 0) == 0);
         _exit(0);
     }
+    if (say_when >= 0) {
+        check(write(say_when, "", 1) == 1);
+        check(read(hold_until, buffer, 1) == 0);
+    }
     close(ends[0]);
+    return child;
+}
+
+static int many(long count)
+{
+    pid_t child = many_between(count);
     wait_for(child);
     printf("{\"pid\":%d,\"child\":%d}\n", getpid(), child);
+    return 0;
+}
+
+/* more: pairs of processes, each with as many as one may have files */
+
+static int more(long count)
+{
+    enum { EACH = 12500, MOST = 16 };
+    pid_t pairs[MOST];
+    int go[2], are_there[2], pairs_count = 0;
+    char done;
+    check(count <= EACH * MOST && pipe(go) == 0 && pipe(are_there) == 0);
+    for (long left = count; left > 0; left -= EACH) {
+        pid_t pair = fork();
+        check(pair >= 0);
+        if (pair == 0) {
+            close(go[1]);
+            hold_until = go[0];
+            say_when = are_there[1];
+            wait_for(many_between(left < EACH ? left : EACH));
+            _exit(0);
+        }
+        pairs[pairs_count++] = pair;
+    }
+    for (int i = 0; i < pairs_count; i++)
+        check(read(are_there[0], &done, 1) == 1);
+    close(go[1]);
+    for (int i = 0; i < pairs_count; i++)
+        wait_for(pairs[i]);
+    printf("{\"pid\":%d,\"pids\":[", getpid());
+    for (int i = 0; i < pairs_count; i++)
+        printf("%s%d", i ? "," : "", pairs[i]);
+    printf("]}\n");
     return 0;
 }
 
@@ -624,6 +677,84 @@ static int unread(long count)
     return 0;
 }
 
+/* uring */
+
+static struct {
+    int fd;
+    unsigned *sq_tail, *sq_mask, *sq_array, *cq_head, *cq_tail, *cq_mask;
+    struct io_uring_sqe *sqes;
+    struct io_uring_cqe *cqes;
+} ring;
+
+static int open_ring(void)
+{
+    struct io_uring_params params = {0};
+    ring.fd = (int)syscall(__NR_io_uring_setup, 4, &params);
+    if (ring.fd < 0)
+        return errno;
+    size_t submissions = params.sq_off.array + params.sq_entries * sizeof(unsigned);
+    size_t completions = params.cq_off.cqes + params.cq_entries * sizeof(struct io_uring_cqe);
+    char *sq = mmap(NULL, submissions, PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd, IORING_OFF_SQ_RING);
+    char *cq = mmap(NULL, completions, PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd, IORING_OFF_CQ_RING);
+    ring.sqes = mmap(NULL, params.sq_entries * sizeof(*ring.sqes), PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd,
+                     IORING_OFF_SQES);
+    check(sq != MAP_FAILED && cq != MAP_FAILED && (void *)ring.sqes != MAP_FAILED);
+    ring.sq_tail = (unsigned *)(sq + params.sq_off.tail);
+    ring.sq_mask = (unsigned *)(sq + params.sq_off.ring_mask);
+    ring.sq_array = (unsigned *)(sq + params.sq_off.array);
+    ring.cq_head = (unsigned *)(cq + params.cq_off.head);
+    ring.cq_tail = (unsigned *)(cq + params.cq_off.tail);
+    ring.cq_mask = (unsigned *)(cq + params.cq_off.ring_mask);
+    ring.cqes = (struct io_uring_cqe *)(cq + params.cq_off.cqes);
+    return 0;
+}
+
+/* One operation, waited for. */
+static int by_ring(unsigned char operation, int fd, void *data, unsigned length, unsigned flags)
+{
+    unsigned tail = *ring.sq_tail, at = tail & *ring.sq_mask;
+    ring.sqes[at] = (struct io_uring_sqe){
+        .opcode = operation, .fd = fd, .addr = (uintptr_t)data, .len = length, .msg_flags = flags};
+    ring.sq_array[at] = at;
+    __atomic_store_n(ring.sq_tail, tail + 1, __ATOMIC_RELEASE);
+    check(syscall(__NR_io_uring_enter, ring.fd, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) == 1);
+    unsigned head = *ring.cq_head;
+    check(head != __atomic_load_n(ring.cq_tail, __ATOMIC_ACQUIRE));
+    int result = ring.cqes[head & *ring.cq_mask].res;
+    __atomic_store_n(ring.cq_head, head + 1, __ATOMIC_RELEASE);
+    return result;
+}
+
+static int uring(long count)
+{
+    int port, error = open_ring();
+    if (error) {
+        printf("{\"error\":%d}\n", error);
+        return 0;
+    }
+    int listener = bound(AF_INET, SOCK_STREAM, &port);
+    check(listen(listener, 8) == 0);
+    pid_t child = fork();
+    check(child >= 0);
+    if (child == 0) {
+        int fd = accept(listener, NULL, NULL);
+        check(fd >= 0);
+        while (recv(fd, buffer, 100, MSG_WAITALL) == 100)
+            check(send(fd, buffer, 50, 0) == 50);
+        _exit(0);
+    }
+    int fd = connected(AF_INET, SOCK_STREAM, port);
+    check(fd >= 0);
+    for (int i = 0; i < count; i++) {
+        check(by_ring(IORING_OP_SEND, fd, buffer, 100, 0) == 100);
+        check(by_ring(IORING_OP_RECV, fd, buffer, 50, MSG_WAITALL) == 50);
+    }
+    close(fd);
+    wait_for(child);
+    printf("{\"pid\":%d,\"child\":%d}\n", getpid(), child);
+    return 0;
+}
+
 /* rounds, serve */
 
 static int between_hosts(int serves, const char *host, int port, long count)
@@ -680,6 +811,8 @@ int main(int argc, char **argv)
         return connections(number, 1);
     if (strcmp(mode, "many") == 0)
         return many(number);
+    if (strcmp(mode, "more") == 0)
+        return more(number);
     if (strcmp(mode, "existing") == 0)
         return existing();
     if (strcmp(mode, "workers") == 0)
@@ -688,6 +821,8 @@ int main(int argc, char **argv)
         return drops(number);
     if (strcmp(mode, "unread") == 0)
         return unread(number);
+    if (strcmp(mode, "uring") == 0)
+        return uring(number);
     if (argc > 3 && strcmp(mode, "serve") == 0)
         return between_hosts(1, argv[2], atoi(argv[3]), 0);
     if (argc > 4 && strcmp(mode, "rounds") == 0)
