@@ -20,6 +20,7 @@ pub mod sched;
 pub mod spans;
 pub mod stat;
 pub mod syscalls;
+mod jvms;
 mod unwinding;
 mod wakers;
 

@@ -1,0 +1,180 @@
+//! Which of the processes are JVMs, and how their Java code is walked: read from their memory in a thread of its own,
+//! because that takes some 10 ms each, and a JVM that starts is not ready at once.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    thread,
+    time::Duration,
+};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::{
+    symbolize::runtime::jvm::{
+        Fault,
+        open::{self, OpenError},
+        unwind_layout::UnwindLayout,
+    },
+    unwind::{Code, Range},
+};
+
+/// From one attempt to read a JVM that is not ready to the next.
+const RETRY: Duration = Duration::from_millis(50);
+/// Attempts: JVMs are ready within some 100 ms, on machines with load seconds.
+const MAX_ATTEMPTS: u32 = 100;
+/// Most processes asked for at the same time; further ones are walked as what they are without: by frame pointers.
+const MAX_WAITING: usize = 1024;
+
+/// A process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incarnation {
+    /// Process id.
+    pub pid: u32,
+    /// `CountKey::incarnation`.
+    pub incarnation: u64,
+}
+
+/// What was found out of a process.
+#[derive(Debug)]
+pub struct Found {
+    /// Of which.
+    pub process: Incarnation,
+    /// How it is walked. `None`: it cannot be.
+    layout: Option<UnwindLayout>,
+}
+
+/// What is known of a process that maps a libjvm.
+struct Known {
+    incarnation: u64,
+    layout: Option<UnwindLayout>,
+}
+
+/// The thread, and what it has found out.
+pub struct Jvms {
+    wanted: Sender<Incarnation>,
+    found: UnboundedReceiver<Found>,
+    known: HashMap<u32, Known>,
+}
+
+impl Jvms {
+    /// Starts the thread. It ends with this value.
+    ///
+    /// # Errors
+    /// There can be no further thread.
+    pub fn start() -> io::Result<Self> {
+        let (wanted, jobs) = channel();
+        let (done, found) = unbounded_channel();
+        thread::Builder::new().name("jvms".to_owned()).spawn(move || work(&jobs, &done))?;
+        Ok(Self { wanted, found, known: HashMap::new() })
+    }
+
+    /// How the Java code of a process that maps a libjvm is walked, if it is known. It is found out at the first question.
+    pub fn layout(&mut self, process: Incarnation) -> Option<&UnwindLayout> {
+        let Incarnation { pid, incarnation } = process;
+        if self.known.get(&pid).is_none_or(|known| known.incarnation != incarnation) {
+            self.known.insert(pid, Known { incarnation, layout: None });
+            // The thread lives as long as `self` does, but for a panic in it, after which nothing is found any more.
+            _ = self.wanted.send(process);
+        }
+        self.known.get(&pid)?.layout.as_ref()
+    }
+
+    /// Waits for what is found out next. Never, if there is nothing any more.
+    pub async fn next(&mut self) -> Found {
+        match self.found.recv().await {
+            Some(found) => found,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes it in. True if its process can be walked from now on.
+    pub fn add(&mut self, found: Found) -> bool {
+        let Found { process, layout } = found;
+        match self.known.get_mut(&process.pid) {
+            Some(known) if known.incarnation == process.incarnation => known.layout = layout,
+            _ => return false,
+        }
+        self.known[&process.pid].layout.is_some()
+    }
+
+    /// A process ended, or executes another program.
+    pub fn forget(&mut self, pid: u32) {
+        self.known.remove(&pid);
+    }
+
+    /// Forgets the processes that are gone.
+    pub fn forget_gone(&mut self, is_there: impl Fn(u32) -> bool) {
+        self.known.retain(|&pid, _| is_there(pid));
+    }
+}
+
+fn work(jobs: &Receiver<Incarnation>, done: &UnboundedSender<Found>) {
+    let mut waiting: Vec<(Incarnation, u32)> = Vec::new();
+    loop {
+        let job = match waiting.is_empty() {
+            true => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            false => jobs.recv_timeout(RETRY),
+        };
+        match job {
+            Ok(process) if waiting.len() < MAX_WAITING => waiting.push((process, 0)),
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let mut answers = Vec::new();
+        waiting.retain_mut(|(process, attempts)| {
+            *attempts += 1;
+            let answer = read(process.pid, *attempts >= MAX_ATTEMPTS);
+            let is_open = answer.is_none();
+            answers.extend(answer.map(|layout| Found { process: *process, layout }));
+            is_open
+        });
+        if answers.into_iter().any(|found| done.send(found).is_err()) {
+            return;
+        }
+    }
+}
+
+/// `None`: it is not ready. `Some(None)`: it cannot be walked.
+fn read(pid: u32, is_last: bool) -> Option<Option<UnwindLayout>> {
+    let layout = open::open(pid).and_then(|jvm| Ok(jvm.layout()?));
+    match layout {
+        Ok(layout) => Some(Some(layout)),
+        Err(OpenError::Fault(Fault::NoCode | Fault::Torn(_) | Fault::Unmapped(_))) if !is_last => None,
+        Err(error) => {
+            log::info!("Java code of process {pid} is walked by frame pointers: {error}");
+            Some(None)
+        }
+    }
+}
+
+/// The executable memory of a JVM: what the program made itself, as far as it lies in a code heap, is that heap's, and so
+/// is what is reserved for it. Sorted by address, as `ranges` are.
+pub fn with_heaps(ranges: Vec<Range>, layout: &UnwindLayout) -> Vec<Range> {
+    let mut heaps: Vec<(u64, u64)> =
+        layout.heaps.iter().map(|heap| (heap.low, heap.reserved_high)).filter(|(low, high)| low < high).collect();
+    heaps.sort_unstable();
+    let mut out: Vec<Range> =
+        heaps.iter().map(|&(start, end)| Range { start, end, code: Code::Java }).collect();
+    for range in ranges {
+        if range.code != Code::Anonymous {
+            // What is mapped from a file is no heap.
+            out.retain(|heap| heap.code != Code::Java || heap.end <= range.start || range.end <= heap.start);
+            out.push(range);
+            continue;
+        }
+        let mut start = range.start;
+        for &(low, high) in heaps.iter().filter(|&&(low, high)| low < range.end && range.start < high) {
+            if start < low {
+                out.push(Range { start, end: low, ..range });
+            }
+            start = start.max(high);
+        }
+        if start < range.end {
+            out.push(Range { start, ..range });
+        }
+    }
+    out.sort_unstable_by_key(|range| range.start);
+    out
+}
