@@ -178,8 +178,8 @@ fn interpreted<const LOG: bool>(walk: &mut Walk, jvm: &Jvm) -> Result<Caller, Wa
     }
     let words = &walk.scratch.words;
     let caller = by_interpreted(&walk.registers, words)?;
-    if walk.interrupted != 0 {
-        // The frame may be about to be made or left.
+    if walk.interrupted != 0 && !jvm.is_interpreter(caller.registers.pc) {
+        // The frame may be about to be made or left. Interpreted methods return to places that nothing calls from.
         by_place(Place { sp: fp.wrapping_add(16), fp }, &walk.registers, read)?;
     }
     let (method, bcp) = (words[METHOD], words[jvm.bcp as usize & 1]);
