@@ -185,7 +185,8 @@ pub const fn check_interpreted(frame: &Registers) -> Result<(), WalkEnd> {
 #[inline(always)]
 pub fn by_interpreted(frame: &Registers, words: &Interpreted) -> Result<Caller, WalkEnd> {
     let (pc, sp, fp) = (words[RETURN_PC], words[SENDER_SP], words[SENDER_FP]);
-    let above = sp.wrapping_sub(frame.fp.wrapping_add(16));
+    // At least above the return address; calls by method handles have taken a word away.
+    let above = sp.wrapping_sub(frame.fp.wrapping_add(8));
     if above > MAX_LOCALS_BYTES || sp & 7 != 0 || pc == 0 {
         return Err(WalkEnd::JavaCode);
     }
@@ -301,20 +302,23 @@ impl Place {
         }
     }
 
-    /// The same for a frame with a record at its frame pointer.
+    /// The same for a frame with a record at its frame pointer, from the word above that: the return address, or what
+    /// the entry barrier of compiled code (`generate_method_entry_barrier`) has between the two.
     #[inline(always)]
-    pub const fn at_frame_pointer(frame: &Registers) -> Self {
-        Self { sp: frame.fp.wrapping_add(16), fp: frame.fp }
+    pub const fn at_frame_pointer(frame: &Registers, above: u64) -> Self {
+        let cookie = (above == u64::MAX) as u64 * 8;
+        Self { sp: frame.fp.wrapping_add(16 + cookie), fp: frame.fp }
     }
 }
 
-/// Takes a step to where an interrupted frame's caller is thought to be: it is believed only if its `pc` stands behind
-/// a call.
+/// Takes a step to where a frame's caller is thought to be: it is believed only if its `pc` stands behind a call, or is
+/// the interpreter's, which has its callees return to places that nothing calls from.
 ///
 /// # Errors
 /// It does not.
 #[inline(always)]
 pub fn by_place(
+    jvm: &Jvm,
     place: Place,
     frame: &Registers,
     mut read: impl FnMut(u64) -> Option<u64>,
@@ -323,9 +327,11 @@ pub fn by_place(
         return Err(WalkEnd::JavaCode);
     }
     let pc = read(place.sp.wrapping_sub(8)).ok_or(WalkEnd::JavaCode)?;
-    let before = read(pc.wrapping_sub(8)).ok_or(WalkEnd::JavaCode)?;
-    if !ends_with_call(Arch::X86_64, before) {
-        return Err(WalkEnd::JavaCode);
+    if !jvm.is_interpreter(pc) {
+        let before = read(pc.wrapping_sub(8)).ok_or(WalkEnd::JavaCode)?;
+        if !ends_with_call(Arch::X86_64, before) {
+            return Err(WalkEnd::JavaCode);
+        }
     }
     let fp = if place.fp == 0 { frame.fp } else { read(place.fp).ok_or(WalkEnd::JavaCode)? };
     Ok(Caller { registers: Registers { pc, sp: place.sp, fp, lr: 0 }, interrupted: false })

@@ -119,7 +119,14 @@ fn step<const LOG: bool>(walk: &mut Walk, jvm: &Jvm) -> Result<Option<Caller>, W
     }
     // Stubs that call have a record at the frame pointer, but that they do nothing vouches for.
     walk.log.spoil();
-    by_place(Place::at_frame_pointer(&walk.registers), &walk.registers, read).map(Some)
+    by_place(jvm, record(walk), &walk.registers, read).map(Some)
+}
+
+/// Where the caller is of a frame with a record at its frame pointer.
+#[inline(always)]
+fn record(walk: &Walk) -> Place {
+    let above = read(walk.registers.fp.wrapping_add(8)).unwrap_or_default();
+    Place::at_frame_pointer(&walk.registers, above)
 }
 
 /// From a frame that was interrupted anywhere.
@@ -134,7 +141,7 @@ fn interrupted(walk: &mut Walk, jvm: &Jvm) -> Result<Caller, WalkEnd> {
     let Some(heap) = heap(jvm, pc) else { return Err(WalkEnd::JavaCode) };
     let blob = blob(walk, jvm, heap, pc)?;
     let (first, second) = places(walk, &blob, pc)?;
-    by_place(first, &walk.registers, read).or_else(|_| by_place(second, &walk.registers, read))
+    by_place(jvm, first, &walk.registers, read).or_else(|_| by_place(jvm, second, &walk.registers, read))
 }
 
 /// Where the caller can be, the likelier first.
@@ -143,7 +150,7 @@ fn places(walk: &mut Walk, blob: &Blob, pc: u64) -> Result<(Place, Place), WalkE
     let frame = &walk.registers;
     let top = Place::of(Shape::None, 0, frame);
     if blob.frame_size <= 0 || blob.frame_complete < 0 {
-        return Ok((top, Place::at_frame_pointer(frame)));
+        return Ok((top, record(walk)));
     }
     let before = read(pc.wrapping_sub(8)).ok_or(WalkEnd::JavaCode)?;
     // SAFETY: the buffer is as long; the helper checks the address itself and fails instead of faulting.
@@ -178,9 +185,9 @@ fn interpreted<const LOG: bool>(walk: &mut Walk, jvm: &Jvm) -> Result<Caller, Wa
     }
     let words = &walk.scratch.words;
     let caller = by_interpreted(&walk.registers, words)?;
-    if walk.interrupted != 0 && !jvm.is_interpreter(caller.registers.pc) {
-        // The frame may be about to be made or left. Interpreted methods return to places that nothing calls from.
-        by_place(Place { sp: fp.wrapping_add(16), fp }, &walk.registers, read)?;
+    if walk.interrupted != 0 {
+        // The frame may be about to be made or left.
+        by_place(jvm, Place { sp: fp.wrapping_add(16), fp }, &walk.registers, read)?;
     }
     let (method, bcp) = (words[METHOD], words[jvm.bcp as usize & 1]);
     if LOG {

@@ -48,7 +48,17 @@ pub struct Found {
 /// What is known of a process that maps a libjvm.
 struct Known {
     incarnation: u64,
-    layout: Option<UnwindLayout>,
+    answer: Answer,
+}
+
+/// How the Java code of a process is walked.
+pub enum Answer {
+    /// That is being found out.
+    Later,
+    /// So.
+    Layout(Box<UnwindLayout>),
+    /// As all code without a file.
+    None,
 }
 
 /// The thread, and what it has found out.
@@ -70,15 +80,16 @@ impl Jvms {
         Ok(Self { wanted, found, known: HashMap::new() })
     }
 
-    /// How the Java code of a process that maps a libjvm is walked, if it is known. It is found out at the first question.
-    pub fn layout(&mut self, process: Incarnation) -> Option<&UnwindLayout> {
+    /// How the Java code of a process that maps a libjvm is walked. It is found out at the first question.
+    pub fn answer(&mut self, process: Incarnation) -> &Answer {
         let Incarnation { pid, incarnation } = process;
-        if self.known.get(&pid).is_none_or(|known| known.incarnation != incarnation) {
-            self.known.insert(pid, Known { incarnation, layout: None });
+        let known = self.known.entry(pid).or_insert(Known { incarnation: 0, answer: Answer::None });
+        if known.incarnation != incarnation {
             // The thread lives as long as `self` does, but for a panic in it, after which nothing is found any more.
-            _ = self.wanted.send(process);
+            let answer = self.wanted.send(process).map_or(Answer::None, |()| Answer::Later);
+            *known = Known { incarnation, answer };
         }
-        self.known.get(&pid)?.layout.as_ref()
+        &known.answer
     }
 
     /// Waits for what is found out next. Never, if there is nothing any more.
@@ -89,14 +100,12 @@ impl Jvms {
         }
     }
 
-    /// Takes it in. True if its process can be walked from now on.
-    pub fn add(&mut self, found: Found) -> bool {
-        let Found { process, layout } = found;
-        match self.known.get_mut(&process.pid) {
-            Some(known) if known.incarnation == process.incarnation => known.layout = layout,
-            _ => return false,
+    /// Takes it in. The kernel side is then to be told of the process.
+    pub fn add(&mut self, found: Found) {
+        let Found { process: Incarnation { pid, incarnation }, layout } = found;
+        if let Some(known) = self.known.get_mut(&pid).filter(|known| known.incarnation == incarnation) {
+            known.answer = layout.map_or(Answer::None, |layout| Answer::Layout(Box::new(layout)));
         }
-        self.known[&process.pid].layout.is_some()
     }
 
     /// A process ended, or executes another program.
@@ -147,6 +156,15 @@ fn read(pid: u32, is_last: bool) -> Option<Option<UnwindLayout>> {
             Some(None)
         }
     }
+}
+
+/// The executable memory of a JVM of which nothing is known yet: what the program made itself is not walked at all, because
+/// by frame pointers it would go past callers.
+pub fn without_heaps(mut ranges: Vec<Range>) -> Vec<Range> {
+    for range in ranges.iter_mut().filter(|range| range.code == Code::Anonymous) {
+        range.code = Code::Java;
+    }
+    ranges
 }
 
 /// The executable memory of a JVM: what the program made itself, as far as it lies in a code heap, is that heap's, and so

@@ -8,7 +8,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     SessionError,
-    jvms::{self, Incarnation, Jvms},
+    jvms::{self, Answer, Incarnation, Jvms},
 };
 use crate::{
     bpf::{
@@ -67,10 +67,8 @@ impl Unwinding {
                 None => std::future::pending().await,
             },
             found = self.jvms.next() => {
-                let pid = found.process.pid;
-                if self.jvms.add(found) {
-                    self.changed.insert(pid);
-                }
+                self.changed.insert(found.process.pid);
+                self.jvms.add(found);
                 Ok(None)
             }
             ready = self.requests.readable() => {
@@ -114,12 +112,16 @@ impl Unwinding {
     fn set(&mut self, pid: u32, incarnation: u64, symbolizer: &mut Symbolizer) -> Result<bool, SessionError> {
         let mappings = symbolizer.code_mappings(pid).unwrap_or_default();
         let mut ranges = ranges(&mappings);
-        if mappings.iter().any(|mapping| symbolizer.is_named(mapping.module, open::LIBRARY))
-            && let Some(layout) = self.jvms.layout(Incarnation { pid, incarnation })
-            && let Some(jvm) = layout.jvm(incarnation)
-            && self.unwinder.set_jvm(pid, jvm)
-        {
-            ranges = jvms::with_heaps(ranges, layout);
+        if mappings.iter().any(|mapping| symbolizer.is_named(mapping.module, open::LIBRARY)) {
+            ranges = match self.jvms.answer(Incarnation { pid, incarnation }) {
+                Answer::Later => jvms::without_heaps(ranges),
+                Answer::Layout(layout)
+                    if layout.jvm(incarnation).is_some_and(|jvm| self.unwinder.set_jvm(pid, jvm)) =>
+                {
+                    jvms::with_heaps(ranges, layout)
+                }
+                Answer::Layout(_) | Answer::None => ranges,
+            };
         }
         let is_new =
             self.unwinder.set_process(pid, incarnation, &ranges, &mut |file| open_file(file, symbolizer))?;

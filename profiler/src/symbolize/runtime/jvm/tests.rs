@@ -359,15 +359,13 @@ fn a_walk_gets_its_numbers() {
 fn an_interpreted_frame_is_named_by_its_method_and_bytecode() {
     let mut jvm = made().jvm().unwrap();
     let listed = jvm.all_code().unwrap().remove(1).unwrap();
-    let (method, bytecode) =
-        (listed.blob.compilation().unwrap().method, listed.method.unwrap().const_method + 48);
-    let line =
-        |jvm: &mut Jvm<Image>, bci: u64| jvm.interpreted(method, bytecode + bci).map(|code| shown(&code));
-    assert_eq!(line(&mut jvm, 0).unwrap(), ["a.b.Outer.run:100"]);
-    assert_eq!(line(&mut jvm, 19).unwrap(), ["a.b.Outer.run:107"]);
-    assert!(line(&mut jvm, 20).is_err(), "behind its bytecode");
-    assert!(jvm.interpreted(method, bytecode - 1).is_err());
-    assert!(jvm.interpreted(8, bytecode).is_err());
+    let method = listed.blob.compilation().unwrap().method;
+    let line = |jvm: &mut Jvm<Image>, bci| jvm.interpreted(method, bci).map(|code| shown(&code));
+    assert_eq!(line(&mut jvm, Some(0)).unwrap(), ["a.b.Outer.run:100"]);
+    assert_eq!(line(&mut jvm, Some(19)).unwrap(), ["a.b.Outer.run:107"]);
+    assert_eq!(line(&mut jvm, None).unwrap(), ["a.b.Outer.run:0"]);
+    assert!(line(&mut jvm, Some(20)).is_err(), "behind its bytecode");
+    assert!(jvm.interpreted(8, Some(0)).is_err());
 }
 
 #[test]
@@ -415,7 +413,7 @@ fn survives(made: &Made) {
         drop(jvm.name(address));
         drop(jvm.remembered(address));
     }
-    drop((jvm.layout(), jvm.interpreted(METASPACE, METASPACE + 100)));
+    drop((jvm.layout(), jvm.interpreted(METASPACE, Some(100))));
     drop(jvm.all_code());
     let read = jvm.memory.inner_mut().read.get();
     assert!(read < 2 * MAX_READ + (64 << 20), "{read} bytes read");
