@@ -23,7 +23,8 @@ const WHOLE: f64 = 98.0;
 /// Records a mode of the workload in a JVM with these options, and what it says that it did.
 fn record(jdk: &Jdk, events: &str, options: &[&str], mode: &str) -> (Profile, Value) {
     let mut target = jdk.program("known.Stacks", &[&[APART], options].concat(), &[mode, TIME]);
-    let record = Record::new().args(["-e", events, "-F", "997", "-p", &target.pid().to_string()]);
+    let rate: &[&str] = if events == "cpu" { &["-F", "997"] } else { &[] };
+    let record = Record::new().args(["-e", events, "-p", &target.pid().to_string()]).args(rate);
     let mut recording = record.start();
     if events == "cpu" {
         recording.wait_until_sampling();
@@ -47,18 +48,20 @@ fn names<'a>(entry: &Entry<'a>) -> Vec<&'a str> {
 /// Whether a stack reaches the first function of a thread that Java started, by way of the methods that it begins with.
 fn is_whole(entry: &Entry<'_>) -> bool {
     let names = names(entry);
-    let run = names.iter().position(|name| *name == "java.lang.Thread.run");
-    let stub = names.iter().position(|name| name.starts_with("StubRoutines"));
-    let native = names.iter().position(|name| name.starts_with("JavaThread::thread_main_inner"));
-    entry.end == StackEnd::Complete && run < stub && stub < native && run.is_some() && names.contains(&"start_thread")
+    let run = names.iter().rposition(|name| *name == "java.lang.Thread.run");
+    let stub = names.iter().rposition(|name| name.starts_with("StubRoutines"));
+    let native = names.iter().rposition(|name| name.starts_with("JavaThread::thread_main_inner"));
+    let is_in_order = run.is_some() && run < stub && stub < native;
+    entry.end == StackEnd::Complete && is_in_order && names.last() == Some(&"start_thread")
 }
 
 fn is_worker(entry: &Entry<'_>) -> bool {
     entry.thread.name == "known-worker" && !entry.is_early()
 }
 
-/// Checks that the stacks of the worker are whole, and that its time is split between its methods as it says.
-fn check_callers(view: &View<'_>, said: &Value, chain: &[&str]) {
+/// Checks that the stacks of the worker are whole, and that its time is split between its methods as it says. `least`: the
+/// percentage that is spent in what they call.
+fn check_callers(view: &View<'_>, said: &Value, least: f64) {
     let all = view.list(|e| is_worker(e) && !is_whole(e));
     let total = view.count(is_worker);
     expect::at_least(&all, view.count(|e| is_worker(e) && is_whole(e)), total, WHOLE);
@@ -67,11 +70,11 @@ fn check_callers(view: &View<'_>, said: &Value, chain: &[&str]) {
     let stands = |entry: &Entry<'_>, name: &str| {
         let names = names(entry);
         let at = names.iter().position(|found| *found == name);
-        at.is_some_and(|at| names[at + 1..].starts_with(chain))
+        at.is_some_and(|at| names[at + 1..].starts_with(&CHAIN))
     };
     let in_them = |e: &Entry<'_>| names(e).contains(&"known.Stacks.several") && is_worker(e);
     let inside = view.count(in_them);
-    expect::at_least(&all, inside, total, 60.0);
+    expect::at_least(&all, inside, total, least);
     for name in ["half", "third", "fifth"] {
         let percent = 100.0 * number(said, name) as f64 / calls as f64;
         let method = format!("known.Stacks.{name}");
@@ -95,7 +98,7 @@ fn java_callers_have_their_shares_and_their_callers() {
             let (profile, said) = record(jdk, "cpu", options, "callers");
             let view = View::of(&profile);
             println!("{options:?}: {} samples, {}", view.count(is_worker), ends(&view));
-            check_callers(&view, &said, &CHAIN);
+            check_callers(&view, &said, 60.0);
         }
     });
 }
@@ -113,13 +116,14 @@ fn interpreted_java_frames_are_named_by_their_methods() {
         let (profile, said) = record(jdk, "cpu", &["-Xint"], "callers");
         let view = View::of(&profile);
         println!("{} samples, {}", view.count(is_worker), ends(&view));
-        check_callers(&view, &said, &CHAIN);
+        check_callers(&view, &said, 60.0);
         // One that is never compiled between others that are.
         let exclude = ["third", "round"].map(|name| format!("-XX:CompileCommand=exclude,known.Stacks::{name}"));
         let (profile, said) = record(jdk, "cpu", &exclude.each_ref().map(String::as_str), "callers");
         let view = View::of(&profile);
         println!("{} samples, {}", view.count(is_worker), ends(&view));
-        check_callers(&view, &said, &CHAIN);
+        // The loop takes most of the time then.
+        check_callers(&view, &said, 20.0);
         let kinds = |e: &Entry<'_>, name: &str, kind: FrameKind| {
             e.frames.iter().filter(|f| f.function.name == name).all(|f| f.kind == kind)
         };

@@ -50,6 +50,14 @@ public class Stacks {
         return several(x, x + 1, x + 2, x + 3, x + 4, x + 5, x + 6, x + 7) ^ 3;
     }
 
+    /* No concatenation, for which the JVM would make classes. */
+    static void say(Object... parts) {
+        var text = new StringBuilder("{");
+        for (int i = 0; i < parts.length; i += 2)
+            text.append(i > 0 ? ",\"" : "\"").append(parts[i]).append("\":").append(parts[i + 1]);
+        System.out.println(text.append("}"));
+    }
+
     static void round(long[] counts) {
         long sum = 0;
         for (int i = 0; i < 1_000; i++) {
@@ -72,7 +80,7 @@ public class Stacks {
     static void callers() {
         long[] counts = new long[3];
         while (System.nanoTime() < end) round(counts);
-        System.out.println("{\"half\":" + counts[0] + ",\"third\":" + counts[1] + ",\"fifth\":" + counts[2] + "}");
+        say("half", counts[0], "third", counts[1], "fifth", counts[2]);
     }
 
     static long deep(int left, long turns) {
@@ -85,7 +93,7 @@ public class Stacks {
             sink = deep(DEPTH, 20_000);
             calls++;
         }
-        System.out.println("{\"calls\":" + calls + "}");
+        say("calls", calls);
     }
 
     static void parks() {
@@ -152,7 +160,7 @@ public class Stacks {
                     start("known-parks", Stacks::parks), start("known-sleeps", Stacks::sleeps),
                     start("known-locks", Stacks::locks), holder };
                 for (var thread : threads) thread.join();
-                System.out.println("{\"done\":1}");
+                say("done", 1);
             }
         }
         // Names are read while it lives.
