@@ -118,7 +118,8 @@ fn interpreted_java_frames_are_named_by_their_methods() {
         println!("{} samples, {}", view.count(is_worker), ends(&view));
         check_callers(&view, &said, 60.0);
         // One that is never compiled between others that are.
-        let exclude = ["third", "round"].map(|name| format!("-XX:CompileCommand=exclude,known.Stacks::{name}"));
+        let exclude =
+            ["third", "round"].map(|name| format!("-XX:CompileCommand=exclude,known.Stacks::{name}"));
         let (profile, said) = record(jdk, "cpu", &exclude.each_ref().map(String::as_str), "callers");
         let view = View::of(&profile);
         println!("{} samples, {}", view.count(is_worker), ends(&view));
@@ -153,9 +154,8 @@ fn java_recursion_has_all_its_frames() {
             expect::at_least(&all, view.count(in_work), view.count(is_worker), 80.0);
             expect::at_least(&all, view.count(|e| in_work(e) && is_right(e)), view.count(in_work), WHOLE);
             // The control: none is too many.
-            let too_many = |e: &Entry<'_>| {
-                names(e).iter().filter(|name| **name == "known.Stacks.deep").count() > 60
-            };
+            let too_many =
+                |e: &Entry<'_>| names(e).iter().filter(|name| **name == "known.Stacks.deep").count() > 60;
             assert_eq!(view.count(too_many), 0, "{}", view.list(too_many));
         }
     });

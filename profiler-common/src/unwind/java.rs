@@ -230,7 +230,8 @@ pub fn shape(offset: u64, frame_complete: i32, before: u64, code: &[u8; CODE_BYT
         };
     }
     let is_sub = |at: usize| code[at] == 0x48 && (code[at + 1] | 2) == 0x83 && code[at + 2] == 0xec;
-    let is_move = code[0] == 0x48 && (code[1] == 0x8b && code[2] == 0xec || code[1] == 0x89 && code[2] == 0xe5);
+    let is_move =
+        code[0] == 0x48 && (code[1] == 0x8b && code[2] == 0xec || code[1] == 0x89 && code[2] == 0xe5);
     let last = (before >> 56) as u8;
     let last_but_move = before >> 40 == 0xec_8b48 || before >> 40 == 0xe5_8948;
     if is_sub(0) {
@@ -378,3 +379,204 @@ impl InterpretedFrame {
 #[cfg(feature = "user")]
 // SAFETY: repr(C), integers only, no padding (size asserted above); every bit pattern is valid.
 unsafe impl aya::Pod for Jvm {}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SP: u64 = 0x7f00_0000_1000;
+    const CODE: u64 = 0x7f11_0000_0000;
+
+    fn frame() -> Registers {
+        Registers { pc: CODE + 0x40, sp: SP, fp: SP + 0x100, lr: 0 }
+    }
+
+    fn jvm() -> Jvm {
+        Jvm {
+            interpreter: 0x7f12_0000_0000,
+            interpreter_end: 0x7f12_0001_0000,
+            used: 8,
+            frame_size: 16 + 28,
+            frame_complete: 16 + 20,
+            frame_complete_bytes: 4,
+            code_begin: 16 + 32,
+            code_begin_is_pointer: 1,
+            block_header: 16,
+            ..Jvm::default()
+        }
+    }
+
+    fn code(bytes: &[u8]) -> [u8; CODE_BYTES] {
+        let mut code = [0x90; CODE_BYTES];
+        code[..bytes.len()].copy_from_slice(bytes);
+        code
+    }
+
+    #[test]
+    fn a_blob_says_what_its_frames_are() {
+        let mut head = [0u32; HEAD_WORDS];
+        head[2] = 1;
+        (head[11], head[9]) = (6, 12);
+        (head[12], head[13]) = (CODE as u32, (CODE >> 32) as u32);
+        let blob = Blob { frame_size: 6, frame_complete: 12, code_begin: CODE };
+        assert_eq!(jvm().blob(0x5000, &head), Some(blob));
+        // JDK 25: a distance, and two bytes of which the other two are something else.
+        let newer =
+            Jvm { code_begin_is_pointer: 0, frame_complete: 16 + 22, frame_complete_bytes: 2, ..jvm() };
+        (head[12], head[9]) = (0x80, 0xffff_1234);
+        let blob = Blob { frame_size: 6, frame_complete: -1, code_begin: 0x5000 + 16 + 0x80 };
+        assert_eq!(newer.blob(0x5000, &head), Some(blob));
+        // The byte beside is not the one.
+        head[2] = 0xff00;
+        assert_eq!(jvm().blob(0x5000, &head), None);
+    }
+
+    #[test]
+    fn a_segment_map_is_followed_to_its_block() {
+        assert_eq!(
+            [back(7, 0), back(7, 3), back(7, FREE), back(7, 8)],
+            [Ok(7), Err(Some(4)), Err(None), Err(None)]
+        );
+    }
+
+    /// What two compilers make, instruction by instruction, with the shape before each.
+    #[test]
+    fn frames_are_seen_to_be_made_and_left() {
+        use Shape::{Complete, None, Pushed, Sized};
+        let poll = [0x49, 0x3b, 0xa7, 0x20, 4, 0, 0, 0x0f, 0x87, 9, 0, 0, 0];
+        // Bang, push, sub; barrier; body; add, pop, poll, ret.
+        let made: &[(&[u8], Shape)] = &[
+            (&[0x89, 0x84, 0x24, 0, 0xc0, 0xfe, 0xff], None),
+            (&[0x55], None),
+            (&[0x48, 0x83, 0xec, 0x30], Pushed),
+            (&[0x41, 0x81, 0x7f, 0x20, 0x62, 0, 0, 0], Complete),
+            (&[0x0f, 0x85, 1, 2, 3, 4], Complete),
+        ];
+        let left: &[(&[u8], Shape)] = &[
+            (&[0x41, 0x3b, 0xc8], Complete),
+            (&[0x48, 0x83, 0xc4, 0x30], Complete),
+            (&[0x5d], Pushed),
+            (&poll[..7], None),
+            (&poll[7..], None),
+            (&[0xc3], None),
+        ];
+        check(&[made, left], 26);
+        // By a frame pointer, as bridges to native methods do.
+        let made: &[(&[u8], Shape)] =
+            &[(&[0x55], None), (&[0x48, 0x8b, 0xec], Pushed), (&[0x48, 0x81, 0xec, 0x40, 1, 0, 0], Pushed)];
+        check(&[made, &[(&[0x48, 0x8b, 0xc8], Complete), (&[0xc9], Complete), (&[0xc3], None)]], 11);
+        // In one step, of functions that call nothing.
+        let made: &[(&[u8], Shape)] =
+            &[(&[0x48, 0x81, 0xec, 0x18, 0, 0, 0], None), (&[0x48, 0x89, 0x6c, 0x24, 0x10], Sized)];
+        check(&[made, left], 12);
+        // The instructions before a frame can be many: a check of the class, at another entry.
+        assert_eq!(shape(0, 60, 0, &code(&[0x44, 0x8b, 0x56, 8])), None);
+    }
+
+    fn check(parts: &[&[(&[u8], Shape)]], complete: i32) {
+        let all: std::vec::Vec<u8> =
+            parts.iter().flat_map(|part| part.iter()).flat_map(|(bytes, _)| bytes.iter().copied()).collect();
+        let mut at = 0;
+        for (bytes, expected) in parts.iter().flat_map(|part| part.iter()) {
+            let rest = &all[at..];
+            let mut before = [0x90; 8];
+            let known = at.min(8);
+            before[8 - known..].copy_from_slice(&all[at - known..at]);
+            let code = code(&rest[..rest.len().min(CODE_BYTES)]);
+            let found = shape(at as u64, complete, u64::from_le_bytes(before), &code);
+            assert_eq!(found, *expected, "before {bytes:x?}");
+            at += bytes.len();
+        }
+    }
+
+    #[test]
+    fn a_compiled_frame_is_left_by_its_size() {
+        let memory: HashMap<u64, u64> = [(SP + 32, 7), (SP + 40, CODE)].into();
+        let read = |address| memory.get(&address).copied();
+        let registers = Registers { pc: CODE, sp: SP + 48, fp: 7, lr: 0 };
+        assert_eq!(by_size(6, &frame(), read), Ok(Caller { registers, interrupted: false }));
+        assert_eq!(by_size(7, &frame(), read), Err(WalkEnd::BadRead));
+        for size in [0, 1, -1, i32::MAX] {
+            assert_eq!(by_size(size, &frame(), read), Err(WalkEnd::JavaCode));
+        }
+    }
+
+    #[test]
+    fn a_caller_is_believed_by_its_call() {
+        let call = u64::from_le_bytes([0, 0, 0, 0xe8, 1, 2, 3, 4]);
+        let interpreter = jvm().interpreter + 0x100;
+        let memory: HashMap<u64, u64> =
+            [(SP, CODE), (CODE - 8, call), (SP + 8, CODE + 0x500), (SP + 16, interpreter), (SP + 24, 9)]
+                .into();
+        let read = |address| memory.get(&address).copied();
+        let at = |words: u64, fp| by_place(&jvm(), Place { sp: SP + 8 * words, fp }, &frame(), read);
+        let caller = |pc, words: u64, fp| {
+            Ok(Caller { registers: Registers { pc, sp: SP + 8 * words, fp, lr: 0 }, interrupted: false })
+        };
+        assert_eq!(at(1, 0), caller(CODE, 1, frame().fp));
+        assert_eq!(at(1, SP + 24), caller(CODE, 1, 9));
+        assert_eq!(at(2, 0), Err(WalkEnd::JavaCode), "nothing calls there");
+        assert_eq!(at(3, 0), caller(interpreter, 3, frame().fp));
+        assert_eq!(at(0, 0), Err(WalkEnd::JavaCode), "it is not further out");
+        assert_eq!(Place::at_frame_pointer(&frame(), u64::MAX).sp, frame().fp + 24);
+        assert_eq!(Place::at_frame_pointer(&frame(), CODE).sp, frame().fp + 16);
+    }
+
+    #[test]
+    fn an_interpreted_frame_has_its_caller() {
+        let mut words = [0; 10];
+        (words[SENDER_SP], words[SENDER_FP], words[RETURN_PC]) = (frame().fp + 32, 5, CODE);
+        let registers = Registers { pc: CODE, sp: frame().fp + 32, fp: 5, lr: 0 };
+        assert_eq!(by_interpreted(&frame(), &words), Ok(Caller { registers, interrupted: false }));
+        for wrong in [frame().fp, frame().fp + 33, frame().fp + (2 << 20), 0] {
+            words[SENDER_SP] = wrong;
+            assert_eq!(by_interpreted(&frame(), &words), Err(WalkEnd::JavaCode), "{wrong:#x}");
+        }
+        assert_eq!(check_interpreted(&frame()), Ok(()));
+        assert_eq!(check_interpreted(&Registers { fp: SP - 8, ..frame() }), Err(WalkEnd::JavaCode));
+    }
+
+    proptest! {
+        #[test]
+        fn interpreted_frames_are_words(method in 1u64..1 << 44, bci in 0u16..0xfffe, is_caller: bool) {
+            let frame = InterpretedFrame { method: method << 3, bci: Some(bci) };
+            let word = frame.word().unwrap();
+            // As the kernel side writes callers, and readers read them.
+            let read = word.wrapping_add(u64::from(is_caller)).wrapping_sub(u64::from(is_caller));
+            prop_assert_eq!(InterpretedFrame::of_word(read), Some(frame));
+            let native = InterpretedFrame { bci: None, ..frame };
+            let word = native.word().unwrap();
+            prop_assert_eq!(InterpretedFrame::of_word(word), Some(native));
+            prop_assert_eq!((word + 1) >> 16, word >> 16);
+        }
+
+        #[test]
+        fn no_address_is_an_interpreted_frame(address in 0u64..1 << 57) {
+            prop_assert_eq!(InterpretedFrame::of_word(address), None);
+            prop_assert_eq!(InterpretedFrame::of_word(!address), None);
+        }
+
+        /// Whatever is read, the stack pointer moves outwards.
+        #[test]
+        fn the_walk_goes_outwards(size: i32, sp in 0u64..1 << 47, fp in 0u64..1 << 47, word: u64, words: Interpreted) {
+            let frame = Registers { pc: CODE, sp, fp, lr: 0 };
+            if let Ok(next) = by_size(size, &frame, |_| Some(word)) {
+                prop_assert!(next.registers.sp > sp);
+            }
+            if check_interpreted(&frame).is_ok() && let Ok(next) = by_interpreted(&frame, &words) {
+                prop_assert!(next.registers.sp > sp);
+            }
+        }
+
+        #[test]
+        fn any_code_has_a_shape(offset: u64, complete: i32, before: u64, code: [u8; CODE_BYTES]) {
+            let shape = shape(offset, complete, before, &code);
+            prop_assert!(Place::of(shape, complete, &frame()).sp >= SP);
+        }
+    }
+}

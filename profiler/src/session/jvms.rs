@@ -170,8 +170,11 @@ pub fn without_heaps(mut ranges: Vec<Range>) -> Vec<Range> {
 /// The executable memory of a JVM: what the program made itself, as far as it lies in a code heap, is that heap's, and so
 /// is what is reserved for it. Sorted by address, as `ranges` are.
 pub fn with_heaps(ranges: Vec<Range>, layout: &UnwindLayout) -> Vec<Range> {
-    let mut heaps: Vec<(u64, u64)> =
-        layout.heaps.iter().map(|heap| (heap.low, heap.reserved_high)).filter(|(low, high)| low < high).collect();
+    cut(ranges, layout.heaps.iter().map(|heap| (heap.low, heap.reserved_high)).collect())
+}
+
+fn cut(ranges: Vec<Range>, mut heaps: Vec<(u64, u64)>) -> Vec<Range> {
+    heaps.retain(|(low, high)| low < high);
     heaps.sort_unstable();
     let mut out: Vec<Range> =
         heaps.iter().map(|&(start, end)| Range { start, end, code: Code::Java }).collect();
@@ -195,4 +198,69 @@ pub fn with_heaps(ranges: Vec<Range>, layout: &UnwindLayout) -> Vec<Range> {
     }
     out.sort_unstable_by_key(|range| range.start);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unwind::FileId;
+
+    const FILE: Code = Code::File { file: FileId(1), offset: 0 };
+
+    fn range(start: u64, end: u64, code: Code) -> Range {
+        Range { start, end, code }
+    }
+
+    #[test]
+    fn what_lies_in_a_reserved_heap_is_the_heaps() {
+        let heaps = [(100, 200), (200, 300), (400, 500)];
+        let cut = |ranges: &[Range]| cut(ranges.to_vec(), heaps.to_vec());
+        let [first, second, third] = heaps.map(|(low, high)| range(low, high, Code::Java));
+        // Not yet all of it in use; one range across two heaps; other memory around them.
+        let ranges = [
+            range(10, 20, FILE),
+            range(50, 60, Code::Anonymous),
+            range(90, 250, Code::Anonymous),
+            range(350, 600, Code::Anonymous),
+            range(600, 700, FILE),
+        ];
+        let expected = [
+            range(10, 20, FILE),
+            range(50, 60, Code::Anonymous),
+            range(90, 100, Code::Anonymous),
+            first,
+            second,
+            range(350, 400, Code::Anonymous),
+            third,
+            range(500, 600, Code::Anonymous),
+            range(600, 700, FILE),
+        ];
+        assert_eq!(cut(&ranges), expected);
+        assert_eq!(cut(&[]), [first, second, third]);
+        // A file where a heap is said to be: it is none.
+        assert_eq!(cut(&[range(150, 160, FILE)]), [range(150, 160, FILE), second, third]);
+    }
+
+    #[test]
+    fn a_jvm_that_is_not_known_yet_is_not_walked_by_frame_pointers() {
+        let ranges = vec![range(10, 20, FILE), range(50, 60, Code::Anonymous)];
+        assert_eq!(without_heaps(ranges), [range(10, 20, FILE), range(50, 60, Code::Java)]);
+    }
+
+    #[test]
+    fn a_process_without_a_jvm_gets_an_answer() {
+        let mut jvms = Jvms::start().unwrap();
+        let process = Incarnation { pid: std::process::id(), incarnation: 1 };
+        assert!(matches!(jvms.answer(process), Answer::Later));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let found = runtime.block_on(jvms.next());
+        assert_eq!(found.process, process);
+        jvms.add(found);
+        assert!(matches!(jvms.answer(process), Answer::None));
+        // An answer for what was there before.
+        jvms.add(Found { process: Incarnation { incarnation: 0, ..process }, layout: None });
+        assert!(matches!(jvms.answer(Incarnation { incarnation: 2, ..process }), Answer::Later));
+        jvms.forget(process.pid);
+        assert!(matches!(jvms.answer(Incarnation { incarnation: 2, ..process }), Answer::Later));
+    }
 }

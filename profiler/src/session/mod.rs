@@ -10,6 +10,7 @@ mod cost;
 mod facts;
 mod fallbacks;
 mod histogram;
+mod jvms;
 mod label;
 mod load;
 pub mod net;
@@ -20,7 +21,6 @@ pub mod sched;
 pub mod spans;
 pub mod stat;
 pub mod syscalls;
-mod jvms;
 mod unwinding;
 mod wakers;
 

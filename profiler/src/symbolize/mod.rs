@@ -161,8 +161,7 @@ impl Symbolizer {
                 Some(_) => Place::Mapped(ModuleKey::ANONYMOUS, address),
                 None => image.place(address, first_ns),
             };
-            let (module, address) = match image.as_mut().map(|image| (place(image), image))
-            {
+            let (module, address) = match image.as_mut().map(|image| (place(image), image)) {
                 Some((Place::Mapped(ModuleKey::ANONYMOUS, address), image)) => {
                     (*image.jit.get_or_insert_with(|| modules.jit(pid)), address)
                 }

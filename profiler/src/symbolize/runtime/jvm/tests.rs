@@ -353,6 +353,20 @@ fn a_walk_gets_its_numbers() {
     assert!(layout.nmethod_names[0].is_some() && layout.nmethod_names[1].is_none());
     assert_eq!(layout.heaps.len(), 1);
     assert_eq!(layout.anchor, [0, 8, 16]);
+    // The same for the kernel side, where all of it is counted from the start of a block.
+    if let Some(jvm) = layout.jvm(5) {
+        assert_eq!((jvm.incarnation, jvm.heaps[0].low, jvm.heaps[1].low), (5, LOW, 0));
+        assert_eq!((jvm.interpreter, jvm.used, jvm.block_header), (LOW + 80, 8, 16));
+        assert_eq!(u64::from(jvm.frame_size), 16 + layout.blob_frame_size.offset);
+        let mut many = layout.clone();
+        many.heaps = vec![many.heaps[0]; 5];
+        assert_eq!(many.jvm(5), None, "too many heaps");
+        let mut far = layout.clone();
+        far.blob_frame_size.offset = 200;
+        assert_eq!(far.jvm(5), None, "further than is read");
+    } else {
+        assert!(cfg!(not(target_arch = "x86_64")));
+    }
 }
 
 #[test]

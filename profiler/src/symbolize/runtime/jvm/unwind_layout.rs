@@ -143,8 +143,7 @@ impl UnwindLayout {
             *heaps.get_mut(i)? = Heap { low, high, segmap, shift, padding: 0 };
         }
         let within = |offset: u64, bytes: u64| (offset + bytes <= HEAD).then_some(offset as u32);
-        let of_blob =
-            |field: Scalar| within(self.block_header + field.offset, u64::from(field.size));
+        let of_blob = |field: Scalar| within(self.block_header + field.offset, u64::from(field.size));
         let (code_begin, code_begin_is_pointer) = match self.blob_code_begin {
             Pointer::Absolute(offset) => (within(self.block_header + offset, 8)?, 1),
             Pointer::Relative(field) if field.size == 4 => (of_blob(field)?, 0),
