@@ -9,6 +9,8 @@
 //! (`verified_entry`), cpu/x86/c1_MacroAssembler_x86.cpp (`build_frame`, `remove_frame`), cpu/x86/stubGenerator_x86_64.cpp
 //! (`generate_call_stub`).
 
+use core::hint::black_box;
+
 use super::step::{Caller, ends_with_call};
 use crate::{registers::Registers, stack::WalkEnd, unwind::Arch};
 
@@ -18,8 +20,9 @@ pub const MAX_HEAPS: usize = 4;
 pub const MAX_JVMS: usize = 512;
 /// Words of 4 bytes that are read of a block: its header, and the front of the blob behind it.
 pub const HEAD_WORDS: usize = 16;
-/// Most steps back to a block's first segment, of 254 segments each: blobs of up to 1 MB.
-pub const MAX_BACK: usize = 32;
+/// Most steps back to a block's first segment, of 254 segments each: blobs of up to 350 KB. HotSpot's largest, its own
+/// stubs, have 110 KB.
+pub const MAX_BACK: usize = 12;
 /// In a segment map: no block here.
 const FREE: u8 = 0xff;
 /// Largest frame, words: HotSpot's own stacks have 1 MB by default.
@@ -229,12 +232,12 @@ pub fn shape(offset: u64, frame_complete: i32, before: u64, code: &[u8; CODE_BYT
             Shape::Complete
         };
     }
-    let is_sub = |at: usize| code[at] == 0x48 && (code[at + 1] | 2) == 0x83 && code[at + 2] == 0xec;
+    let subs = subs(code);
     let is_move =
         code[0] == 0x48 && (code[1] == 0x8b && code[2] == 0xec || code[1] == 0x89 && code[2] == 0xe5);
     let last = (before >> 56) as u8;
     let last_but_move = before >> 40 == 0xec_8b48 || before >> 40 == 0xe5_8948;
-    if is_sub(0) {
+    if subs & 1 != 0 {
         let is_pushed = last == PUSH || (last_but_move && (before >> 32) as u8 == PUSH);
         return if is_pushed { Shape::Pushed } else { Shape::None };
     }
@@ -244,15 +247,26 @@ pub fn shape(offset: u64, frame_complete: i32, before: u64, code: &[u8; CODE_BYT
     if code[0] == 0x48 && code[1] == 0x89 && (code[2] | 0xc0) == 0xec && code[3] == 0x24 {
         return Shape::Sized;
     }
-    let mut at = 1;
-    while at < CODE_BYTES - 3 {
-        if is_sub(at) && (at as u64) < left {
-            return Shape::None;
-        }
-        at += 1;
-    }
     // Behind the frame's making there is only the collector's check.
-    if left > (CODE_BYTES - 3) as u64 { Shape::None } else { Shape::Complete }
+    let is_ahead = left >= SUB_PLACES as u64 || subs & ((1 << (left & 31)) - 1) != 0;
+    if is_ahead { Shape::None } else { Shape::Complete }
+}
+
+/// Where [`subs`] looks.
+const SUB_PLACES: usize = CODE_BYTES - 2;
+
+/// Where in code there can be `sub rsp, SIZE`, a bit for each byte. Without branches, each of which a verifier would
+/// follow to both sides (`row::search`).
+#[inline(always)]
+fn subs(code: &[u8; CODE_BYTES]) -> u64 {
+    let mut found = 0;
+    for at in 0..SUB_PLACES {
+        let bytes = u64::from(code[at]) | u64::from(code[at + 1]) << 8 | u64::from(code[at + 2]) << 16;
+        // The size in one byte, or in four.
+        let differs = black_box(bytes & 0xff_fdff ^ 0xec_8148);
+        found |= differs.wrapping_sub(1) >> 63 << at;
+    }
+    found
 }
 
 /// Whether the instructions from there on return, but for a poll: `cmp rsp, [r15 + N]; ja` since JDK 16,

@@ -36,7 +36,10 @@ pub struct Scratch {
     head: [u32; HEAD_WORDS],
     words: Interpreted,
     code: [u8; CODE_BYTES],
-    /// The segment that is looked at, in memory: verifiers then know nothing of it, and follow the loop once for all.
+    /// The heap that is looked in. In memory, as the segment is: verifiers then know nothing of it, and need not follow all
+    /// that comes behind once for each.
+    heap: Heap,
+    /// The segment that is looked at.
     segment: u64,
 }
 
@@ -107,12 +110,14 @@ fn step<const LOG: bool>(walk: &mut Walk, jvm: &Jvm) -> Result<Option<Caller>, W
     if jvm.is_interpreter(at) {
         return interpreted::<LOG>(walk, jvm).map(Some);
     }
-    let Some(heap) = heap(jvm, at) else { return Ok(None) };
+    if !heap(walk, jvm, at) {
+        return Ok(None);
+    }
     push(walk, pc)?;
     if pc == jvm.call_stub_return {
         return by_frame_pointer(ARCH, &walk.registers, logged::<LOG>(&mut walk.log, FpUse::RECORD)).map(Some);
     }
-    let blob = blob(walk, jvm, heap, at)?;
+    let blob = blob(walk, jvm, at)?;
     if blob.frame_size > 0 {
         let fp = FpUse { is_used: false, becomes_known: false, read: 0 };
         return by_size(blob.frame_size, &walk.registers, logged::<LOG>(&mut walk.log, fp)).map(Some);
@@ -138,8 +143,10 @@ fn interrupted(walk: &mut Walk, jvm: &Jvm) -> Result<Caller, WalkEnd> {
         return Ok(caller);
     }
     push(walk, behind(walk, pc))?;
-    let Some(heap) = heap(jvm, pc) else { return Err(WalkEnd::JavaCode) };
-    let blob = blob(walk, jvm, heap, pc)?;
+    if !heap(walk, jvm, pc) {
+        return Err(WalkEnd::JavaCode);
+    }
+    let blob = blob(walk, jvm, pc)?;
     let (first, second) = places(walk, &blob, pc)?;
     by_place(jvm, first, &walk.registers, read).or_else(|_| by_place(jvm, second, &walk.registers, read))
 }
@@ -225,22 +232,35 @@ fn push(walk: &mut Walk, word: u64) -> Result<usize, WalkEnd> {
     Ok(depth)
 }
 
-/// The code heap that an address lies in.
+/// Finds the code heap that an address lies in.
 #[inline(always)]
-fn heap(jvm: &Jvm, at: u64) -> Option<&Heap> {
+fn heap(walk: &mut Walk, jvm: &Jvm, at: u64) -> bool {
+    walk.scratch.heap.high = 0;
     for i in 0..MAX_HEAPS {
         let heap = &jvm.heaps[i];
         if heap.low <= at && at < heap.high {
-            return Some(heap);
+            // Member by member: of a whole one the compiler makes a call of a copying loop.
+            let found = &mut walk.scratch.heap;
+            (found.low, found.segmap, found.shift) = (heap.low, heap.segmap, heap.shift);
+            found.high = heap.high;
         }
     }
-    None
+    // SAFETY: a member; volatile, or the compiler would see through it.
+    unsafe { (&raw const walk.scratch.heap.high).read_volatile() != 0 }
 }
 
 /// The blob that an address of a heap lies in.
 #[inline(always)]
-fn blob(walk: &mut Walk, jvm: &Jvm, heap: &Heap, at: u64) -> Result<Blob, WalkEnd> {
-    let (low, segmap, shift) = (heap.low, heap.segmap, heap.shift & 31);
+fn blob(walk: &mut Walk, jvm: &Jvm, at: u64) -> Result<Blob, WalkEnd> {
+    let heap = &raw const walk.scratch.heap;
+    // SAFETY: members; volatile, or the compiler would see through it.
+    let (low, segmap, shift) = unsafe {
+        (
+            (&raw const (*heap).low).read_volatile(),
+            (&raw const (*heap).segmap).read_volatile(),
+            (&raw const (*heap).shift).read_volatile() & 31,
+        )
+    };
     walk.scratch.segment = at.wrapping_sub(low) >> shift;
     let mut is_found = false;
     for _ in 0..MAX_BACK {
