@@ -342,14 +342,18 @@ pub fn by_place(
         return Err(WalkEnd::JavaCode);
     }
     let pc = read(place.sp.wrapping_sub(8)).ok_or(WalkEnd::JavaCode)?;
-    if !jvm.is_interpreter(pc) {
-        let before = read(pc.wrapping_sub(8)).ok_or(WalkEnd::JavaCode)?;
-        if !ends_with_call(Arch::X86_64, before) {
-            return Err(WalkEnd::JavaCode);
-        }
+    if !jvm.is_interpreter(pc) && !is_behind_call(pc, &mut read) {
+        return Err(WalkEnd::JavaCode);
     }
     let fp = if place.fp == 0 { frame.fp } else { read(place.fp).ok_or(WalkEnd::JavaCode)? };
     Ok(Caller { registers: Registers { pc, sp: place.sp, fp, lr: 0 }, interrupted: false })
+}
+
+/// Whether an address stands behind a call. Of stubs that are returned to, one does not: where the frames of a virtual
+/// thread end that are on the stack, with others on the heap (`cont_returnBarrier`).
+#[inline(always)]
+pub fn is_behind_call(pc: u64, mut read: impl FnMut(u64) -> Option<u64>) -> bool {
+    read(pc.wrapping_sub(8)).is_some_and(|before| ends_with_call(Arch::X86_64, before))
 }
 
 /// An interpreted frame as a word of a stack: which method, and which bytecode of it. No address has its highest bits.

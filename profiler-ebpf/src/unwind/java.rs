@@ -13,7 +13,8 @@ use profiler_common::{
     unwind::{
         java::{
             self, Blob, CODE_BYTES, HEAD_WORDS, Heap, INTERPRETED_BELOW, Interpreted, InterpretedFrame, Jvm,
-            MAX_BACK, MAX_HEAPS, MAX_JVMS, METHOD, Place, Shape, by_interpreted, by_place, by_size, shape,
+            MAX_BACK, MAX_HEAPS, MAX_JVMS, METHOD, Place, Shape, by_interpreted, by_place, by_size,
+            is_behind_call, shape,
         },
         memo::FpUse,
         step::{Caller, by_frame_pointer},
@@ -115,7 +116,8 @@ fn step<const LOG: bool>(walk: &mut Walk, jvm: &Jvm) -> Result<Option<Caller>, W
     }
     push(walk, pc)?;
     if pc == jvm.call_stub_return {
-        return by_frame_pointer(ARCH, &walk.registers, logged::<LOG>(&mut walk.log, FpUse::RECORD)).map(Some);
+        return by_frame_pointer(ARCH, &walk.registers, logged::<LOG>(&mut walk.log, FpUse::RECORD))
+            .map(Some);
     }
     let blob = blob(walk, jvm, at)?;
     if blob.frame_size > 0 {
@@ -124,6 +126,9 @@ fn step<const LOG: bool>(walk: &mut Walk, jvm: &Jvm) -> Result<Option<Caller>, W
     }
     // Stubs that call have a record at the frame pointer, but that they do nothing vouches for.
     walk.log.spoil();
+    if !is_behind_call(pc, read) {
+        return Err(WalkEnd::JavaCode);
+    }
     by_place(jvm, record(walk), &walk.registers, read).map(Some)
 }
 
@@ -161,9 +166,8 @@ fn places(walk: &mut Walk, blob: &Blob, pc: u64) -> Result<(Place, Place), WalkE
     }
     let before = read(pc.wrapping_sub(8)).ok_or(WalkEnd::JavaCode)?;
     // SAFETY: the buffer is as long; the helper checks the address itself and fails instead of faulting.
-    let failed = unsafe {
-        read_bytes((&raw mut walk.scratch.code).cast(), CODE_BYTES as u32, pc as *const _)
-    };
+    let failed =
+        unsafe { read_bytes((&raw mut walk.scratch.code).cast(), CODE_BYTES as u32, pc as *const _) };
     if failed != 0 {
         return Err(WalkEnd::JavaCode);
     }
@@ -284,9 +288,8 @@ fn blob(walk: &mut Walk, jvm: &Jvm, at: u64) -> Result<Blob, WalkEnd> {
     let segment = unsafe { (&raw const walk.scratch.segment).read_volatile() };
     let block = low.wrapping_add(segment << shift);
     // SAFETY: the buffer is as long; the helper checks the address itself and fails instead of faulting.
-    let failed = unsafe {
-        read_bytes((&raw mut walk.scratch.head).cast(), HEAD_WORDS as u32 * 4, block as *const _)
-    };
+    let failed =
+        unsafe { read_bytes((&raw mut walk.scratch.head).cast(), HEAD_WORDS as u32 * 4, block as *const _) };
     if failed != 0 {
         return Err(WalkEnd::JavaCode);
     }

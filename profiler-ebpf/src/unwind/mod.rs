@@ -31,7 +31,7 @@ use profiler_common::{
     stack::{MAX_FRAMES, RawStack, WalkEnd},
     unwind::{
         Arch,
-                map::{Ask, JAVA, MAX_MODULES, Mapping, Module, NO_MODULE, State},
+        map::{Ask, JAVA, MAX_MODULES, Mapping, Module, NO_MODULE, State},
         memo::{FpUse, Log, Memo},
         row::PAGE_SHIFT,
         rule::Rule,
