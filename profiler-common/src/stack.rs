@@ -21,7 +21,8 @@ pub struct RawStack {
     pub len: u32,
     /// How the walk ended, a [`WalkEnd`] as a number.
     pub end: u32,
-    /// Absolute addresses: the sampled instruction first, then return addresses.
+    /// Absolute addresses: the sampled instruction first, then return addresses. Interpreted Java frames are words of
+    /// their own (`unwind::java::InterpretedFrame`), larger by one but for the first, as all addresses of callers are.
     pub frames: [u64; MAX_FRAMES],
 }
 
@@ -61,11 +62,13 @@ pub enum WalkEnd {
     TailCallFailed = 11,
     /// The task was ending, and its stack gone.
     Exiting = 12,
+    /// Code that a JVM made, at a place where its frame is not known.
+    JavaCode = 13,
 }
 
 impl WalkEnd {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Ended,
         Self::Truncated,
         Self::Complete,
@@ -79,6 +82,7 @@ impl WalkEnd {
         Self::NoRegisters,
         Self::TailCallFailed,
         Self::Exiting,
+        Self::JavaCode,
     ];
 
     /// Reads a number written by the kernel side; unknown numbers are `None`.

@@ -10,6 +10,7 @@
 //! | loading, map generations, counters | [`bpf`] |
 //! | timer events and the kernel's stream of process events | [`perf`] |
 //! | `.eh_frame` to tables that user stacks are walked by | [`unwind`], decisions in `profiler_common::unwind` |
+//! | steps through Java code, by what the JVM itself knows of its frames | `profiler-ebpf/src/unwind/java.rs`, decisions in `profiler_common::unwind::java` |
 //! | threads and CPUs accounted at each switch | `profiler-ebpf/src/probe/sched.rs`, [`session::sched`], [`model::sched`] |
 //! | system calls accounted at entry and exit | `profiler-ebpf/src/probe/syscalls`, [`session::syscalls`], [`model::syscalls`] |
 //! | sockets accounted at each call and change of state | `profiler-ebpf/src/probe/net`, [`session::net`], [`model::net`] |

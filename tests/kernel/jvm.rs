@@ -27,12 +27,14 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Split.java");
+const SOURCES: [&str; 2] = [SOURCE, concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Stacks.java")];
 /// Milliseconds.
 const TIME: &str = "2000";
 
-/// A JDK, and the workload compiled by it.
-struct Jdk {
-    bin: PathBuf,
+/// A JDK, and the workloads compiled by it.
+pub struct Jdk {
+    /// Where its programs are.
+    pub bin: PathBuf,
     classes: TempDir,
 }
 
@@ -57,7 +59,7 @@ impl Jdk {
 
     fn new(bin: PathBuf) -> Option<Self> {
         let classes = tempfile::tempdir().unwrap();
-        let status = Command::new(bin.join("javac")).arg("-d").arg(classes.path()).arg(SOURCE).status();
+        let status = Command::new(bin.join("javac")).arg("-d").arg(classes.path()).args(SOURCES).status();
         let has_tools = ["java", "jcmd"].iter().all(|tool| bin.join(tool).exists());
         (has_tools && status.is_ok_and(|status| status.success())).then_some(Self { bin, classes })
     }
@@ -65,13 +67,16 @@ impl Jdk {
     /// Starts the workload and waits until it is ready.
     fn ready(&self, options: &[&str], arguments: &[&str]) -> Target {
         // The name of the JVM's own file for its perf map is that of its process id: one that is there is an old one.
+        let keep = ["three", "one"].map(|name| format!("-XX:CompileCommand=dontinline,known.Split::{name}"));
+        let keep: Vec<&str> = keep.iter().map(String::as_str).collect();
+        self.program("known.Split", &[&keep, options].concat(), arguments)
+    }
+
+    /// Starts a program and waits until it is ready.
+    pub fn program(&self, class: &str, options: &[&str], arguments: &[&str]) -> Target {
         let classes = self.classes.path().to_str().unwrap();
         let fixed = ["-Xmx128m", "-Xbatch", "-XX:CompileCommand=quiet", "-cp", classes];
-        let keep = ["three", "one"].map(|name| format!("-XX:CompileCommand=dontinline,known.Split::{name}"));
-        let keep = keep.iter().map(String::as_str);
-        let all: Vec<&str> =
-            fixed.into_iter().chain(keep).chain(options.iter().copied()).chain(["known.Split"]).collect();
-        Target::ready(&self.bin.join("java"), &[&all, arguments].concat())
+        Target::ready(&self.bin.join("java"), &[&fixed, options, &[class], arguments].concat())
     }
 
     /// What the JVM itself says that its code is: length and name by address.
@@ -95,7 +100,7 @@ impl Jdk {
 }
 
 /// Calls `test` for each JDK, says so, and skips the test where there is none.
-fn each_jdk(name: &str, test: impl Fn(&Jdk)) {
+pub fn each_jdk(name: &str, test: impl Fn(&Jdk)) {
     let all = Jdk::all();
     if all.is_empty() {
         return skip(name, "no JDK is installed");

@@ -52,6 +52,8 @@ const _: () = assert!(1 << 16 <= RULES.chunk_len());
 
 /// [`Mapping::module`] of code that a program made itself (JIT): unwound by frame pointers.
 pub const NO_MODULE: u32 = u32::MAX;
+/// [`Mapping::module`] of a JVM's code heap, unwound as `java` says. No number of a module.
+pub const JAVA: u32 = u32::MAX - 1;
 
 /// Most files whose tables are in the kernel at the same time.
 pub const MAX_MODULES: usize = 8192;

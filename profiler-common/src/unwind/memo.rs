@@ -115,6 +115,12 @@ impl Log {
         }
     }
 
+    /// The walk is not to be kept.
+    #[inline(always)]
+    pub fn spoil(&mut self) {
+        self.spoilt = 1;
+    }
+
     /// Notes a word that is the caller's frame pointer from now on.
     #[inline(always)]
     pub fn note_fp(&mut self, address: u64, value: Option<u64>) {

@@ -8,6 +8,7 @@
 //! Sources: DWARF 5, section 6.4; System V ABI for x86-64 (CFA, register numbers) and for arm64; the Linux Standard
 //! Base, `.eh_frame`.
 
+pub mod java;
 pub mod kernel;
 pub mod map;
 pub mod memo;

@@ -154,7 +154,7 @@ pub fn by_call(
 
 /// Whether the last of 8 bytes of code are a call.
 #[inline(always)]
-const fn ends_with_call(arch: Arch, code: u64) -> bool {
+pub(super) const fn ends_with_call(arch: Arch, code: u64) -> bool {
     match arch {
         // `e8` and 4 bytes, or `ff`, a ModRM byte with 2 in bits 3 to 5 and nothing, a SIB byte, 1 or 4 bytes of
         // displacement, or a SIB byte and displacement: 2, 3, 4, 6 or 7 bytes (Intel SDM volume 2, "CALL").

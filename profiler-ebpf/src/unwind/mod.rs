@@ -8,6 +8,7 @@
 //! and tables ([`processes`]), and the first sample is walked by the kernel by frame pointers.
 
 mod arena;
+mod java;
 pub mod kernel;
 pub mod processes;
 pub mod user;
@@ -30,7 +31,7 @@ use profiler_common::{
     stack::{MAX_FRAMES, RawStack, WalkEnd},
     unwind::{
         Arch,
-        map::{Ask, MAX_MODULES, Mapping, Module, NO_MODULE, State},
+        map::{Ask, JAVA, MAX_MODULES, Mapping, Module, NO_MODULE, State},
         memo::{FpUse, Log, Memo},
         row::PAGE_SHIFT,
         rule::Rule,
@@ -100,6 +101,11 @@ pub struct Walk {
     now_ns: u64,
     /// Which telling of user space's the mappings are of.
     version: u64,
+    /// 1: the frame is in code that a JVM made.
+    java: u32,
+    padding: u32,
+    /// What steps through such code read.
+    scratch: java::Scratch,
     /// What has been read, of walks that may be kept.
     log: Log,
     /// What has been walked.
@@ -155,6 +161,7 @@ pub fn begin(walk: &mut Walk, pid: u32, incarnation: u64, now_ns: u64) -> Result
     walk.version = version;
     walk.log.begin(registers);
     walk.interrupted = 1;
+    walk.java = 0;
     walk.stack.len = 0;
     Ok(())
 }
@@ -183,6 +190,12 @@ pub fn go_on<const LOG: bool, C: EbpfContext>(ctx: &C, walk: &mut Walk, programs
 /// Walks some frames far. `None`: there may be more of them.
 #[inline(always)]
 fn frames<const LOG: bool>(walk: &mut Walk) -> Option<WalkEnd> {
+    if walk.java != 0 {
+        let end = java::frames::<LOG>(walk);
+        if end.is_some() || walk.java != 0 {
+            return end;
+        }
+    }
     for _ in 0..FRAMES_PER_CALL {
         match step::<LOG>(walk) {
             Ok(caller) => {
@@ -190,6 +203,12 @@ fn frames<const LOG: bool>(walk: &mut Walk) -> Option<WalkEnd> {
                 walk.interrupted = u32::from(caller.interrupted);
             }
             Err(WalkEnd::BadRead) if task::is_exiting() => return Some(WalkEnd::Exiting),
+            // Another kind of walk, by the next program, which begins with this frame.
+            Err(WalkEnd::JavaCode) => {
+                walk.stack.len -= 1;
+                walk.java = 1;
+                return None;
+            }
             Err(end) => return Some(end),
         }
     }
@@ -246,7 +265,9 @@ fn how(walk: &Walk, at: u64) -> Result<(Rule, Otherwise), WalkEnd> {
     if walk.mapping.module == NO_MODULE {
         return Ok((Rule::NONE, Otherwise::FramePointer));
     }
-    let module = MODULES.get_ptr_mut(walk.mapping.module).ok_or(WalkEnd::NotLoaded)?;
+    let Some(module) = MODULES.get_ptr_mut(walk.mapping.module) else {
+        return Err(if walk.mapping.module == JAVA { WalkEnd::JavaCode } else { WalkEnd::NotLoaded });
+    };
     // SAFETY: an array's value stays valid memory; user space writes it at any time, which what is read tolerates.
     let module = unsafe { &mut *module };
     match module.state {

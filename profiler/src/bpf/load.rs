@@ -27,7 +27,10 @@ use profiler_common::{
         offsets::SchedOffsets,
         wait::{MAX_WAITS, WaitConfig},
     },
-    unwind::map::{MAX_MODULES, MAX_PROCESSES},
+    unwind::{
+        java::MAX_JVMS,
+        map::{MAX_MODULES, MAX_PROCESSES},
+    },
 };
 
 pub use super::options::{CallOptions, LoadOptions, NetOptions, SchedOptions};
@@ -131,6 +134,7 @@ impl Kernel {
             .map_max_entries("WAKERS", if wait_config.wakers != 0 { waits } else { 1 })
             .map_max_entries("MODULES", for_unwinding(MAX_MODULES as u32, 1))
             .map_max_entries("PROCESSES", for_unwinding(MAX_PROCESSES as u32, 1))
+            .map_max_entries("JVMS", for_unwinding(MAX_JVMS as u32, 1))
             .map_max_entries("REQUESTS", for_unwinding(REQUEST_RING, SMALLEST_RING))
             .map_max_entries("THREADS", threads)
             .map_max_entries("ENDED", ended)

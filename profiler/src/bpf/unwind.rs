@@ -6,8 +6,9 @@ use aya::{
     Ebpf,
     maps::{HashMap, IterableMap as _, Map, MapData, RingBuf},
 };
-use profiler_common::unwind::map::{
-    MAPPINGS, MAX_MODULES, Mapping, Module, PAGES, Process, ROWS, RULES, Request,
+use profiler_common::unwind::{
+    java::Jvm,
+    map::{MAPPINGS, MAX_MODULES, Mapping, Module, PAGES, Process, ROWS, RULES, Request},
 };
 
 use super::{
@@ -30,6 +31,7 @@ pub struct UnwindMaps {
     pub modules: Shared<Module>,
     modules_map: Map,
     processes: HashMap<MapData, u32, Process>,
+    jvms: HashMap<MapData, u32, Jvm>,
     /// The last [`Process::version`].
     version: u64,
 }
@@ -40,7 +42,6 @@ impl UnwindMaps {
         let modules_map = ebpf.take_map("MODULES").ok_or(BpfError::Missing("MODULES"))?;
         let Map::Array(data) = &modules_map else { return Err(BpfError::Missing("MODULES")) };
         let modules = Shared::map(data.fd().as_fd(), "MODULES", MAX_MODULES)?;
-        let processes = ebpf.take_map("PROCESSES").ok_or(BpfError::Missing("PROCESSES"))?;
         Ok(Self {
             rows: Chunks::new(ebpf, "ROWS", ROWS)?,
             rules: Chunks::new(ebpf, "RULES", RULES)?,
@@ -48,11 +49,8 @@ impl UnwindMaps {
             mappings: Chunks::new(ebpf, "MAPPINGS", MAPPINGS)?,
             modules,
             modules_map,
-            processes: processes.try_into().map_err(|source| BpfError::Map {
-                operation: "open",
-                map: "PROCESSES",
-                source: Box::new(source),
-            })?,
+            processes: by_process(ebpf, "PROCESSES")?,
+            jvms: by_process(ebpf, "JVMS")?,
             version: 0,
         })
     }
@@ -70,6 +68,17 @@ impl UnwindMaps {
         _ = self.processes.remove(&pid);
     }
 
+    /// Tells the kernel side how a process's Java code is walked. `false`: there is no room for another JVM.
+    pub fn set_jvm(&mut self, pid: u32, jvm: Jvm) -> bool {
+        self.jvms.insert(pid, jvm, 0).is_ok()
+    }
+
+    /// Makes the kernel side forget that a process is a JVM.
+    pub fn remove_jvm(&mut self, pid: u32) {
+        // It need not be one.
+        _ = self.jvms.remove(&pid);
+    }
+
     /// Kernel memory of the arenas' chunks, bytes: what the budget is for.
     pub fn chunk_memory(&self) -> u64 {
         let chunks =
@@ -83,8 +92,15 @@ impl UnwindMaps {
             Map::Array(data) => map_memory(data.fd().as_fd()),
             _ => 0,
         };
-        self.chunk_memory() + modules + map_memory(self.processes.map().fd().as_fd())
+        let by_process = [self.processes.map(), self.jvms.map()].map(|map| map_memory(map.fd().as_fd()));
+        self.chunk_memory() + modules + by_process.iter().sum::<u64>()
     }
+}
+
+/// Takes a map by process id out of the object.
+fn by_process<V: aya::Pod>(ebpf: &mut Ebpf, map: &'static str) -> Result<HashMap<MapData, u32, V>, BpfError> {
+    let taken = ebpf.take_map(map).ok_or(BpfError::Missing(map))?;
+    taken.try_into().map_err(|source| BpfError::Map { operation: "open", map, source: Box::new(source) })
 }
 
 /// The ring of requests.

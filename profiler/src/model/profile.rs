@@ -199,13 +199,15 @@ pub enum StackEnd {
     FirstSample,
     /// The thread was ending, and its stack gone already.
     Exiting,
+    /// Code that a JVM made, at a place where its frame is not known.
+    JavaCode,
     /// The stack could not be captured.
     Lost,
 }
 
 impl StackEnd {
     /// All ends.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Complete,
         Self::Truncated,
         Self::Broken,
@@ -217,6 +219,7 @@ impl StackEnd {
         Self::NotLoaded,
         Self::FirstSample,
         Self::Exiting,
+        Self::JavaCode,
         Self::Lost,
     ];
 
@@ -234,6 +237,7 @@ impl StackEnd {
             Self::NotLoaded => "table_not_loaded",
             Self::FirstSample => "first_sample",
             Self::Exiting => "exiting",
+            Self::JavaCode => "java_code",
             Self::Lost => "lost",
         }
     }
@@ -249,6 +253,7 @@ impl StackEnd {
             Self::NotLoaded => "without loaded table",
             Self::FirstSample => "first samples",
             Self::Exiting => "of ending threads",
+            Self::JavaCode => "in unknown Java frames",
             Self::Complete | Self::Truncated | Self::Broken | Self::Lost => self.key(),
         }
     }

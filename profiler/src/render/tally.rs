@@ -74,6 +74,7 @@ pub fn no_stack_label(end: StackEnd) -> &'static str {
         StackEnd::NotLoaded => "[no stack: table not loaded]",
         StackEnd::FirstSample => "[no stack: first sample]",
         StackEnd::Exiting => "[no stack: ending]",
+        StackEnd::JavaCode => "[no stack: Java code]",
         StackEnd::Lost => "[no stack: lost]",
     }
 }

@@ -11,6 +11,7 @@ mod facts;
 mod fallbacks;
 mod histogram;
 mod interrupts;
+mod jvms;
 mod label;
 mod load;
 pub mod net;

@@ -6,14 +6,17 @@ use std::collections::BTreeSet;
 use profiler_common::unwind::map::{Ask, Request};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::SessionError;
+use super::{
+    SessionError,
+    jvms::{self, Answer, Incarnation, Jvms},
+};
 use crate::{
     bpf::{
         load::Kernel,
         unwind::{Requests, UnwindMaps},
     },
     perf::{clock::monotonic_ns, record::ProcessEvent},
-    symbolize::{CodeFile, ModuleKey, Symbolizer},
+    symbolize::{CodeFile, ModuleKey, Symbolizer, mappings::Mapping, runtime::jvm::open},
     unwind::{
         Code, FileId, Opened, Range, Stats, UnwindError, Unwinder,
         builder::{Built, Source},
@@ -23,6 +26,7 @@ use crate::{
 /// The side of a recording that keeps the kernel's walk supplied.
 pub struct Unwinding {
     unwinder: Unwinder,
+    jvms: Jvms,
     requests: AsyncFd<Requests>,
     /// Processes with new mappings since the kernel side was told.
     changed: BTreeSet<u32>,
@@ -43,13 +47,15 @@ impl Unwinding {
             UnwindError::Bpf(error) => SessionError::Bpf(error),
             UnwindError::Thread(error) => SessionError::Unwinding(error),
         })?;
-        Ok(Self { unwinder, requests, changed: BTreeSet::new(), lost: false })
+        let jvms = Jvms::start().map_err(SessionError::Unwinding)?;
+        Ok(Self { unwinder, jvms, requests, changed: BTreeSet::new(), lost: false })
     }
 
     /// Makes the tables of a process that is going to be sampled.
     pub fn prepare(&mut self, pid: u32, symbolizer: &mut Symbolizer) {
-        if let Some(ranges) = ranges(pid, symbolizer) {
-            self.unwinder.prepare(&ranges, &mut |file| open(file, symbolizer));
+        if let Some(mappings) = symbolizer.code_mappings(pid) {
+            let ranges = ranges(&mappings);
+            self.unwinder.prepare(&ranges, &mut |file| open_file(file, symbolizer));
         }
     }
 
@@ -60,6 +66,11 @@ impl Unwinding {
                 Some(built) => Ok(Some(built)),
                 None => std::future::pending().await,
             },
+            found = self.jvms.next() => {
+                self.changed.insert(found.process.pid);
+                self.jvms.add(found);
+                Ok(None)
+            }
             ready = self.requests.readable() => {
                 ready.map_err(SessionError::Unwinding)?.clear_ready();
                 Ok(None)
@@ -77,7 +88,7 @@ impl Unwinding {
         self.tell_changes(symbolizer)?;
         while let Some(request) = self.requests.get_mut().take() {
             if request.ask == Ask::Evicted as u32 {
-                self.unwinder.want_again(&request, &mut |file| open(file, symbolizer));
+                self.unwinder.want_again(&request, &mut |file| open_file(file, symbolizer));
             } else {
                 self.tell(&request, symbolizer)?;
             }
@@ -99,9 +110,21 @@ impl Unwinding {
     }
 
     fn set(&mut self, pid: u32, incarnation: u64, symbolizer: &mut Symbolizer) -> Result<bool, SessionError> {
-        let ranges = ranges(pid, symbolizer).unwrap_or_default();
+        let mappings = symbolizer.code_mappings(pid).unwrap_or_default();
+        let mut ranges = ranges(&mappings);
+        if mappings.iter().any(|mapping| symbolizer.is_named(mapping.module, open::LIBRARY)) {
+            ranges = match self.jvms.answer(Incarnation { pid, incarnation }) {
+                Answer::Later => jvms::without_heaps(ranges),
+                Answer::Layout(layout)
+                    if layout.jvm(incarnation).is_some_and(|jvm| self.unwinder.set_jvm(pid, jvm)) =>
+                {
+                    jvms::with_heaps(ranges, layout)
+                }
+                Answer::Layout(_) | Answer::None => ranges,
+            };
+        }
         let is_new =
-            self.unwinder.set_process(pid, incarnation, &ranges, &mut |file| open(file, symbolizer))?;
+            self.unwinder.set_process(pid, incarnation, &ranges, &mut |file| open_file(file, symbolizer))?;
         symbolizer.told(pid, monotonic_ns());
         Ok(is_new)
     }
@@ -110,11 +133,16 @@ impl Unwinding {
     pub fn observe(&mut self, event: &ProcessEvent) {
         match event {
             ProcessEvent::Mmap { pid, .. } if self.unwinder.knows(*pid) => _ = self.changed.insert(*pid),
-            ProcessEvent::Comm { pid, exec: true, .. } => self.unwinder.forget(*pid),
-            ProcessEvent::Exit { pid, tid, .. } if pid == tid => self.unwinder.forget(*pid),
+            ProcessEvent::Comm { pid, exec: true, .. } => self.forget(*pid),
+            ProcessEvent::Exit { pid, tid, .. } if pid == tid => self.forget(*pid),
             ProcessEvent::Lost { .. } => self.lost = true,
             _ => {}
         }
+    }
+
+    fn forget(&mut self, pid: u32) {
+        self.unwinder.forget(pid);
+        self.jvms.forget(pid);
     }
 
     /// Tells the kernel side of the mappings that appeared.
@@ -132,6 +160,7 @@ impl Unwinding {
         self.unwinder.window_ended();
         if std::mem::take(&mut self.lost) {
             self.unwinder.forget_gone(Symbolizer::is_alive);
+            self.jvms.forget_gone(Symbolizer::is_alive);
         }
     }
 
@@ -146,20 +175,19 @@ impl Unwinding {
     }
 }
 
-/// The executable memory of a process, as the walk needs it. `None`: it cannot be looked at.
-fn ranges(pid: u32, symbolizer: &mut Symbolizer) -> Option<Vec<Range>> {
-    let mappings = symbolizer.code_mappings(pid)?;
-    let range = |mapping: &crate::symbolize::mappings::Mapping| {
+/// Executable memory as the walk needs it.
+fn ranges(mappings: &[Mapping]) -> Vec<Range> {
+    let range = |mapping: &Mapping| {
         let code = match mapping.module {
             ModuleKey::ANONYMOUS => Code::Anonymous,
             module => Code::File { file: FileId(module.index()?), offset: mapping.file_offset },
         };
         Some(Range { start: mapping.start, end: mapping.end, code })
     };
-    Some(mappings.iter().filter_map(range).collect())
+    mappings.iter().filter_map(range).collect()
 }
 
-fn open(file: FileId, symbolizer: &Symbolizer) -> Option<Opened> {
+fn open_file(file: FileId, symbolizer: &Symbolizer) -> Option<Opened> {
     let (code, headers) = symbolizer.open_code(ModuleKey::of_index(file.0))?;
     let source = match code {
         CodeFile::File(file) => Source::File(file),

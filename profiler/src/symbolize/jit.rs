@@ -6,6 +6,8 @@
 
 use std::{collections::HashMap, io};
 
+use profiler_common::unwind::java::InterpretedFrame;
+
 use super::{
     dwarf::{Activation, Chain},
     perf_map::PerfMap,
@@ -101,7 +103,9 @@ impl JitCode {
             if self.names.len() >= MAX_NAMES {
                 break;
             }
-            if jvm.covers(address) {
+            if let Some(frame) = InterpretedFrame::of_word(address) {
+                self.names.insert(address, interpreted(jvm, frame, is_there));
+            } else if jvm.covers(address) {
                 self.names.insert(address, name(jvm, address, is_there));
             }
         }
@@ -152,11 +156,27 @@ fn name(jvm: &mut Jvm<ProcessMemory>, address: u64, is_there: bool) -> Result<Co
         Err(Fault::Torn(_) | Fault::Unmapped(_)) => jvm.name(address),
         named => named,
     };
-    named.map_err(|fault| match fault {
+    named.map_err(reason_of_fault)
+}
+
+const fn reason_of_fault(fault: Fault) -> Reason {
+    match fault {
         Fault::NoCode => Reason::CodeFreed,
         Fault::Torn(_) | Fault::Unmapped(_) => Reason::CodeChanged,
         Fault::Missing(_) | Fault::Table(_) => Reason::UnknownRuntime,
-    })
+    }
+}
+
+/// The name of an interpreted frame.
+fn interpreted(
+    jvm: &mut Jvm<ProcessMemory>,
+    frame: InterpretedFrame,
+    is_there: bool,
+) -> Result<Code, Reason> {
+    if !is_there {
+        return Err(Reason::ProcessGone);
+    }
+    jvm.interpreted(frame.method, frame.bci).map_err(reason_of_fault)
 }
 
 fn reason_of(error: &OpenError) -> Reason {

@@ -49,7 +49,7 @@ use std::{
     io,
 };
 
-use profiler_common::{Comm, stack::WalkEnd};
+use profiler_common::{Comm, stack::WalkEnd, unwind::java::InterpretedFrame};
 
 pub use self::{frames::FrameId, module::ModuleKey, process::Watch};
 use self::{
@@ -157,8 +157,11 @@ impl Symbolizer {
         }
         for (depth, &address) in addresses.iter().enumerate() {
             let address = if depth == 0 { address } else { address.wrapping_sub(1) };
-            let (module, address) = match image.as_mut().map(|image| (image.place(address, first_ns), image))
-            {
+            let place = |image: &Image| match InterpretedFrame::of_word(address) {
+                Some(_) => Place::Mapped(ModuleKey::ANONYMOUS, address),
+                None => image.place(address, first_ns),
+            };
+            let (module, address) = match image.as_mut().map(|image| (place(image), image)) {
                 Some((Place::Mapped(ModuleKey::ANONYMOUS, address), image)) => {
                     (*image.jit.get_or_insert_with(|| modules.jit(pid)), address)
                 }
@@ -219,6 +222,12 @@ impl Symbolizer {
         self.processes.ensure(pid, &mut self.modules);
         let image = self.processes.latest(pid)?;
         image.unread.is_none().then(|| image.mappings().copied().collect())
+    }
+
+    /// Whether a module is a file of that name.
+    pub fn is_named(&self, module: ModuleKey, name: &[u8]) -> bool {
+        let Module::File(file) = self.modules.get(module) else { return false };
+        open::without_deleted(&file.path).rsplit(|&byte| byte == b'/').next() == Some(name)
     }
 
     /// Reads the mappings of a process again, from time to time only. True if it did.
@@ -328,6 +337,7 @@ const fn stack_end(walk: WalkEnd) -> StackEnd {
         WalkEnd::NotLoaded => StackEnd::NotLoaded,
         WalkEnd::UnknownProcess => StackEnd::FirstSample,
         WalkEnd::Exiting => StackEnd::Exiting,
+        WalkEnd::JavaCode => StackEnd::JavaCode,
     }
 }
 

@@ -25,7 +25,10 @@ use std::{
     io,
 };
 
-use profiler_common::unwind::map::{Ask, MAPPINGS, Mapping, NO_MODULE, Request, State};
+use profiler_common::unwind::{
+    java::Jvm,
+    map::{Ask, JAVA, MAPPINGS, Mapping, NO_MODULE, Request, State},
+};
 
 use self::{
     builder::{Builder, Built, Job, Source},
@@ -58,6 +61,8 @@ pub enum Code {
     },
     /// What the program made itself.
     Anonymous,
+    /// A code heap of a JVM that the kernel side has been told of ([`Unwinder::set_jvm`]).
+    Java,
 }
 
 /// A range of executable memory of a process.
@@ -123,6 +128,7 @@ pub struct Unwinder {
     /// Modules whose tables found no room.
     waiting: Vec<u32>,
     processes: HashMap<u32, Known>,
+    jvms: HashMap<u32, Jvm>,
     stats: Stats,
 }
 
@@ -154,6 +160,7 @@ impl Unwinder {
             unavailable,
             waiting: Vec::new(),
             processes: HashMap::new(),
+            jvms: HashMap::new(),
             stats: Stats::default(),
         })
     }
@@ -201,6 +208,20 @@ impl Unwinder {
         Ok(true)
     }
 
+    /// Tells the kernel side how the Java code of a process is walked, before its mappings say which it is. `false`: there
+    /// is no room for another JVM.
+    pub fn set_jvm(&mut self, pid: u32, jvm: Jvm) -> bool {
+        if self.jvms.get(&pid) == Some(&jvm) {
+            return true;
+        }
+        let is_there = self.tables.set_jvm(pid, jvm);
+        self.stats.without_room += u64::from(!is_there);
+        if is_there {
+            self.jvms.insert(pid, jvm);
+        }
+        is_there
+    }
+
     /// Has the tables of these ranges made.
     pub fn prepare(&mut self, ranges: &[Range], open: &mut Open<'_>) {
         for range in ranges {
@@ -220,6 +241,7 @@ impl Unwinder {
         let Range { start, end, code } = *range;
         let (module, bias) = match code {
             Code::Anonymous => (NO_MODULE, 0),
+            Code::Java => (JAVA, 0),
             Code::File { file, offset } => {
                 let unavailable = self.unavailable;
                 let module = self.module(file, open);
@@ -253,6 +275,9 @@ impl Unwinder {
         if let Some(known) = self.processes.remove(&pid) {
             self.tables.remove_process(pid);
             self.tables.give_back_mappings(known.span);
+        }
+        if self.jvms.remove(&pid).is_some() {
+            self.tables.remove_jvm(pid);
         }
     }
 

@@ -8,6 +8,7 @@
 use std::{panic::resume_unwind, thread};
 
 use profiler_common::unwind::{
+    java::Jvm,
     map::{self, Arena, MAX_MODULES, Mapping, Module, Process, State},
     row::Page,
 };
@@ -267,6 +268,16 @@ impl Tables {
     /// Makes the kernel side forget a process.
     pub fn remove_process(&mut self, pid: u32) {
         self.maps.remove_process(pid);
+    }
+
+    /// Tells the kernel side how a process's Java code is walked. `false`: there is no room.
+    pub fn set_jvm(&mut self, pid: u32, jvm: Jvm) -> bool {
+        self.maps.set_jvm(pid, jvm)
+    }
+
+    /// Makes the kernel side forget that a process is a JVM.
+    pub fn remove_jvm(&mut self, pid: u32) {
+        self.maps.remove_jvm(pid);
     }
 
     /// The mappings there are not used any more, but for programs that are reading them at the moment.

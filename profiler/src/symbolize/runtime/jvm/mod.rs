@@ -187,16 +187,18 @@ impl<M: Memory> Jvm<M> {
         self.known_name(self.known_before(address).ok_or(Fault::NoCode)?, address)
     }
 
-    /// An interpreted frame: `method` is what the frame has as its `Method`, `bcp` the address of its bytecode.
+    /// An interpreted frame: `method` is what the frame has as its `Method`, `bci` the index of its bytecode, if it has
+    /// some.
     ///
     /// # Errors
-    /// That is no method, or its bytecode is not there.
-    pub fn interpreted(&mut self, method: u64, bcp: u64) -> Result<Code, Fault> {
+    /// That is no method, or it has no such bytecode.
+    pub fn interpreted(&mut self, method: u64, bci: Option<u16>) -> Result<Code, Fault> {
         let found = self.method(method)?;
-        let bytecode = found.const_method.wrapping_add(self.layout.method.const_method_size);
-        let bci = bcp.checked_sub(bytecode).filter(|&bci| bci < u64::from(found.code_size));
-        let bci = bci.ok_or(Fault::Torn("a bytecode's address"))?;
-        let line = found.line(bci as i32);
+        let line = match bci {
+            Some(bci) if u32::from(bci) >= found.code_size => return Err(Fault::Torn("a bytecode's index")),
+            Some(bci) => found.line(i32::from(bci)),
+            None => 0,
+        };
         Ok(Code { frames: vec![Frame::Java(found, line)], tier: Tier::Interpreter })
     }
 

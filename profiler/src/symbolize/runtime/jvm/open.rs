@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The file name that the library has in every JDK.
-const LIBRARY: &[u8] = b"libjvm.so";
+pub const LIBRARY: &[u8] = b"libjvm.so";
 
 /// Why a process's JVM cannot be read.
 #[derive(Debug, thiserror::Error)]

@@ -353,21 +353,33 @@ fn a_walk_gets_its_numbers() {
     assert!(layout.nmethod_names[0].is_some() && layout.nmethod_names[1].is_none());
     assert_eq!(layout.heaps.len(), 1);
     assert_eq!(layout.anchor, [0, 8, 16]);
+    // The same for the kernel side, where all of it is counted from the start of a block.
+    if let Some(jvm) = layout.jvm(5) {
+        assert_eq!((jvm.incarnation, jvm.heaps[0].low, jvm.heaps[1].low), (5, LOW, 0));
+        assert_eq!((jvm.interpreter, jvm.used, jvm.block_header), (LOW + 80, 8, 16));
+        assert_eq!(u64::from(jvm.frame_size), 16 + layout.blob_frame_size.offset);
+        let mut many = layout.clone();
+        many.heaps = vec![many.heaps[0]; 5];
+        assert_eq!(many.jvm(5), None, "too many heaps");
+        let mut far = layout.clone();
+        far.blob_frame_size.offset = 200;
+        assert_eq!(far.jvm(5), None, "further than is read");
+    } else {
+        assert!(cfg!(not(target_arch = "x86_64")));
+    }
 }
 
 #[test]
 fn an_interpreted_frame_is_named_by_its_method_and_bytecode() {
     let mut jvm = made().jvm().unwrap();
     let listed = jvm.all_code().unwrap().remove(1).unwrap();
-    let (method, bytecode) =
-        (listed.blob.compilation().unwrap().method, listed.method.unwrap().const_method + 48);
-    let line =
-        |jvm: &mut Jvm<Image>, bci: u64| jvm.interpreted(method, bytecode + bci).map(|code| shown(&code));
-    assert_eq!(line(&mut jvm, 0).unwrap(), ["a.b.Outer.run:100"]);
-    assert_eq!(line(&mut jvm, 19).unwrap(), ["a.b.Outer.run:107"]);
-    assert!(line(&mut jvm, 20).is_err(), "behind its bytecode");
-    assert!(jvm.interpreted(method, bytecode - 1).is_err());
-    assert!(jvm.interpreted(8, bytecode).is_err());
+    let method = listed.blob.compilation().unwrap().method;
+    let line = |jvm: &mut Jvm<Image>, bci| jvm.interpreted(method, bci).map(|code| shown(&code));
+    assert_eq!(line(&mut jvm, Some(0)).unwrap(), ["a.b.Outer.run:100"]);
+    assert_eq!(line(&mut jvm, Some(19)).unwrap(), ["a.b.Outer.run:107"]);
+    assert_eq!(line(&mut jvm, None).unwrap(), ["a.b.Outer.run:0"]);
+    assert!(line(&mut jvm, Some(20)).is_err(), "behind its bytecode");
+    assert!(jvm.interpreted(8, Some(0)).is_err());
 }
 
 #[test]
@@ -415,7 +427,7 @@ fn survives(made: &Made) {
         drop(jvm.name(address));
         drop(jvm.remembered(address));
     }
-    drop((jvm.layout(), jvm.interpreted(METASPACE, METASPACE + 100)));
+    drop((jvm.layout(), jvm.interpreted(METASPACE, Some(100))));
     drop(jvm.all_code());
     let read = jvm.memory.inner_mut().read.get();
     assert!(read < 2 * MAX_READ + (64 << 20), "{read} bytes read");

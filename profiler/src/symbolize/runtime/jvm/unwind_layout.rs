@@ -2,6 +2,8 @@
 //!
 //! Source: share/runtime/frame.hpp, cpu/x86/frame_x86.hpp (interpreted and entry frames), share/code/codeBlob.hpp.
 
+use profiler_common::unwind::java::{HEAD_WORDS, Heap, Jvm, MAX_HEAPS};
+
 use super::{
     Fault,
     code_cache::{self, CodeHeap},
@@ -56,6 +58,10 @@ pub struct UnwindLayout {
     /// Offsets of the sender's stack pointer, the `Method*` and the bytecode's address from an interpreted frame's frame
     /// pointer, in bytes. `None`: not known for this architecture.
     pub interpreted_frame: Option<InterpretedFrame>,
+    /// Offset of the `ConstMethod*` in a `Method`.
+    pub const_method: u64,
+    /// Size of a `ConstMethod`, behind which the bytecode is.
+    pub const_method_size: u64,
 }
 
 /// Offsets from the frame pointer of an interpreted frame, in bytes.
@@ -92,7 +98,6 @@ impl UnwindLayout {
         heaps: &[CodeHeap],
     ) -> Result<Self, Fault> {
         let offset = |name: &'static str| tables.offset(name).ok_or(Fault::Missing(name));
-        let address = |name: &'static str| tables.address(name).ok_or(Fault::Missing(name));
         const WRAPPER: &str = "frame::entry_frame_call_wrapper_offset";
         Ok(Self {
             major: layout.major,
@@ -108,7 +113,7 @@ impl UnwindLayout {
             nmethod_compile_id: layout.nmethod.compile_id,
             nmethod_orig_pc_offset: layout.nmethod.orig_pc_offset,
             interpreter: interpreter(memory, tables)?,
-            call_stub_return: memory.u64(address("StubRoutines::_call_stub_return_address")?)?,
+            call_stub_return: call_stub_return(memory, tables)?,
             entry_frame_call_wrapper: tables.constant(WRAPPER).ok_or(Fault::Missing(WRAPPER))?,
             call_wrapper_anchor: offset("JavaCallWrapper::_anchor")?,
             thread_anchor: offset("JavaThread::_anchor")?,
@@ -118,7 +123,61 @@ impl UnwindLayout {
                 offset("JavaFrameAnchor::_last_Java_fp")?,
             ],
             interpreted_frame: InterpretedFrame::of(layout.major),
+            const_method: layout.method.const_method,
+            const_method_size: layout.method.const_method_size,
         })
+    }
+
+    /// The same as the kernel side takes it. `None`: it does not know such frames, or not so many heaps, or something is
+    /// further behind the start of a block than it looks.
+    pub fn jvm(&self, incarnation: u64) -> Option<Jvm> {
+        const HEAD: u64 = HEAD_WORDS as u64 * 4;
+        let bcp = match self.interpreted_frame? {
+            InterpretedFrame { sender_sp: -8, method: -24, bcp: -64 } => 0,
+            InterpretedFrame { sender_sp: -8, method: -24, bcp: -56 } => 1,
+            _ => return None,
+        };
+        let mut heaps = [Heap::default(); MAX_HEAPS];
+        for (i, heap) in self.heaps.iter().enumerate() {
+            let CodeHeap { low, reserved_high: high, segmap, log2_segment_size: shift, .. } = *heap;
+            *heaps.get_mut(i)? = Heap { low, high, segmap, shift, padding: 0 };
+        }
+        let within = |offset: u64, bytes: u64| (offset + bytes <= HEAD).then_some(offset as u32);
+        let of_blob = |field: Scalar| within(self.block_header + field.offset, u64::from(field.size));
+        let (code_begin, code_begin_is_pointer) = match self.blob_code_begin {
+            Pointer::Absolute(offset) => (within(self.block_header + offset, 8)?, 1),
+            Pointer::Relative(field) if field.size == 4 => (of_blob(field)?, 0),
+            Pointer::Relative(_) => return None,
+        };
+        if self.blob_frame_size.size != 4 || !matches!(self.blob_frame_complete.size, 2 | 4) {
+            return None;
+        }
+        Some(Jvm {
+            incarnation,
+            heaps,
+            interpreter: self.interpreter.0,
+            interpreter_end: self.interpreter.1,
+            call_stub_return: self.call_stub_return,
+            used: within(self.block_used, 1)?,
+            frame_size: of_blob(self.blob_frame_size)?,
+            frame_complete: of_blob(self.blob_frame_complete)?,
+            frame_complete_bytes: u32::from(self.blob_frame_complete.size),
+            code_begin,
+            code_begin_is_pointer,
+            block_header: self.block_header as u32,
+            bcp,
+            const_method: u32::try_from(self.const_method).ok()?,
+            bytecode: u32::try_from(self.const_method_size).ok()?,
+        })
+    }
+}
+
+/// It is made behind the interpreter's, before the first Java code runs.
+fn call_stub_return(memory: &impl Memory, tables: &Tables) -> Result<u64, Fault> {
+    const NAME: &str = "StubRoutines::_call_stub_return_address";
+    match memory.u64(tables.address(NAME).ok_or(Fault::Missing(NAME))?)? {
+        0 => Err(Fault::Torn("the stub that calls Java code")),
+        address => Ok(address),
     }
 }
 

@@ -1,0 +1,297 @@
+//! Steps through code of a HotSpot JVM (`profiler_common::unwind::java`), in the memory of the process that is walked.
+//!
+//! Which processes are JVMs, and where they have what, user space tells ([`JVMS`]): it gives their code heaps, as far as
+//! they are reserved, as mappings that [`map::JAVA`](profiler_common::unwind::map::JAVA) is the module of.
+
+use aya_ebpf::{
+    btf_maps::HashMap,
+    helpers::{bpf_probe_read_user, generated::bpf_probe_read_user as read_bytes},
+    macros::btf_map,
+};
+use profiler_common::{
+    stack::{MAX_FRAMES, WalkEnd},
+    unwind::{
+        java::{
+            self, Blob, CODE_BYTES, HEAD_WORDS, Heap, INTERPRETED_BELOW, Interpreted, InterpretedFrame, Jvm,
+            MAX_BACK, MAX_HEAPS, MAX_JVMS, METHOD, Place, Shape, by_interpreted, by_place, by_size,
+            is_behind_call, shape,
+        },
+        memo::FpUse,
+        step::{Caller, by_frame_pointer},
+    },
+};
+
+use super::{ARCH, Walk, logged, read};
+use crate::task;
+
+/// Frames of one program.
+const FRAMES_PER_CALL: usize = 8;
+
+/// JVMs by process id. Shrunk to one entry at load if tables are not used.
+#[btf_map]
+static JVMS: HashMap<u32, Jvm, MAX_JVMS> = HashMap::new();
+
+/// What steps read, in per-CPU memory.
+#[repr(C)]
+pub struct Scratch {
+    head: [u32; HEAD_WORDS],
+    words: Interpreted,
+    code: [u8; CODE_BYTES],
+    /// The heap that is looked in. In memory, as the segment is: verifiers then know nothing of it, and need not follow all
+    /// that comes behind once for each.
+    heap: Heap,
+    /// The segment that is looked at.
+    segment: u64,
+}
+
+/// Walks on through Java code. `None`: there may be more of it, or the next frame is none, which `Walk::java` says.
+#[inline(always)]
+pub fn frames<const LOG: bool>(walk: &mut Walk) -> Option<WalkEnd> {
+    let (len, pc) = (walk.stack.len, walk.registers.pc);
+    let Some(jvm) = JVMS.get_ptr(walk.pid) else { return Some(not_loaded(walk, len, pc)) };
+    // SAFETY: a value of a preallocated hash map stays valid memory; whose it is is looked at at the end.
+    let jvm = unsafe { &*jvm };
+    let end = some_frames::<LOG>(walk, jvm);
+    // An update replaces the value by another one, and gives the old one to another process.
+    // SAFETY: as above.
+    if unsafe { (&raw const jvm.incarnation).read_volatile() } != walk.incarnation {
+        return Some(not_loaded(walk, len, pc));
+    }
+    match end {
+        Some(WalkEnd::BadRead) if task::is_exiting() => Some(WalkEnd::Exiting),
+        end => end,
+    }
+}
+
+/// Drops what was walked from a frame on, but for the first frame of all.
+#[inline(always)]
+fn not_loaded(walk: &mut Walk, len: u32, pc: u64) -> WalkEnd {
+    walk.stack.len = len;
+    if len == 0 {
+        walk.stack.frames[0] = pc;
+        walk.stack.len = 1;
+    }
+    WalkEnd::NotLoaded
+}
+
+#[inline(always)]
+fn some_frames<const LOG: bool>(walk: &mut Walk, jvm: &Jvm) -> Option<WalkEnd> {
+    if walk.interrupted != 0 {
+        // What it reads of code is no part of the stack.
+        walk.log.spoil();
+        match interrupted(walk, jvm) {
+            Ok(caller) => take(walk, caller),
+            Err(end) => return Some(end),
+        }
+    }
+    for _ in 0..FRAMES_PER_CALL {
+        match step::<LOG>(walk, jvm) {
+            Ok(Some(caller)) => take(walk, caller),
+            Ok(None) => {
+                walk.java = 0;
+                return None;
+            }
+            Err(end) => return Some(end),
+        }
+    }
+    None
+}
+
+#[inline(always)]
+fn take(walk: &mut Walk, caller: Caller) {
+    walk.registers = caller.registers;
+    walk.interrupted = u32::from(caller.interrupted);
+}
+
+/// From a frame that has called something. `Ok(None)`: it is no Java code.
+#[inline(always)]
+fn step<const LOG: bool>(walk: &mut Walk, jvm: &Jvm) -> Result<Option<Caller>, WalkEnd> {
+    let pc = walk.registers.pc;
+    let at = pc.wrapping_sub(1);
+    if jvm.is_interpreter(at) {
+        return interpreted::<LOG>(walk, jvm).map(Some);
+    }
+    if !heap(walk, jvm, at) {
+        return Ok(None);
+    }
+    push(walk, pc)?;
+    if pc == jvm.call_stub_return {
+        return by_frame_pointer(ARCH, &walk.registers, logged::<LOG>(&mut walk.log, FpUse::RECORD))
+            .map(Some);
+    }
+    let blob = blob(walk, jvm, at)?;
+    if blob.frame_size > 0 {
+        let fp = FpUse { is_used: false, becomes_known: false, read: 0 };
+        return by_size(blob.frame_size, &walk.registers, logged::<LOG>(&mut walk.log, fp)).map(Some);
+    }
+    // Stubs that call have a record at the frame pointer, but that they do nothing vouches for.
+    walk.log.spoil();
+    if !is_behind_call(pc, read) {
+        return Err(WalkEnd::JavaCode);
+    }
+    by_place(jvm, record(walk), &walk.registers, read).map(Some)
+}
+
+/// Where the caller is of a frame with a record at its frame pointer.
+#[inline(always)]
+fn record(walk: &Walk) -> Place {
+    let above = read(walk.registers.fp.wrapping_add(8)).unwrap_or_default();
+    Place::at_frame_pointer(&walk.registers, above)
+}
+
+/// From a frame that was interrupted anywhere.
+#[inline(always)]
+fn interrupted(walk: &mut Walk, jvm: &Jvm) -> Result<Caller, WalkEnd> {
+    let pc = walk.registers.pc;
+    if jvm.is_interpreter(pc) {
+        let caller = interpreted::<false>(walk, jvm)?;
+        return Ok(caller);
+    }
+    push(walk, behind(walk, pc))?;
+    if !heap(walk, jvm, pc) {
+        return Err(WalkEnd::JavaCode);
+    }
+    let blob = blob(walk, jvm, pc)?;
+    let (first, second) = places(walk, &blob, pc)?;
+    by_place(jvm, first, &walk.registers, read).or_else(|_| by_place(jvm, second, &walk.registers, read))
+}
+
+/// Where the caller can be, the likelier first.
+#[inline(always)]
+fn places(walk: &mut Walk, blob: &Blob, pc: u64) -> Result<(Place, Place), WalkEnd> {
+    let frame = &walk.registers;
+    let top = Place::of(Shape::None, 0, frame);
+    if blob.frame_size <= 0 || blob.frame_complete < 0 {
+        return Ok((top, record(walk)));
+    }
+    let before = read(pc.wrapping_sub(8)).ok_or(WalkEnd::JavaCode)?;
+    // SAFETY: the buffer is as long; the helper checks the address itself and fails instead of faulting.
+    let failed =
+        unsafe { read_bytes((&raw mut walk.scratch.code).cast(), CODE_BYTES as u32, pc as *const _) };
+    if failed != 0 {
+        return Err(WalkEnd::JavaCode);
+    }
+    let shape = shape(pc.wrapping_sub(blob.code_begin), blob.frame_complete, before, &walk.scratch.code);
+    Ok((Place::of(shape, blob.frame_size, frame), top))
+}
+
+/// From a frame of the interpreter.
+#[inline(always)]
+fn interpreted<const LOG: bool>(walk: &mut Walk, jvm: &Jvm) -> Result<Caller, WalkEnd> {
+    let pc = walk.registers.pc;
+    // What the frame cannot be told of is still the interpreter's.
+    let depth = push(walk, if walk.interrupted != 0 { behind(walk, pc) } else { pc })?;
+    java::check_interpreted(&walk.registers)?;
+    let fp = walk.registers.fp;
+    // SAFETY: the buffer is as long; the helper checks the address itself and fails instead of faulting.
+    let failed = unsafe {
+        read_bytes(
+            (&raw mut walk.scratch.words).cast(),
+            size_of::<Interpreted>() as u32,
+            fp.wrapping_sub(INTERPRETED_BELOW) as *const _,
+        )
+    };
+    if failed != 0 {
+        return Err(WalkEnd::BadRead);
+    }
+    let words = &walk.scratch.words;
+    let caller = by_interpreted(&walk.registers, words)?;
+    if walk.interrupted != 0 {
+        // The frame may be about to be made or left.
+        by_place(jvm, Place { sp: fp.wrapping_add(16), fp }, &walk.registers, read)?;
+    }
+    let (method, bcp) = (words[METHOD], words[jvm.bcp as usize & 1]);
+    if LOG {
+        walk.log.use_fp();
+        for i in [METHOD, 7, 9] {
+            walk.log.note(fp.wrapping_sub(INTERPRETED_BELOW).wrapping_add(i as u64 * 8), Some(words[i]));
+        }
+        let bcp_at = fp.wrapping_sub(INTERPRETED_BELOW).wrapping_add(u64::from(jvm.bcp & 1) * 8);
+        walk.log.note(bcp_at, Some(bcp));
+        walk.log.note_fp(fp, Some(words[8]));
+    }
+    let const_method = read(method.wrapping_add(u64::from(jvm.const_method))).ok_or(WalkEnd::JavaCode)?;
+    let bci = bcp.wrapping_sub(const_method.wrapping_add(u64::from(jvm.bytecode)));
+    let bci = if bci < 0xffff { Some(bci as u16) } else { None };
+    let word = InterpretedFrame { method, bci }.word().ok_or(WalkEnd::JavaCode)?;
+    walk.stack.frames[depth] = word.wrapping_add(u64::from(depth > 0));
+    Ok(caller)
+}
+
+/// An address that is not a return address as if it were one, unless it is the first: readers subtract one from callers'.
+#[inline(always)]
+fn behind(walk: &Walk, pc: u64) -> u64 {
+    if walk.stack.len == 0 { pc } else { pc.wrapping_add(1) }
+}
+
+/// Notes a frame. Gives its place.
+#[inline(always)]
+fn push(walk: &mut Walk, word: u64) -> Result<usize, WalkEnd> {
+    let depth = walk.stack.len as usize;
+    if depth >= MAX_FRAMES {
+        return Err(WalkEnd::Truncated);
+    }
+    walk.stack.frames[depth] = word;
+    walk.stack.len = depth as u32 + 1;
+    Ok(depth)
+}
+
+/// Finds the code heap that an address lies in.
+#[inline(always)]
+fn heap(walk: &mut Walk, jvm: &Jvm, at: u64) -> bool {
+    walk.scratch.heap.high = 0;
+    for i in 0..MAX_HEAPS {
+        let heap = &jvm.heaps[i];
+        if heap.low <= at && at < heap.high {
+            // Member by member: of a whole one the compiler makes a call of a copying loop.
+            let found = &mut walk.scratch.heap;
+            (found.low, found.segmap, found.shift) = (heap.low, heap.segmap, heap.shift);
+            found.high = heap.high;
+        }
+    }
+    // SAFETY: a member; volatile, or the compiler would see through it.
+    unsafe { (&raw const walk.scratch.heap.high).read_volatile() != 0 }
+}
+
+/// The blob that an address of a heap lies in.
+#[inline(always)]
+fn blob(walk: &mut Walk, jvm: &Jvm, at: u64) -> Result<Blob, WalkEnd> {
+    let heap = &raw const walk.scratch.heap;
+    // SAFETY: members; volatile, or the compiler would see through it.
+    let (low, segmap, shift) = unsafe {
+        (
+            (&raw const (*heap).low).read_volatile(),
+            (&raw const (*heap).segmap).read_volatile(),
+            (&raw const (*heap).shift).read_volatile() & 31,
+        )
+    };
+    walk.scratch.segment = at.wrapping_sub(low) >> shift;
+    let mut is_found = false;
+    for _ in 0..MAX_BACK {
+        // SAFETY: a member; volatile, or the compiler would see through it.
+        let segment = unsafe { (&raw const walk.scratch.segment).read_volatile() };
+        // SAFETY: the helper checks the address itself and fails instead of faulting.
+        let byte = unsafe { bpf_probe_read_user(segmap.wrapping_add(segment) as *const u8) };
+        match java::back(segment, byte.map_err(|_| WalkEnd::JavaCode)?) {
+            Ok(_) => {
+                is_found = true;
+                break;
+            }
+            Err(Some(next)) => walk.scratch.segment = next,
+            Err(None) => return Err(WalkEnd::JavaCode),
+        }
+    }
+    if !is_found {
+        return Err(WalkEnd::JavaCode);
+    }
+    // SAFETY: as above.
+    let segment = unsafe { (&raw const walk.scratch.segment).read_volatile() };
+    let block = low.wrapping_add(segment << shift);
+    // SAFETY: the buffer is as long; the helper checks the address itself and fails instead of faulting.
+    let failed =
+        unsafe { read_bytes((&raw mut walk.scratch.head).cast(), HEAD_WORDS as u32 * 4, block as *const _) };
+    if failed != 0 {
+        return Err(WalkEnd::JavaCode);
+    }
+    jvm.blob(block, &walk.scratch.head).ok_or(WalkEnd::JavaCode)
+}

@@ -1,0 +1,188 @@
+//! Stacks through Java code, with each JDK of this machine: to the thread's first function, with every frame of Java in
+//! its place, on the CPU and off it, by both compilers and the interpreter. No option keeps frame pointers.
+
+use profiler::model::{FrameKind, Profile, StackEnd};
+use profiler_tests::{
+    expect,
+    record::Record,
+    target::number,
+    view::{Entry, View},
+};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::jvm::{Jdk, each_jdk};
+
+/// Milliseconds.
+const TIME: &str = "2000";
+/// Methods stay frames of their own.
+const APART: &str = "-XX:CompileCommand=dontinline,known.Stacks*::*";
+/// Percent of the samples of a thread whose stacks must be whole and right.
+const WHOLE: f64 = 98.0;
+
+/// Records a mode of the workload in a JVM with these options, and what it says that it did.
+fn record(jdk: &Jdk, events: &str, options: &[&str], mode: &str) -> (Profile, Value) {
+    let mut target = jdk.program("known.Stacks", &[&[APART], options].concat(), &[mode, TIME]);
+    let rate: &[&str] = if events == "cpu" { &["-F", "997"] } else { &[] };
+    let record = Record::new().args(["-e", events, "-p", &target.pid().to_string()]).args(rate);
+    let mut recording = record.start();
+    if events == "cpu" {
+        recording.wait_until_sampling();
+    } else {
+        recording.wait_until_attached(2);
+    }
+    target.go();
+    let said = target.says();
+    recording.signal(Signal::INT);
+    let profile = recording.finish().succeeded();
+    drop(target);
+    expect::no_sample_lost(&profile);
+    (profile, said)
+}
+
+/// The names of a stack's frames in user mode, from the innermost one on.
+fn names<'a>(entry: &Entry<'a>) -> Vec<&'a str> {
+    entry.user_frames().map(|frame| frame.function.name.as_str()).collect()
+}
+
+/// Whether a stack reaches the first function of a thread that Java started, by way of the methods that it begins with.
+fn is_whole(entry: &Entry<'_>) -> bool {
+    let names = names(entry);
+    let run = names.iter().rposition(|name| *name == "java.lang.Thread.run");
+    let stub = names.iter().rposition(|name| name.starts_with("StubRoutines"));
+    let native = names.iter().rposition(|name| name.starts_with("JavaThread::thread_main_inner"));
+    let is_in_order = run.is_some() && run < stub && stub < native;
+    entry.end == StackEnd::Complete && is_in_order && names.last() == Some(&"start_thread")
+}
+
+fn is_worker(entry: &Entry<'_>) -> bool {
+    entry.thread.name == "known-worker" && !entry.is_early()
+}
+
+/// Checks that the stacks of the worker are whole, and that its time is split between its methods as it says. `least`: the
+/// percentage that is spent in what they call.
+fn check_callers(view: &View<'_>, said: &Value, least: f64) {
+    let all = view.list(|e| is_worker(e) && !is_whole(e));
+    let total = view.count(is_worker);
+    expect::at_least(&all, view.count(|e| is_worker(e) && is_whole(e)), total, WHOLE);
+    let calls: u64 = ["half", "third", "fifth"].iter().map(|name| number(said, name)).sum();
+    // Not only somewhere in the stack: below one of them is what it calls, above what calls it.
+    let stands = |entry: &Entry<'_>, name: &str| {
+        let names = names(entry);
+        let at = names.iter().position(|found| *found == name);
+        at.is_some_and(|at| names[at + 1..].starts_with(&CHAIN))
+    };
+    let in_them = |e: &Entry<'_>| names(e).contains(&"known.Stacks.several") && is_worker(e);
+    let inside = view.count(in_them);
+    expect::at_least(&all, inside, total, least);
+    for name in ["half", "third", "fifth"] {
+        let percent = 100.0 * number(said, name) as f64 / calls as f64;
+        let method = format!("known.Stacks.{name}");
+        let found = view.count(|e| in_them(e) && stands(e, &method));
+        expect::share(&format!("{name}{}", view.list(in_them)), found, inside, percent);
+    }
+    // Controls: nobody calls the one from the other, and nothing else is called so.
+    let twice = |e: &Entry<'_>| {
+        let callers = ["known.Stacks.half", "known.Stacks.third", "known.Stacks.fifth", "known.Stacks.deep"];
+        is_worker(e) && names(e).iter().filter(|name| callers.contains(name)).count() > 1
+    };
+    assert_eq!(view.count(twice), 0, "{}", view.list(twice));
+}
+
+const CHAIN: [&str; 2] = ["known.Stacks.round", "known.Stacks.callers"];
+
+#[test]
+fn java_callers_have_their_shares_and_their_callers() {
+    each_jdk("java_callers_have_their_shares_and_their_callers", |jdk| {
+        for options in [&[][..], &["-XX:TieredStopAtLevel=1"], &["-XX:+UseParallelGC"]] {
+            let (profile, said) = record(jdk, "cpu", options, "callers");
+            let view = View::of(&profile);
+            println!("{options:?}: {} samples, {}", view.count(is_worker), ends(&view));
+            check_callers(&view, &said, 60.0);
+        }
+    });
+}
+
+/// The shares of what stacks of the worker end with.
+fn ends(view: &View<'_>) -> String {
+    let of = |end: StackEnd| (end.key(), view.count(|e| e.thread.name == "known-worker" && e.end == end));
+    let ends = StackEnd::ALL.map(of).into_iter().filter(|(_, count)| *count != 0);
+    ends.map(|(key, count)| format!("{key} {count}")).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn interpreted_java_frames_are_named_by_their_methods() {
+    each_jdk("interpreted_java_frames_are_named_by_their_methods", |jdk| {
+        let (profile, said) = record(jdk, "cpu", &["-Xint"], "callers");
+        let view = View::of(&profile);
+        println!("{} samples, {}", view.count(is_worker), ends(&view));
+        check_callers(&view, &said, 60.0);
+        // One that is never compiled between others that are.
+        let exclude =
+            ["third", "round"].map(|name| format!("-XX:CompileCommand=exclude,known.Stacks::{name}"));
+        let (profile, said) = record(jdk, "cpu", &exclude.each_ref().map(String::as_str), "callers");
+        let view = View::of(&profile);
+        println!("{} samples, {}", view.count(is_worker), ends(&view));
+        // The loop takes most of the time then.
+        check_callers(&view, &said, 20.0);
+        let kinds = |e: &Entry<'_>, name: &str, kind: FrameKind| {
+            e.frames.iter().filter(|f| f.function.name == name).all(|f| f.kind == kind)
+        };
+        let wrong = |e: &Entry<'_>| {
+            is_worker(e)
+                && !(kinds(e, "known.Stacks.third", FrameKind::Interpreted)
+                    && kinds(e, "known.Stacks.round", FrameKind::Interpreted)
+                    && kinds(e, "known.Stacks.half", FrameKind::Jit))
+        };
+        assert_eq!(view.count(wrong), 0, "{}", view.list(wrong));
+    });
+}
+
+#[test]
+fn java_recursion_has_all_its_frames() {
+    each_jdk("java_recursion_has_all_its_frames", |jdk| {
+        for options in [&[][..], &["-XX:TieredStopAtLevel=1"], &["-Xint"]] {
+            let (profile, _) = record(jdk, "cpu", options, "deep");
+            let view = View::of(&profile);
+            let in_work = |e: &Entry<'_>| is_worker(e) && names(e).first() == Some(&"known.Stacks.work");
+            let is_right = |e: &Entry<'_>| {
+                let names = names(e);
+                let deep = names[1..].iter().take_while(|name| **name == "known.Stacks.deep").count();
+                deep == 60 && names.get(61) == Some(&"known.Stacks.dive") && is_whole(e)
+            };
+            let all = view.list(|e| in_work(e) && !is_right(e));
+            expect::at_least(&all, view.count(in_work), view.count(is_worker), 80.0);
+            expect::at_least(&all, view.count(|e| in_work(e) && is_right(e)), view.count(in_work), WHOLE);
+            // The control: none is too many.
+            let too_many =
+                |e: &Entry<'_>| names(e).iter().filter(|name| **name == "known.Stacks.deep").count() > 60;
+            assert_eq!(view.count(too_many), 0, "{}", view.list(too_many));
+        }
+    });
+}
+
+#[test]
+fn waits_of_java_threads_have_their_stacks() {
+    each_jdk("waits_of_java_threads_have_their_stacks", |jdk| {
+        let (profile, _) = record(jdk, "offcpu", &[], "waits");
+        let view = View::of_type(&profile, "offcpu");
+        for (thread, method, caller) in [
+            ("known-parks", "jdk.internal.misc.Unsafe.park", "known.Stacks.parks"),
+            ("known-sleeps", "java.lang.Thread.sleep", "known.Stacks.sleeps"),
+            ("known-locks", "known.Stacks.locks", "known.Stacks.locks"),
+        ] {
+            let of_it = |e: &Entry<'_>| e.thread.name == thread && !e.is_early();
+            let is_right = |e: &Entry<'_>| {
+                let names = names(e);
+                let first = names.iter().position(|name| *name == caller);
+                is_whole(e) && names.contains(&method) && first.is_some()
+            };
+            let wrong = view.list(|e| of_it(e) && !is_right(e));
+            expect::at_least(&wrong, view.count(|e| of_it(e) && is_right(e)), view.count(of_it), WHOLE);
+            // The control: each waits in its own method only.
+            let others = ["parks", "sleeps", "locks"].map(|name| format!("known.Stacks.{name}"));
+            let strange = |e: &Entry<'_>| of_it(e) && others.iter().any(|name| name != caller && e.has(name));
+            assert_eq!(view.count(strange), 0, "{}", view.list(strange));
+        }
+    });
+}
