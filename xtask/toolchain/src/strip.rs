@@ -1,6 +1,7 @@
-//! Taking debug information out of an eBPF object: the linker needs it to make `.BTF`, and nobody after that.
+//! Taking debug information out of an eBPF object: the linker needs it to make `.BTF`, and nobody after that. `.BTF.ext` goes
+//! with it: for each instruction of the programs the source line, for the verifier's log, and half of the object.
 //!
-//! Sections keep their numbers, which symbols and relocations name: what goes is left as an empty entry of no type
+//! Sections keep their numbers, which symbols and relocations name: what goes is left as an empty entry without name or type
 //! (ELF64, little-endian; System V ABI, chapter 4).
 
 /// Places in the ELF header and in a section's.
@@ -16,8 +17,10 @@ const SIZE: usize = 32;
 const NULL: u32 = 0;
 const NOBITS: u32 = 8;
 
-/// The object without sections whose names begin with `.debug_`, and without their relocations. `None` if it is none that
-/// can be read.
+/// What the names of sections begin with that go.
+const GOING: [&[u8]; 4] = [b".debug_", b".rel.debug_", b".BTF.ext\0", b".rel.BTF.ext\0"];
+
+/// The object without sections of debug information, and without their relocations. `None` if it is none that can be read.
 pub fn strip(object: &[u8]) -> Option<Vec<u8>> {
     if !object.starts_with(b"\x7fELF\x02\x01") {
         return None;
@@ -33,8 +36,8 @@ pub fn strip(object: &[u8]) -> Option<Vec<u8>> {
         let mut section = header(index)?.to_vec();
         let name = names.get(number(&section, 0, 4)?..)?;
         let kind = number(&section, TYPE, 4)? as u32;
-        if name.starts_with(b".debug_") || name.starts_with(b".rel.debug_") {
-            section[TYPE..].fill(0);
+        if GOING.iter().any(|going| name.starts_with(going)) {
+            section.fill(0);
         } else if kind != NULL && kind != NOBITS {
             let (offset, size) = (number(&section, OFFSET, 8)?, number(&section, SIZE, 8)?);
             kept.resize(kept.len().next_multiple_of(16), 0);
@@ -102,10 +105,11 @@ mod tests {
             ("tp_btf/x", b"code"),
             (".rel.debug_info", &[2; 3000]),
             (".BTF", b"types"),
+            (".BTF.ext", &[3; 300]),
         ]);
         let after = strip(&before).unwrap();
         assert!(after.len() < before.len() - 7500, "{}", after.len());
-        assert_eq!([1, 3].map(|index| content(&after, index)), [(NULL, vec![]), (NULL, vec![])]);
+        assert_eq!([1, 3, 5].map(|index| content(&after, index)), [(); 3].map(|()| (NULL, vec![])));
         assert_eq!(content(&after, 2), (1, b"code".to_vec()));
         assert_eq!(content(&after, 4), (1, b"types".to_vec()));
         assert_eq!(strip(&after).unwrap(), after);
