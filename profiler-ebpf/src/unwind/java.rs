@@ -42,6 +42,8 @@ pub struct Scratch {
     heap: Heap,
     /// The segment that is looked at.
     segment: u64,
+    /// An interpreted frame.
+    word: u64,
 }
 
 /// Walks on through Java code. `None`: there may be more of it, or the next frame is none, which `Walk::java` says.
@@ -178,9 +180,20 @@ fn places(walk: &mut Walk, blob: &Blob, pc: u64) -> Result<(Place, Place), WalkE
 /// From a frame of the interpreter.
 #[inline(always)]
 fn interpreted<const LOG: bool>(walk: &mut Walk, jvm: &Jvm) -> Result<Caller, WalkEnd> {
-    let pc = walk.registers.pc;
-    // What the frame cannot be told of is still the interpreter's.
-    let depth = push(walk, if walk.interrupted != 0 { behind(walk, pc) } else { pc })?;
+    let caller = of_interpreted::<LOG>(walk, jvm);
+    let word = match (&caller, walk.interrupted) {
+        (Ok(_), _) => behind(walk, walk.scratch.word),
+        // What the frame cannot be told of is still the interpreter's.
+        (Err(_), 0) => walk.registers.pc,
+        (Err(_), _) => behind(walk, walk.registers.pc),
+    };
+    push(walk, word)?;
+    caller
+}
+
+/// The caller. What the frame is as a word is in `Scratch::word` then.
+#[inline(always)]
+fn of_interpreted<const LOG: bool>(walk: &mut Walk, jvm: &Jvm) -> Result<Caller, WalkEnd> {
     java::check_interpreted(&walk.registers)?;
     let fp = walk.registers.fp;
     // SAFETY: the buffer is as long; the helper checks the address itself and fails instead of faulting.
@@ -213,27 +226,28 @@ fn interpreted<const LOG: bool>(walk: &mut Walk, jvm: &Jvm) -> Result<Caller, Wa
     let const_method = read(method.wrapping_add(u64::from(jvm.const_method))).ok_or(WalkEnd::JavaCode)?;
     let bci = bcp.wrapping_sub(const_method.wrapping_add(u64::from(jvm.bytecode)));
     let bci = if bci < 0xffff { Some(bci as u16) } else { None };
-    let word = InterpretedFrame { method, bci }.word().ok_or(WalkEnd::JavaCode)?;
-    walk.stack.frames[depth] = word.wrapping_add(u64::from(depth > 0));
+    walk.scratch.word = InterpretedFrame { method, bci }.word().ok_or(WalkEnd::JavaCode)?;
     Ok(caller)
 }
 
-/// An address that is not a return address as if it were one, unless it is the first: readers subtract one from callers'.
+/// What is not a return address as if it were one, unless it is the first: readers subtract one from callers.
 #[inline(always)]
 fn behind(walk: &Walk, pc: u64) -> u64 {
     if walk.stack.len == 0 { pc } else { pc.wrapping_add(1) }
 }
 
-/// Notes a frame. Gives its place.
+/// Notes a frame.
 #[inline(always)]
-fn push(walk: &mut Walk, word: u64) -> Result<usize, WalkEnd> {
-    let depth = walk.stack.len as usize;
+fn push(walk: &mut Walk, word: u64) -> Result<(), WalkEnd> {
+    // Read here: what is kept on the stack meanwhile has no bounds for verifiers before Linux 5.12.
+    // SAFETY: a member.
+    let depth = unsafe { (&raw const walk.stack.len).read_volatile() } as usize;
     if depth >= MAX_FRAMES {
         return Err(WalkEnd::Truncated);
     }
     walk.stack.frames[depth] = word;
     walk.stack.len = depth as u32 + 1;
-    Ok(depth)
+    Ok(())
 }
 
 /// Finds the code heap that an address lies in.
