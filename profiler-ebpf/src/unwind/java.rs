@@ -223,10 +223,18 @@ fn of_interpreted<const LOG: bool>(walk: &mut Walk, jvm: &Jvm) -> Result<Caller,
         walk.log.note(bcp_at, Some(bcp));
         walk.log.note_fp(fp, Some(words[8]));
     }
-    let const_method = read(method.wrapping_add(u64::from(jvm.const_method))).ok_or(WalkEnd::JavaCode)?;
+    let const_method = read(method.wrapping_add(u64::from(jvm.const_method))).unwrap_or_default();
     let bci = bcp.wrapping_sub(const_method.wrapping_add(u64::from(jvm.bytecode)));
-    let bci = if bci < 0xffff { Some(bci as u16) } else { None };
-    walk.scratch.word = InterpretedFrame { method, bci }.word().ok_or(WalkEnd::JavaCode)?;
+    // Native methods have no bytecode. Of an interrupted frame not all may be there yet: its words are pushed one by one.
+    let is_whole = walk.interrupted == 0 || walk.registers.sp <= fp.wrapping_sub(INTERPRETED_BELOW);
+    if (bcp == 0 || bci < 0xffff) && is_whole {
+        let bci = if bci < 0xffff { Some(bci as u16) } else { None };
+        walk.scratch.word = InterpretedFrame { method, bci }.word().ok_or(WalkEnd::JavaCode)?;
+    } else if walk.interrupted != 0 {
+        walk.scratch.word = walk.registers.pc;
+    } else {
+        return Err(WalkEnd::JavaCode);
+    }
     Ok(caller)
 }
 

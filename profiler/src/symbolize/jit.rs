@@ -140,7 +140,8 @@ impl JitCode {
                     (Some(Err(reason)), _) | (None, &Runtime::Unreadable(reason)) => reason,
                     _ => none,
                 });
-                Named { chain, kind: FrameKind::Jit }
+                let is_interpreted = InterpretedFrame::of_word(address).is_some();
+                Named { chain, kind: if is_interpreted { FrameKind::Interpreted } else { FrameKind::Jit } }
             }
         };
         addresses.iter().zip(from_map).map(named).collect()
