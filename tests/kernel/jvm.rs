@@ -279,6 +279,14 @@ fn of_kind<'a>(kind: FrameKind) -> impl Fn(&Entry<'a>) -> bool {
     move |entry| entry.user_leaf().is_some_and(|leaf| leaf.kind == kind)
 }
 
+/// The samples that came when it was known already how the JVM's code is walked: not what precedes that in a start on a busy
+/// machine. It is most of them.
+fn in_time(view: &View<'_>) -> u64 {
+    let in_time = view.count(|e| !e.is_early());
+    expect::at_least("known in time", in_time, view.total(), 50.0);
+    in_time
+}
+
 #[test]
 fn java_methods_have_their_shares() {
     each_jdk("java_methods_have_their_shares", |jdk| {
@@ -289,7 +297,7 @@ fn java_methods_have_their_shares() {
             assert!((percent - 75.0).abs() < 5.0, "{said}");
             expect::share(&all, three, three + one, percent);
             // The rest: the program's own loop, the kernel, the JVM's other threads.
-            expect::at_least(&all, three + one, view.total(), 90.0);
+            expect::at_least(&all, three + one, in_time(view), 90.0);
             // Inlined into both: not a frame of its own, and nearly all of their time.
             let inlined = |e: &Entry<'_>| {
                 e.frames.iter().any(|f| f.function.name == "known.Split.turn" && f.kind == FrameKind::Inlined)
@@ -329,7 +337,7 @@ fn the_first_compilers_java_code_is_told_apart() {
         split(jdk, &["-XX:TieredStopAtLevel=1"], |view, _| {
             let all = view.list(|_| true);
             let both = view.count(|e| e.has("known.Split.three") || e.has("known.Split.one"));
-            expect::at_least(&all, both, view.total(), 90.0);
+            expect::at_least(&all, both, in_time(view), 90.0);
             assert_eq!(view.count(of_kind(FrameKind::Jit)), 0, "{}", view.list(of_kind(FrameKind::Jit)));
             nothing_nameless(view);
         });
@@ -341,7 +349,7 @@ fn interpreted_java_code_is_the_interpreters() {
     each_jdk("interpreted_java_code_is_the_interpreters", |jdk| {
         split(jdk, &["-Xint"], |view, _| {
             let all = view.list(|_| true);
-            expect::at_least(&all, view.count(of_kind(FrameKind::Interpreted)), view.total(), 90.0);
+            expect::at_least(&all, view.count(of_kind(FrameKind::Interpreted)), in_time(view), 90.0);
             for kind in [FrameKind::Jit, FrameKind::Baseline] {
                 assert_eq!(view.count(of_kind(kind)), 0, "{}", view.list(of_kind(kind)));
             }
