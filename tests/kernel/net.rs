@@ -6,7 +6,7 @@ use profiler::model::Frame;
 use profiler_tests::{
     accounts::{Accounting, Accounts, number},
     expect,
-    namespace::{self, Hosts},
+    namespace::{self, Hosts, Namespace},
     record::Record,
     skip::skip,
     target::Target,
@@ -27,6 +27,20 @@ fn run(by: &str, arguments: &[&str]) -> (Accounts, Value) {
         ["--by", by, "--", program.to_str().unwrap()].into_iter().chain(arguments.iter().copied()).collect();
     let (accounts, said) = Accounts::of_view_and_said("net", &all);
     (accounts, serde_json::from_str(&said).expect("it says JSON"))
+}
+
+/// The same on another host.
+fn run_on(host: &Namespace, by: &str, arguments: &[&str]) -> (Accounts, Value) {
+    let (profiler, program) = (profiler_tests::binary::profiler(), workload::path("sockets"));
+    let mut command = host.command(profiler.to_str().unwrap());
+    command.args(["net", "--json", "--by", by, "--"]).arg(program).args(arguments);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    let (said, accounts) = (lines.next().unwrap(), Accounts(lines.next().unwrap()));
+    check(&accounts);
+    (accounts, said)
 }
 
 /// Nothing was lost, but for what the kernel leaves out (`programs_missed`), which comes back: a packet that came in while
@@ -329,36 +343,65 @@ fn a_slow_link_shows_in_times_and_retransmits() {
     }
     const DELAY_US: u64 = 10_000;
     let mut hosts = Hosts::new(DELAY_US, 25);
-    let program = workload::path("sockets");
-    let output = hosts
-        .here
-        .command(profiler_tests::binary::profiler().to_str().unwrap())
-        .args(["net", "--json", "--by", "connection", "--", program.to_str().unwrap()])
-        .args(["rounds", Hosts::THERE, Hosts::PORT, "200"])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (accounts, said) = run_on(&hosts.here, "connection", &["rounds", Hosts::THERE, Hosts::PORT, "200"]);
     hosts.server_succeeded();
-    let lines: Vec<Value> = String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let (said, accounts) = (&lines[0], Accounts(lines[1].clone()));
-    check(&accounts);
     let row = row(&accounts, &said["pid"], "tcp");
     assert_eq!(numbers(row, ["tx_bytes", "rx_bytes", "connects"]), [12_800, 12_800, 1]);
     // Some were lost, and sent again as often as the kernel says.
-    assert!(number(said, "retransmits") > 0, "{said}");
-    assert_eq!(number(row, "retransmits"), number(said, "retransmits"), "{row}");
+    assert!(number(&said, "retransmits") > 0, "{said}");
+    assert_eq!(number(row, "retransmits"), number(&said, "retransmits"), "{row}");
     // There and back; never less, and what it takes to connect is no more than the program saw.
     let there_and_back = 2 * DELAY_US * 1_000;
     let [connect, min, p50, p99] = numbers(row, ["connect_ns", "rtt_min_ns", "rtt_p50_ns", "rtt_p99_ns"]);
-    assert!(there_and_back <= connect && connect <= number(said, "connect_ns"), "{row} {said}");
+    assert!(there_and_back <= connect && connect <= number(&said, "connect_ns"), "{row} {said}");
     assert!(there_and_back <= min && min <= p50 && p50 <= p99, "{row}");
     // The kernel's own last word, but for what the end of the connection adds: an eighth of a new time.
-    let [last, said_last] = [number(row, "rtt_ns") as f64, number(said, "srtt_us") as f64 * 1e3];
+    let [last, said_last] = [number(row, "rtt_ns") as f64, number(&said, "srtt_us") as f64 * 1e3];
     assert!((last / said_last - 1.0).abs() < 0.2, "{row} {said}");
+}
+
+/// A host that does not answer is a reason too, after as long as it was waited for.
+#[test]
+fn a_host_that_does_not_answer_is_a_failure_by_time() {
+    if !namespace::can_be_joined() {
+        return skip("a_host_that_does_not_answer_is_a_failure_by_time", "ip is not installed");
+    }
+    let [here, there] = [(); 2].map(|()| Namespace::new());
+    here.join("here", &there, "there");
+    here.ip("addr add 10.99.0.1/24 dev here");
+    // It has a place to send to, where nobody is.
+    here.ip("neigh add 10.99.0.3 lladdr 02:00:00:00:00:03 dev here nud permanent");
+    let (accounts, said) = run_on(&here, "connection", &["late", "10.99.0.3", "5000"]);
+    let row = row(&accounts, &said["pid"], "tcp");
+    assert_eq!(
+        numbers(row, ["connects", "failed", "tx_bytes", "rx_bytes", "open"]),
+        [1, 1, 0, 0, 0],
+        "{row}"
+    );
+    assert_eq!(row["failures"], serde_json::json!({"ETIMEDOUT": 1}), "{row}");
+    assert_eq!(row["remote"], "10.99.0.3:5000", "{row}");
+    assert!(number(row, "retransmits") > 0 && row["connect_ns"].is_null(), "{row}");
+}
+
+/// What an interface carries is what programs sent, and headers.
+#[test]
+fn interfaces_carry_what_is_sent_and_headers() {
+    if !namespace::can_be_joined() {
+        return skip("interfaces_carry_what_is_sent_and_headers", "ip is not installed");
+    }
+    let mut hosts = Hosts::new(0, 0);
+    let before = hosts.here.traffic("here");
+    let (accounts, said) = run_on(&hosts.here, "connection", &["rounds", Hosts::THERE, Hosts::PORT, "1000"]);
+    hosts.server_succeeded();
+    let after = hosts.here.traffic("here");
+    let row = row(&accounts, &said["pid"], "tcp");
+    assert_eq!(numbers(row, ["tx_bytes", "rx_bytes", "retransmits"]), [64_000, 64_000, 0], "{row}");
+    for (direction, bytes, packets) in [("sent", 0, 1), ("received", 2, 3)] {
+        let (carried, packets) = (after[bytes] - before[bytes], after[packets] - before[packets]);
+        // Ethernet 14, IPv4 20, TCP with times 32. A connection is made with 8 more; a few packets are of other protocols.
+        let headers = (carried - 64_000).abs_diff(66 * packets);
+        assert!(packets >= 1_000 && headers <= 20 * 30, "{direction}: {carried} bytes in {packets} packets");
+    }
 }
 
 /// Bytes by stack: those of the table, from the functions that send and receive.

@@ -52,6 +52,20 @@ impl Namespace {
         assert!(status.success(), "ip {arguments}: {status}");
     }
 
+    /// What an interface has carried: bytes and packets sent, bytes and packets received.
+    ///
+    /// # Panics
+    /// If it is not there.
+    pub fn traffic(&self, interface: &str) -> [u64; 4] {
+        let output = self.command("ip").args(["-s", "-j", "link", "show", interface]).output();
+        let output = output.expect("nsenter is part of util-linux");
+        let links: serde_json::Value = serde_json::from_slice(&output.stdout).expect("ip knows JSON");
+        let stats = &links[0]["stats64"];
+        let number = |direction: &str, what: &str| stats[direction][what].as_u64().expect("it is counted");
+        [("tx", "bytes"), ("tx", "packets"), ("rx", "bytes"), ("rx", "packets")]
+            .map(|(direction, what)| number(direction, what))
+    }
+
     /// Joins it to another one by interfaces of these names.
     ///
     /// # Panics

@@ -32,6 +32,8 @@
  * usage: sockets rounds HOST PORT COUNT
  *   COUNT requests of 64 bytes to a server, each answered by as many. Says {"pid", "connect_ns", "srtt_us", "retransmits"}:
  *   the time in connect, and what the kernel says of the connection at the end.
+ * usage: sockets late HOST PORT
+ *   A connection to a host that does not answer, given up after two tries. Says {"pid"}.
  * usage: sockets serve HOST PORT
  *   That server, for one connection. Says `ready`. */
 #define _GNU_SOURCE
@@ -755,6 +757,19 @@ static int uring(long count)
     return 0;
 }
 
+/* late */
+
+static int late(const char *host, int port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    int tries = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
+    check(fd >= 0 && inet_pton(AF_INET, host, &address.sin_addr) == 1);
+    check(setsockopt(fd, IPPROTO_TCP, TCP_SYNCNT, &tries, sizeof(tries)) == 0);
+    check(connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 && errno == ETIMEDOUT);
+    printf("{\"pid\":%d}\n", getpid());
+    return 0;
+}
+
 /* rounds, serve */
 
 static int between_hosts(int serves, const char *host, int port, long count)
@@ -823,6 +838,8 @@ int main(int argc, char **argv)
         return unread(number);
     if (strcmp(mode, "uring") == 0)
         return uring(number);
+    if (argc > 3 && strcmp(mode, "late") == 0)
+        return late(argv[2], atoi(argv[3]));
     if (argc > 3 && strcmp(mode, "serve") == 0)
         return between_hosts(1, argv[2], atoi(argv[3]), 0);
     if (argc > 4 && strcmp(mode, "rounds") == 0)

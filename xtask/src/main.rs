@@ -40,8 +40,11 @@ Usage: cargo xtask TASK [OPTIONS]
                           --arch LIST    of x86_64 and aarch64; this machine's if left out
                           --filter NAME  only tests whose name contains NAME
   tidy [--bless]        Check the rules that the compiler does not; --bless rewrites generated tables
-  bench [--quick]       Measure what the profiler costs, beside the others that are installed (root), into
-                        docs/performance.md; --quick in two minutes
+  bench [--quick] [--only network]
+                        Measure what the profiler costs, beside the others that are installed (root), into
+                        docs/performance.md
+                          --quick         in six minutes
+                          --only network  the accounting of sockets alone, printed
   dist [--target TARGET] [--prove]
                         Build the single static binary in <target>/dist
                           --target TARGET  x86_64, aarch64 or a triple; what it needs is installed
@@ -103,9 +106,9 @@ fn dispatch(args: &[String]) -> Result<(), Failure> {
             tidy::tidy(bless)?;
         }
         "bench" => {
-            let quick = options.flag("--quick");
+            let (quick, only) = (options.flag("--quick"), options.value("--only")?);
             options.end()?;
-            bench::bench(quick)?;
+            bench::bench(quick, only.as_deref())?;
         }
         "dist" => {
             let prove = options.flag("--prove");

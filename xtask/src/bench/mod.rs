@@ -39,6 +39,9 @@ use child::Measured;
 use own::Own;
 use tools::Tool;
 
+/// The part that can be measured alone.
+const NETWORK: &str = "network";
+
 /// How much is measured.
 #[derive(Clone, Copy)]
 struct Extent {
@@ -88,11 +91,14 @@ struct LongRuns {
     browser: Option<Long>,
 }
 
-/// Measures and writes the tables. `quick`: in about four minutes.
+/// Measures and writes the tables. `quick`: in some six minutes. `only`: a part, whose table is printed.
 ///
 /// # Errors
-/// Not root, a program that fails, or a budget that is not kept (the tables are written all the same).
-pub fn bench(quick: bool) -> Result<(), Failure> {
+/// Not root, no such part, a program that fails, or a budget that is not kept (the tables are written all the same).
+pub fn bench(quick: bool, only: Option<&str>) -> Result<(), Failure> {
+    if let Some(part) = only.filter(|part| *part != NETWORK) {
+        return Err(Failure::usage(format!("--only {part}: what can be measured alone is `{NETWORK}`")));
+    }
     if !is_root() {
         return Err(Failure::new(
             "profilers of the whole machine need root: run `cargo xtask bench` as root",
@@ -100,7 +106,11 @@ pub fn bench(quick: bool) -> Result<(), Failure> {
     }
     build_release()?;
     let directory = scratch()?;
-    let result = Bench::new(&directory, if quick { QUICK } else { FULL }).and_then(|bench| bench.run(quick));
+    let extent = if quick { QUICK } else { FULL };
+    let result = match only {
+        Some(_) => net::measure(&directory, extent.rounds).map(|net| print!("{}", net.table())),
+        None => Bench::new(&directory, extent).and_then(|bench| bench.run(quick)),
+    };
     _ = fs::remove_dir_all(&directory);
     result
 }

@@ -1,9 +1,17 @@
 //! What accounting of sockets costs where nothing else happens: requests, datagrams, connections and bulk data over the
 //! loopback interface (`tests/workload/net_storm.c`).
 //!
-//! Each run under a profiler is compared with the runs of nothing before and after it.
+//! Each run under a profiler is compared with the runs of nothing before and after it. Beside this one are those that are
+//! installed and do the same: bytes by process, or lives of connections.
 
-use std::{path::Path, process::Command, thread, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use ebpf_toolchain::on_path;
 
 use super::{child::Measured, page, stats};
 use crate::{
@@ -13,6 +21,8 @@ use crate::{
 
 /// A profiler is attached by then.
 const START: Duration = Duration::from_millis(1500);
+/// One that compiles its programs first is.
+const OTHERS_START: Duration = Duration::from_secs(8);
 
 /// What is done: the program's word, batches of one run (some half a second), and what it is called in the table.
 const LOADS: &[(&str, &str, &str)] = &[
@@ -29,6 +39,44 @@ const VIEWS: &[(&str, &[&str])] = &[
     ("`profiler record -a -e net-tx,net-rx`", &["record", "-a", "-e", "net-tx,net-rx", "-o", "net.pb.gz"]),
 ];
 
+/// The others: name in the table, program, arguments.
+const OTHERS: &[(&str, &str, &[&str])] = &[
+    ("libbpf-tools tcplife", "tcplife", &[]),
+    ("bcc tcplife", "tcplife-bpfcc", &[]),
+    (
+        "bpftrace, bytes by process",
+        "bpftrace",
+        &[
+            "-e",
+            "tracepoint:sock:sock_send_length /args.ret > 0/ { @sent[pid] = sum(args.ret); } \
+             tracepoint:sock:sock_recv_length /args.ret > 0/ { @received[pid] = sum(args.ret); }",
+        ],
+    ),
+];
+
+/// What is measured.
+struct View {
+    name: &'static str,
+    program: PathBuf,
+    arguments: &'static [&'static str],
+    start: Duration,
+}
+
+/// This profiler's, and those of the others that are installed.
+fn views() -> Result<Vec<View>, Failure> {
+    let program = workspace::release_binary()?;
+    let own = VIEWS.iter().map(|&(name, arguments)| View {
+        name,
+        program: program.clone(),
+        arguments,
+        start: START,
+    });
+    let others = OTHERS.iter().filter_map(|&(name, program, arguments)| {
+        Some(View { name, program: on_path(program)?, arguments, start: OTHERS_START })
+    });
+    Ok(own.chain(others).collect())
+}
+
 /// Values of all rounds.
 #[derive(Default)]
 struct Cell {
@@ -38,6 +86,7 @@ struct Cell {
 
 /// What was measured: by load and view.
 pub struct Net {
+    views: Vec<View>,
     cells: Vec<Vec<Cell>>,
     base_ns: Vec<Vec<f64>>,
     rss_mib: Vec<Vec<f64>>,
@@ -48,37 +97,34 @@ pub fn measure(directory: &Path, rounds: usize) -> Result<Net, Failure> {
     let program = directory.join("net_storm");
     let source = workspace::root().join("tests/workload/net_storm.c");
     run(Command::new("gcc").arg("-O2").arg(&source).arg("-o").arg(&program))?;
-    let cells = || VIEWS.iter().map(|_| Cell::default()).collect();
+    let views = views()?;
+    let cells = || views.iter().map(|_| Cell::default()).collect();
     let mut net = Net {
         cells: LOADS.iter().map(|_| cells()).collect(),
         base_ns: vec![Vec::new(); LOADS.len()],
-        rss_mib: vec![Vec::new(); VIEWS.len()],
+        rss_mib: vec![Vec::new(); views.len()],
+        views,
     };
     for round in 1..=rounds {
         say(format!("network, round {round} of {rounds}"));
-        for (at, (_, arguments)) in VIEWS.iter().enumerate() {
-            net.view(at, arguments, &program, directory)?;
+        for at in 0..net.views.len() {
+            net.view(at, &program, directory)?;
         }
     }
     Ok(net)
 }
 
 impl Net {
-    fn view(
-        &mut self,
-        at: usize,
-        arguments: &[&str],
-        program: &Path,
-        directory: &Path,
-    ) -> Result<(), Failure> {
+    fn view(&mut self, at: usize, program: &Path, directory: &Path) -> Result<(), Failure> {
+        let View { program: profiler, arguments, start, .. } = &self.views[at];
         let before: Vec<f64> =
             LOADS.iter().map(|load| operation_ns(program, load)).collect::<Result<_, _>>()?;
         let own = std::process::id().to_string();
         let arguments = arguments.iter().map(|argument| if *argument == "self" { &*own } else { argument });
-        let mut command = Command::new(workspace::release_binary()?);
+        let mut command = Command::new(profiler);
         command.args(arguments);
         let (profiler, _) = Measured::start(&mut command, directory, 0)?;
-        thread::sleep(START);
+        thread::sleep(*start);
         let with: Vec<f64> =
             LOADS.iter().map(|load| operation_ns(program, load)).collect::<Result<_, _>>()?;
         self.rss_mib[at].push(profiler.rss_mib());
@@ -98,11 +144,11 @@ impl Net {
     pub fn table(&self) -> String {
         let mut rows = Vec::new();
         for ((cells, base), (_, _, load)) in self.cells.iter().zip(&self.base_ns).zip(LOADS) {
-            for (cell, (view, _)) in cells.iter().zip(VIEWS) {
+            for (cell, view) in cells.iter().zip(&self.views) {
                 rows.push(vec![
                     (*load).to_owned(),
                     page::number(stats::median(base), 0),
-                    (*view).to_owned(),
+                    view.name.to_owned(),
                     page::number(stats::median(&cell.added_ns), 0),
                     page::number(stats::median(&cell.ratio), 2),
                 ]);
