@@ -126,12 +126,13 @@ fn work(jobs: &Receiver<Incarnation>, done: &UnboundedSender<Found>) {
             true => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
             false => jobs.recv_timeout(RETRY),
         };
+        let mut answers = Vec::new();
         match job {
             Ok(process) if waiting.len() < MAX_WAITING => waiting.push((process, 0)),
-            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(process) => answers.push(Found { process, layout: None }),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        let mut answers = Vec::new();
         waiting.retain_mut(|(process, attempts)| {
             *attempts += 1;
             let answer = read(process.pid, *attempts >= MAX_ATTEMPTS);
