@@ -67,6 +67,11 @@ impl What {
     /// Those of events that the user names by their hooks, in the order that they were named.
     pub const HOOKS: [Self; MAX_HOOKS] = [Self::Hook0, Self::Hook1, Self::Hook2, Self::Hook3];
 
+    /// Whether it is of packets, which belong to a socket's process that need not run then (`probe::socket_packets`).
+    pub const fn is_of_packets(self) -> bool {
+        matches!(self, Self::SentAgain | Self::Dropped)
+    }
+
     /// Reads a number written by the kernel side; unknown numbers are `None`.
     pub fn from_u32(value: u32) -> Option<Self> {
         Self::ALL.get(value as usize).copied()

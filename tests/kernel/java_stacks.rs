@@ -8,10 +8,9 @@ use profiler_tests::{
     target::number,
     view::{Entry, View},
 };
-use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::jvm::{Jdk, each_jdk};
+use crate::jvm::{Jdk, each_jdk, recorded};
 
 /// Milliseconds.
 const TIME: &str = "2000";
@@ -22,7 +21,7 @@ const WHOLE: f64 = 98.0;
 
 /// Records a mode of the workload in a JVM with these options, and what it says that it did.
 fn record(jdk: &Jdk, events: &str, options: &[&str], mode: &str) -> (Profile, Value) {
-    let mut target = jdk.program("known.Stacks", &[&[APART], options].concat(), &[mode, TIME]);
+    let target = jdk.program("known.Stacks", &[&[APART], options].concat(), &[mode, TIME]);
     let rate: &[&str] = if events == "cpu" { &["-F", "997"] } else { &[] };
     let record = Record::new().args(["-e", events, "-p", &target.pid().to_string()]).args(rate);
     let mut recording = record.start();
@@ -31,13 +30,7 @@ fn record(jdk: &Jdk, events: &str, options: &[&str], mode: &str) -> (Profile, Va
     } else {
         recording.wait_until_attached(2);
     }
-    target.go();
-    let said = target.says();
-    recording.signal(Signal::INT);
-    let profile = recording.finish().succeeded();
-    drop(target);
-    expect::no_sample_lost(&profile);
-    (profile, said)
+    recorded(target, recording)
 }
 
 /// The names of a stack's frames in user mode, from the innermost one on.

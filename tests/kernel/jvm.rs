@@ -9,7 +9,7 @@ use std::{
 };
 
 use profiler::{
-    model::{FrameKind, Reason},
+    model::{FrameKind, Profile, Reason},
     symbolize::runtime::{
         jvm::{Fault, Jvm, Listed, Tier, open},
         memory::{Memory as _, ProcessMemory},
@@ -17,7 +17,7 @@ use profiler::{
 };
 use profiler_tests::{
     expect,
-    record::{Record, profiler},
+    record::{Record, Recording, profiler},
     skip::skip,
     target::{Target, number},
     view::{Entry, View},
@@ -261,17 +261,23 @@ fn line_of(comment: &str) -> u32 {
 
 /// Records `split` of a JVM with these options, and what it says that it did.
 fn split(jdk: &Jdk, options: &[&str], check: impl FnOnce(&View<'_>, &Value)) {
-    let mut target = jdk.ready(options, &["split", TIME]);
+    let target = jdk.ready(options, &["split", TIME]);
     let record = Record::of_split().args(["-p", &target.pid().to_string()]);
     let mut recording = record.start();
     recording.wait_until_sampling();
+    let (profile, said) = recorded(target, recording);
+    check(&View::of(&profile), &said);
+}
+
+/// Lets a program go that is recorded; the recording up to where it says what it did.
+pub fn recorded(mut target: Target, recording: Recording) -> (Profile, Value) {
     target.go();
     let said = target.says();
     recording.signal(Signal::INT);
     let profile = recording.finish().succeeded();
     drop(target);
     expect::no_sample_lost(&profile);
-    check(&View::of(&profile), &said);
+    (profile, said)
 }
 
 /// The samples whose leaf is in code that the JVM made, of this kind.

@@ -85,7 +85,7 @@ fn of_call(detail: syscall_stacks::Detail) -> String {
 
 /// Whether the stack is that of an interrupt, from where it enters the kernel on.
 pub fn is_of_interrupt(what: What, detail: u32) -> bool {
-    matches!(what, What::SentAgain | What::Dropped) && socket_packets::Detail(detail).is_elsewhere()
+    what.is_of_packets() && socket_packets::Detail(detail).is_elsewhere()
 }
 
 /// Whether the label is the whole stack: there is none by intention, or by nature.

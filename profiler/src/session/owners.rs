@@ -74,9 +74,7 @@ impl Found {
 
 /// Whether it is counted at a socket.
 fn is_unknown(key: &CountKey) -> bool {
-    let of_packets =
-        [What::SentAgain, What::Dropped].contains(&What::from_u32(key.what).unwrap_or(What::Tick));
-    of_packets && key.pid == 0 && key.incarnation != NO_SOCKET
+    What::from_u32(key.what).is_some_and(What::is_of_packets) && key.pid == 0 && key.incarnation != NO_SOCKET
 }
 
 /// The sockets.

@@ -79,7 +79,9 @@ pub struct Recording<'a> {
     sizing: Sizing,
     cpus: Vec<u32>,
     start_unix_ns: u64,
-    /// `stolen_ns` of all CPUs: at the start, and at the end what there was meanwhile.
+    /// CPU time that the hypervisor had taken when sampling began, ns.
+    stolen_before_ns: u64,
+    /// What it took from then until sampling ended.
     stolen_ns: u64,
     start_ns: u64,
     /// When sampling ended; 0: it goes on.
@@ -159,6 +161,7 @@ impl<'a> Recording<'a> {
             sizing,
             cpus: cpus.to_vec(),
             start_unix_ns: 0,
+            stolen_before_ns: 0,
             stolen_ns: 0,
             start_ns: 0,
             end_ns: 0,
@@ -176,7 +179,7 @@ impl<'a> Recording<'a> {
         for probe in &mut self.probes {
             probe.enable(&mut self.kernel)?;
         }
-        self.stolen_ns = stolen_ns();
+        self.stolen_before_ns = stolen_ns();
         (self.start_ns, self.start_unix_ns) = (monotonic_ns(), unix_ns());
         self.cost.start_ns = self.start_ns.saturating_sub(begun_ns);
         self.cpu_at_start = cpu_ns();

@@ -11,16 +11,20 @@ use crate::bpf::{load::Kernel, targets::Targets};
 /// How often what ended is taken out of the kernel.
 const TAKE_INTERVAL: Duration = Duration::from_millis(100);
 
+/// What accounts are of, and where they are.
+pub struct Shared<'a> {
+    /// Of what, and when.
+    pub account: &'a AccountOptions,
+    /// The object.
+    pub kernel: &'a mut Kernel,
+    /// The processes that are looked at; `None`: the accounts are nobody's.
+    pub targets: Option<&'a mut Targets>,
+}
+
 /// Accounts that an object keeps in the kernel.
 pub trait Kept {
-    /// Of what, and when.
-    fn account(&self) -> &AccountOptions;
-
-    /// The object.
-    fn kernel(&mut self) -> &mut Kernel;
-
-    /// The processes that are looked at; `None`: the accounts are nobody's.
-    fn targets(&mut self) -> Option<&mut Targets>;
+    /// What they are of, and where they are.
+    fn shared(&mut self) -> Shared<'_>;
 
     /// Takes the accounts out of what ended.
     ///
@@ -43,7 +47,7 @@ pub async fn keep<A: Kept, E: From<SessionError>>(
     ended: impl Future<Output = Stop>,
     mut each: impl FnMut(&mut A) -> Result<(), E>,
 ) -> Result<Stop, E> {
-    let AccountOptions { duration, interval, filter, .. } = *accounts.account();
+    let AccountOptions { duration, interval, filter, .. } = *accounts.shared().account;
     let deadline = duration.map(|duration| Instant::now() + duration);
     let mut interval_end = interval.map(|interval| Instant::now() + interval);
     let mut take = Instant::now() + TAKE_INTERVAL;
@@ -56,9 +60,10 @@ pub async fn keep<A: Kept, E: From<SessionError>>(
             () = sleep_until(take) => {
                 take = Instant::now() + TAKE_INTERVAL;
                 accounts.take_ended()?;
-                accounts.kernel().flush_log();
+                let Shared { kernel, targets, .. } = accounts.shared();
+                kernel.flush_log();
                 if filter.by_process != 0
-                    && let Some(targets) = accounts.targets()
+                    && let Some(targets) = targets
                     && !targets.any_left().map_err(SessionError::from)?
                 {
                     return Ok(Stop::TargetsGone);
@@ -107,4 +112,45 @@ pub trait Spans: Sized {
     /// # Errors
     /// Those of reading what was accounted.
     fn finish(self) -> Result<Self::Span, SessionError>;
+}
+
+/// Accounts whose spans are the intervals, and the whole run.
+pub trait Intervals: Kept + Sized {
+    /// What happened in one.
+    type Span;
+
+    /// What happened since the last one.
+    ///
+    /// # Errors
+    /// Those of reading what was accounted.
+    fn interval(&mut self) -> Result<Self::Span, SessionError>;
+
+    /// Stops, and gives the whole run.
+    ///
+    /// # Errors
+    /// Those of reading what was accounted.
+    fn whole(self) -> Result<Self::Span, SessionError>;
+}
+
+impl<A: Intervals> Spans for A {
+    type Span = A::Span;
+
+    fn add_targets(&mut self, pids: &[u32]) -> Result<(), SessionError> {
+        match self.shared().targets {
+            Some(targets) => Ok(targets.add_all(pids)?),
+            None => Ok(()),
+        }
+    }
+
+    async fn run<E: From<SessionError>>(
+        &mut self,
+        ended: impl Future<Output = Stop>,
+        mut each: impl FnMut(A::Span) -> Result<(), E>,
+    ) -> Result<Stop, E> {
+        keep(self, ended, |accounts| each(accounts.interval()?)).await
+    }
+
+    fn finish(self) -> Result<A::Span, SessionError> {
+        self.whole()
+    }
 }

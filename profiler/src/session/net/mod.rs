@@ -12,10 +12,10 @@ mod totals;
 use std::net::IpAddr;
 
 use super::{
-    SessionError, Stop,
+    SessionError,
     facts::unix_ns,
     sched::{AccountOptions, own},
-    spans::{self, Kept, Spans},
+    spans::{Intervals, Kept, Shared},
 };
 use crate::{
     bpf::{
@@ -138,21 +138,6 @@ impl<'a> NetAccounting<'a> {
         Ok(totals)
     }
 
-    /// What happened since the last interval.
-    fn interval(&mut self) -> Result<Span, SessionError> {
-        self.probe.look(&mut self.kernel)?;
-        let end_ns = monotonic_ns();
-        let totals = self.totals(end_ns)?;
-        let duration_ns = end_ns.saturating_sub(self.last.end_ns);
-        let mut rows = totals.rows_since(&self.last.totals, duration_ns, &self.names);
-        if self.resolve(&rows) {
-            rows = totals.rows_since(&self.last.totals, duration_ns, &self.names);
-        }
-        let (begin_ns, number) = (self.last.end_ns, self.last.number + 1);
-        self.last = Last { number, end_ns, totals };
-        self.span(Some(number), begin_ns, end_ns, rows)
-    }
-
     /// Asks for the names of the rows' remote addresses, if that is wanted. Whether there are any.
     fn resolve(&mut self, rows: &[Row]) -> bool {
         if !self.options.resolve {
@@ -210,16 +195,8 @@ impl<'a> NetAccounting<'a> {
 }
 
 impl Kept for NetAccounting<'_> {
-    fn account(&self) -> &AccountOptions {
-        &self.options.account
-    }
-
-    fn kernel(&mut self) -> &mut Kernel {
-        &mut self.kernel
-    }
-
-    fn targets(&mut self) -> Option<&mut Targets> {
-        Some(&mut self.targets)
+    fn shared(&mut self) -> Shared<'_> {
+        Shared { account: &self.options.account, kernel: &mut self.kernel, targets: Some(&mut self.targets) }
     }
 
     fn take_ended(&mut self) -> Result<(), SessionError> {
@@ -228,22 +205,24 @@ impl Kept for NetAccounting<'_> {
     }
 }
 
-impl Spans for NetAccounting<'_> {
+impl Intervals for NetAccounting<'_> {
     type Span = Span;
 
-    fn add_targets(&mut self, pids: &[u32]) -> Result<(), SessionError> {
-        Ok(self.targets.add_all(pids)?)
+    fn interval(&mut self) -> Result<Span, SessionError> {
+        self.probe.look(&mut self.kernel)?;
+        let end_ns = monotonic_ns();
+        let totals = self.totals(end_ns)?;
+        let duration_ns = end_ns.saturating_sub(self.last.end_ns);
+        let mut rows = totals.rows_since(&self.last.totals, duration_ns, &self.names);
+        if self.resolve(&rows) {
+            rows = totals.rows_since(&self.last.totals, duration_ns, &self.names);
+        }
+        let (begin_ns, number) = (self.last.end_ns, self.last.number + 1);
+        self.last = Last { number, end_ns, totals };
+        self.span(Some(number), begin_ns, end_ns, rows)
     }
 
-    async fn run<E: From<SessionError>>(
-        &mut self,
-        ended: impl Future<Output = Stop>,
-        mut each: impl FnMut(Span) -> Result<(), E>,
-    ) -> Result<Stop, E> {
-        spans::keep(self, ended, |accounts| each(accounts.interval()?)).await
-    }
-
-    fn finish(mut self) -> Result<Span, SessionError> {
+    fn whole(mut self) -> Result<Span, SessionError> {
         self.probe.look(&mut self.kernel)?;
         let end_ns = self.probe.disable();
         let cost = self.cost();

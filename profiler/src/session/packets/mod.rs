@@ -9,17 +9,16 @@ mod rows;
 use profiler_common::probe::packets::Drop;
 
 use super::{
-    SessionError, Stop,
+    SessionError,
     facts::unix_ns,
     sched::{AccountOptions, own},
-    spans::{self, Kept, Spans},
+    spans::{Intervals, Kept, Shared},
 };
 use crate::{
     bpf::{
         load::{Kernel, LoadOptions},
         packets::Packets,
         stats::{self, RunTime},
-        targets::Targets,
     },
     host::{
         btf::{self, DropReasons},
@@ -115,16 +114,6 @@ impl<'a> PacketAccounting<'a> {
         Ok(Moment { at_ns, packets: self.probe.maps.read()?, host: network::read() })
     }
 
-    /// What happened since the last interval.
-    fn interval(&mut self) -> Result<Span, SessionError> {
-        let now = self.moment(monotonic_ns())?;
-        let before = std::mem::take(&mut self.last);
-        self.number += 1;
-        let span = self.span(Some(self.number), &before, &now)?;
-        self.last = now;
-        Ok(span)
-    }
-
     fn span(&mut self, number: Option<u64>, before: &Moment, now: &Moment) -> Result<Span, SessionError> {
         let start_ns = self.start_unix_ns + (before.at_ns - self.probe.start_ns());
         let duration_ns = now.at_ns - before.at_ns;
@@ -173,17 +162,9 @@ impl<'a> PacketAccounting<'a> {
 }
 
 impl Kept for PacketAccounting<'_> {
-    fn account(&self) -> &AccountOptions {
-        &self.options.account
-    }
-
-    fn kernel(&mut self) -> &mut Kernel {
-        &mut self.kernel
-    }
-
-    fn targets(&mut self) -> Option<&mut Targets> {
+    fn shared(&mut self) -> Shared<'_> {
         // The host's network is nobody's.
-        None
+        Shared { account: &self.options.account, kernel: &mut self.kernel, targets: None }
     }
 
     fn take_ended(&mut self) -> Result<(), SessionError> {
@@ -192,23 +173,19 @@ impl Kept for PacketAccounting<'_> {
     }
 }
 
-impl Spans for PacketAccounting<'_> {
+impl Intervals for PacketAccounting<'_> {
     type Span = Span;
 
-    fn add_targets(&mut self, _: &[u32]) -> Result<(), SessionError> {
-        // The host's network is nobody's.
-        Ok(())
+    fn interval(&mut self) -> Result<Span, SessionError> {
+        let now = self.moment(monotonic_ns())?;
+        let before = std::mem::take(&mut self.last);
+        self.number += 1;
+        let span = self.span(Some(self.number), &before, &now)?;
+        self.last = now;
+        Ok(span)
     }
 
-    async fn run<E: From<SessionError>>(
-        &mut self,
-        ended: impl Future<Output = Stop>,
-        mut each: impl FnMut(Span) -> Result<(), E>,
-    ) -> Result<Stop, E> {
-        spans::keep(self, ended, |accounts| each(accounts.interval()?)).await
-    }
-
-    fn finish(mut self) -> Result<Span, SessionError> {
+    fn whole(mut self) -> Result<Span, SessionError> {
         let end_ns = self.probe.disable();
         let cost = self.cost();
         let now = self.moment(end_ns)?;

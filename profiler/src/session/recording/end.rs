@@ -28,7 +28,7 @@ impl Recording<'_> {
                 owners.disable();
             }
             self.end_ns = monotonic_ns();
-            self.stolen_ns = stolen_ns().saturating_sub(self.stolen_ns);
+            self.stolen_ns = stolen_ns().saturating_sub(self.stolen_before_ns);
         }
         Ok(())
     }

@@ -20,9 +20,9 @@ use profiler_common::{
 };
 
 use super::{
-    SessionError, Stop,
+    SessionError,
     facts::unix_ns,
-    spans::{self, Kept, Spans},
+    spans::{Intervals, Kept, Shared},
 };
 use crate::{
     bpf::{
@@ -148,18 +148,6 @@ impl<'a> Accounting<'a> {
         })
     }
 
-    /// What happened since the last interval.
-    fn interval(&mut self) -> Result<Span, SessionError> {
-        let moment = self.threads.moment(monotonic_ns())?;
-        let accounts = self.since_last(&moment);
-        let (begin_ns, number) = (self.last.end_ns, self.last.number + 1);
-        let key = |account: &Account| (account.pid, account.start_ns);
-        let threads = moment.alive.into_iter().map(|account| (key(&account), account)).collect();
-        self.last = Last { number, end_ns: moment.end_ns, threads, cpus: moment.cpus, ticks: moment.ticks };
-        self.threads.ended.begin_interval();
-        self.span(Some(number), begin_ns, moment.end_ns, accounts)
-    }
-
     fn since_last(&self, moment: &Moment) -> Accounts {
         let cpus = own::cpu_rows(&moment.cpus, &self.last.cpus, &moment.ticks, &self.last.ticks);
         let changed = moment.alive.iter().chain(self.threads.ended.of_interval());
@@ -194,16 +182,8 @@ impl<'a> Accounting<'a> {
 }
 
 impl Kept for Accounting<'_> {
-    fn account(&self) -> &AccountOptions {
-        self.options
-    }
-
-    fn kernel(&mut self) -> &mut Kernel {
-        &mut self.kernel
-    }
-
-    fn targets(&mut self) -> Option<&mut Targets> {
-        Some(&mut self.targets)
+    fn shared(&mut self) -> Shared<'_> {
+        Shared { account: self.options, kernel: &mut self.kernel, targets: Some(&mut self.targets) }
     }
 
     fn take_ended(&mut self) -> Result<(), SessionError> {
@@ -216,22 +196,21 @@ impl Kept for Accounting<'_> {
     }
 }
 
-impl Spans for Accounting<'_> {
+impl Intervals for Accounting<'_> {
     type Span = Span;
 
-    fn add_targets(&mut self, pids: &[u32]) -> Result<(), SessionError> {
-        Ok(self.targets.add_all(pids)?)
+    fn interval(&mut self) -> Result<Span, SessionError> {
+        let moment = self.threads.moment(monotonic_ns())?;
+        let accounts = self.since_last(&moment);
+        let (begin_ns, number) = (self.last.end_ns, self.last.number + 1);
+        let key = |account: &Account| (account.pid, account.start_ns);
+        let threads = moment.alive.into_iter().map(|account| (key(&account), account)).collect();
+        self.last = Last { number, end_ns: moment.end_ns, threads, cpus: moment.cpus, ticks: moment.ticks };
+        self.threads.ended.begin_interval();
+        self.span(Some(number), begin_ns, moment.end_ns, accounts)
     }
 
-    async fn run<E: From<SessionError>>(
-        &mut self,
-        ended: impl Future<Output = Stop>,
-        mut each: impl FnMut(Span) -> Result<(), E>,
-    ) -> Result<Stop, E> {
-        spans::keep(self, ended, |accounts| each(accounts.interval()?)).await
-    }
-
-    fn finish(mut self) -> Result<Span, SessionError> {
+    fn whole(mut self) -> Result<Span, SessionError> {
         let end_ns = self.threads.probe.disable()?;
         let cost = self.cost();
         self.last = Last::default();

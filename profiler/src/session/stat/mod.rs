@@ -11,8 +11,8 @@ use std::thread;
 
 use super::{
     RecordOptions, Recording, SessionError, Stop,
-    sched::{self, AccountOptions, threads::Threads},
-    spans::{self, Kept, Spans},
+    sched::{self, threads::Threads},
+    spans::{self, Kept, Shared, Spans},
     syscalls::{self, SyscallOptions, calls::CallAccounts},
 };
 use crate::{
@@ -141,16 +141,8 @@ impl<'a> Accounts<'a> {
 }
 
 impl Kept for Accounts<'_> {
-    fn account(&self) -> &AccountOptions {
-        &self.options.account
-    }
-
-    fn kernel(&mut self) -> &mut Kernel {
-        &mut self.kernel
-    }
-
-    fn targets(&mut self) -> Option<&mut Targets> {
-        Some(&mut self.targets)
+    fn shared(&mut self) -> Shared<'_> {
+        Shared { account: &self.options.account, kernel: &mut self.kernel, targets: Some(&mut self.targets) }
     }
 
     fn take_ended(&mut self) -> Result<(), SessionError> {

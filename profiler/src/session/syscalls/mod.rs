@@ -7,10 +7,10 @@ pub(in crate::session) mod calls;
 pub(in crate::session) mod totals;
 
 use super::{
-    SessionError, Stop,
+    SessionError,
     facts::unix_ns,
     sched::{AccountOptions, own},
-    spans::{self, Kept, Spans},
+    spans::{Intervals, Kept, Shared},
 };
 use crate::{
     bpf::{
@@ -123,16 +123,6 @@ impl<'a> SyscallAccounting<'a> {
         With { timed: self.timed(), histogram: self.options.histogram }
     }
 
-    /// What happened since the last interval.
-    fn interval(&mut self) -> Result<Span, SessionError> {
-        let end_ns = monotonic_ns();
-        let totals = self.calls.totals(end_ns)?;
-        let rows = totals.rows_since(&self.last.totals, self.with());
-        let (begin_ns, number) = (self.last.end_ns, self.last.number + 1);
-        self.last = Last { number, end_ns, totals };
-        self.span(Some(number), begin_ns, end_ns, rows)
-    }
-
     fn span(
         &self,
         number: Option<u64>,
@@ -156,16 +146,8 @@ impl<'a> SyscallAccounting<'a> {
 }
 
 impl Kept for SyscallAccounting<'_> {
-    fn account(&self) -> &AccountOptions {
-        &self.options.account
-    }
-
-    fn kernel(&mut self) -> &mut Kernel {
-        &mut self.kernel
-    }
-
-    fn targets(&mut self) -> Option<&mut Targets> {
-        Some(&mut self.targets)
+    fn shared(&mut self) -> Shared<'_> {
+        Shared { account: &self.options.account, kernel: &mut self.kernel, targets: Some(&mut self.targets) }
     }
 
     fn take_ended(&mut self) -> Result<(), SessionError> {
@@ -173,22 +155,19 @@ impl Kept for SyscallAccounting<'_> {
     }
 }
 
-impl Spans for SyscallAccounting<'_> {
+impl Intervals for SyscallAccounting<'_> {
     type Span = Span;
 
-    fn add_targets(&mut self, pids: &[u32]) -> Result<(), SessionError> {
-        Ok(self.targets.add_all(pids)?)
+    fn interval(&mut self) -> Result<Span, SessionError> {
+        let end_ns = monotonic_ns();
+        let totals = self.calls.totals(end_ns)?;
+        let rows = totals.rows_since(&self.last.totals, self.with());
+        let (begin_ns, number) = (self.last.end_ns, self.last.number + 1);
+        self.last = Last { number, end_ns, totals };
+        self.span(Some(number), begin_ns, end_ns, rows)
     }
 
-    async fn run<E: From<SessionError>>(
-        &mut self,
-        ended: impl Future<Output = Stop>,
-        mut each: impl FnMut(Span) -> Result<(), E>,
-    ) -> Result<Stop, E> {
-        spans::keep(self, ended, |accounts| each(accounts.interval()?)).await
-    }
-
-    fn finish(mut self) -> Result<Span, SessionError> {
+    fn whole(mut self) -> Result<Span, SessionError> {
         let end_ns = self.calls.probe.disable();
         let cost = self.cost();
         let totals = self.calls.totals(end_ns)?;
