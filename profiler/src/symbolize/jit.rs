@@ -164,7 +164,7 @@ const fn reason_of_fault(fault: Fault) -> Reason {
     match fault {
         Fault::NoCode => Reason::CodeFreed,
         Fault::Torn(_) | Fault::Unmapped(_) => Reason::CodeChanged,
-        Fault::Missing(_) | Fault::Table(_) => Reason::UnknownRuntime,
+        Fault::Missing(_) | Fault::Table(_) | Fault::Off(_) => Reason::UnknownRuntime,
     }
 }
 

@@ -178,7 +178,11 @@ pub fn const_method(memory: &impl Memory, layout: &Layout, method: u64) -> Resul
     }
 }
 
-fn symbol(memory: &impl Memory, layout: &Layout, address: u64) -> Result<Vec<u8>, Fault> {
+/// The text of a `Symbol`, raw.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn symbol(memory: &impl Memory, layout: &Layout, address: u64) -> Result<Vec<u8>, Fault> {
     let fields = &layout.method;
     let length = fields.symbol_length.get(memory, address)? >> fields.symbol_shift & 0xffff;
     Ok(memory.bytes(address.wrapping_add(fields.symbol_body), length as usize)?)

@@ -10,6 +10,9 @@
 //! | `code` | what is told of it: names, lines, how it came to be |
 //! | `scopes` | which methods are active at an address, inlined ones included |
 //! | `method`, `java_names` | name, descriptor, source file and line of a method |
+//! | `threads` | what is each Java thread doing, what has it allocated, which monitor does it wait for |
+//! | `objects` | of which class is an object |
+//! | `counters` | what does the JVM count of itself |
 //! | `unwind_layout` | the numbers that a walk through Java frames needs |
 //!
 //! Read and checked with OpenJDK 17 and 25; the layouts of 8 to 27 are told apart by their tables ([`layout`]).
@@ -24,12 +27,15 @@
 pub mod blob;
 pub mod code;
 pub mod code_cache;
+pub mod counters;
 pub mod fields;
 pub mod java_names;
 pub mod layout;
 pub mod method;
+pub mod objects;
 pub mod open;
 pub mod scopes;
+pub mod threads;
 pub mod unsigned5;
 pub mod unwind_layout;
 pub mod vmstructs;
@@ -42,7 +48,11 @@ use std::{
     sync::Arc,
 };
 
-pub use self::code::{Code, Frame, Listed, Tier};
+pub use self::{
+    code::{Code, Frame, Listed, Tier},
+    counters::Counters,
+    threads::JavaThread,
+};
 use self::{
     blob::{Blob, DebugInfo, Kind, MAX_METADATA},
     code_cache::CodeHeap,
@@ -78,6 +88,9 @@ pub enum Fault {
     /// Something changed while it was read, or is damaged.
     #[error("changed while it was read: {0}")]
     Torn(&'static str),
+    /// The JVM was told to do without.
+    #[error("this JVM does not keep {0}")]
+    Off(&'static str),
     /// There is no (living) code at that address.
     #[error("no code there")]
     NoCode,
