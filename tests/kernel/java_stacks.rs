@@ -157,25 +157,37 @@ fn java_recursion_has_all_its_frames() {
 #[test]
 fn waits_of_java_threads_have_their_stacks() {
     each_jdk("waits_of_java_threads_have_their_stacks", |jdk| {
-        let (profile, _) = record(jdk, "offcpu", &[], "waits");
-        let view = View::of_type(&profile, "offcpu");
-        for (thread, method, caller) in [
-            ("known-parks", "jdk.internal.misc.Unsafe.park", "known.Stacks.parks"),
-            ("known-sleeps", "java.lang.Thread.sleep", "known.Stacks.sleeps"),
-            ("known-locks", "known.Stacks.locks", "known.Stacks.locks"),
-        ] {
-            let of_it = |e: &Entry<'_>| e.thread.name == thread && !e.is_early();
-            let is_right = |e: &Entry<'_>| {
-                let names = names(e);
-                let first = names.iter().position(|name| *name == caller);
-                is_whole(e) && names.contains(&method) && first.is_some()
-            };
-            let wrong = view.list(|e| of_it(e) && !is_right(e));
-            expect::at_least(&wrong, view.count(|e| of_it(e) && is_right(e)), view.count(of_it), WHOLE);
-            // The control: each waits in its own method only.
-            let others = ["parks", "sleeps", "locks"].map(|name| format!("known.Stacks.{name}"));
-            let strange = |e: &Entry<'_>| of_it(e) && others.iter().any(|name| name != caller && e.has(name));
-            assert_eq!(view.count(strange), 0, "{}", view.list(strange));
+        // Compiled, or by the interpreter, which tells by its bytecode.
+        for options in [&[][..], &["-Xint"]] {
+            let (profile, _) = record(jdk, "offcpu", options, "waits");
+            check_waits(&View::of_type(&profile, "offcpu"));
         }
     });
+}
+
+fn check_waits(view: &View<'_>) {
+    const PARK: &str = "jdk.internal.misc.Unsafe.park";
+    for (thread, wait, method, caller) in [
+        ("known-parks", "[blocked: park]", PARK, "known.Stacks.parks"),
+        ("known-sleeps", "[blocked: sleep]", "java.lang.Thread.sleep", "known.Stacks.sleeps"),
+        ("known-locks", "[blocked: monitor]", "known.Stacks.locks", "known.Stacks.locks"),
+        ("known-awaits", "[blocked: object-wait]", "java.lang.Object.wait", "known.Stacks.awaits"),
+    ] {
+        let label = |e: &Entry<'_>| e.frames.first().map(|frame| frame.function.name.clone());
+        // Between its locks it parks too.
+        let is_between = |e: &Entry<'_>| thread == "known-locks" && e.has(PARK);
+        let of_it = |e: &Entry<'_>| e.thread.name == thread && !e.is_early();
+        let is_right = |e: &Entry<'_>| {
+            let names = names(e);
+            let first = names.iter().position(|name| *name == caller);
+            let wait = if is_between(e) { "[blocked: park]" } else { wait };
+            is_whole(e) && names.contains(&method) && first.is_some() && label(e).as_deref() == Some(wait)
+        };
+        let wrong = view.list(|e| of_it(e) && !is_right(e));
+        expect::at_least(&wrong, view.count(|e| of_it(e) && is_right(e)), view.count(of_it), WHOLE);
+        // The control: each waits in its own method only.
+        let others = ["parks", "sleeps", "locks", "awaits"].map(|name| format!("known.Stacks.{name}"));
+        let strange = |e: &Entry<'_>| of_it(e) && others.iter().any(|name| name != caller && e.has(name));
+        assert_eq!(view.count(strange), 0, "{}", view.list(strange));
+    }
 }

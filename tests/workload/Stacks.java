@@ -2,10 +2,10 @@
  * so that every method has frames of its own; `work` is short, so that many samples hit where frames are made and left.
  *
  * usage: Stacks MODE MILLISECONDS      says `ready`, waits for a line, works for that time in a thread of its own (`waits`: in
- *                              three), says what it did, waits for the end of its input
+ *                              several), says what it did, waits for the end of its input
  *     callers   `work` below `half`, `third` and `fifth`, by chance in the ratio 5:3:2
  *     deep      `work`, now longer, below 60 calls of `deep`
- *     waits     threads that park, sleep and wait for a monitor */
+ *     waits     threads that park, sleep, wait for a monitor and for a notification */
 package known;
 
 import java.util.concurrent.locks.LockSupport;
@@ -114,6 +114,14 @@ public class Stacks {
         }
     }
 
+    static void awaits() throws InterruptedException {
+        while (System.nanoTime() < end) {
+            synchronized (steps) {
+                steps.wait(5);
+            }
+        }
+    }
+
     static void hold() throws InterruptedException {
         while (System.nanoTime() < end) {
             synchronized (monitor) {
@@ -158,7 +166,7 @@ public class Stacks {
                 var holder = start("known-hold", Stacks::hold);
                 var threads = new Thread[] {
                     start("known-parks", Stacks::parks), start("known-sleeps", Stacks::sleeps),
-                    start("known-locks", Stacks::locks), holder };
+                    start("known-locks", Stacks::locks), start("known-awaits", Stacks::awaits), holder };
                 for (var thread : threads) thread.join();
                 say("done", 1);
             }

@@ -108,9 +108,23 @@ pub struct Built {
 
 /// Resolves all names and builds the profile.
 pub fn build(collector: &Collector, symbolizer: Symbolizer, options: &BuildOptions) -> Built {
+    with_names(collector, &collector.samples(), |profile| symbolizer.resolve(profile), options)
+}
+
+/// The profile of the present interval, with the names that are known already ([`Symbolizer::known`]).
+pub fn build_interval(collector: &Collector, symbolizer: &Symbolizer, options: &BuildOptions) -> Built {
+    with_names(collector, &collector.of_interval(), |profile| symbolizer.known(profile), options)
+}
+
+fn with_names(
+    collector: &Collector,
+    samples: &[(SampleKey, Sum)],
+    names: impl FnOnce(&mut Profile) -> Names,
+    options: &BuildOptions,
+) -> Built {
     let sample_types = options.columns.iter().map(|column| column.sample_type.clone()).collect();
     let mut profile = Profile { sample_types, ..Profile::default() };
-    let names = symbolizer.resolve(&mut profile);
+    let names = names(&mut profile);
     let mut builder = Builder {
         profile,
         kept: collector.stacks(),
@@ -126,10 +140,10 @@ pub fn build(collector: &Collector, symbolizer: Symbolizer, options: &BuildOptio
         unresolved: BTreeMap::new(),
         idle_samples: 0,
     };
-    for (key, sum) in collector.samples() {
+    for (key, sum) in samples {
         let thread = &collector.threads()[key.thread as usize];
         let window_start_ns = u64::from(key.window) * collector.window_ns();
-        builder.sample(thread, &key, window_start_ns, sum, options.idle);
+        builder.sample(thread, key, window_start_ns, *sum, options.idle);
     }
     let mut profile = builder.profile;
     profile.losses.unresolved = builder.unresolved;
@@ -210,7 +224,8 @@ impl Builder<'_> {
             // Whom it hit has nothing to do with it.
             locations.truncate(at + 1);
         }
-        if let Some(label) = label::of(place.what, place.detail, self.reasons) {
+        let wait = self.names.wait(&user.frames);
+        if let Some(label) = label::of(place.what, place.detail, self.reasons, wait) {
             locations.insert(0, self.labels.location(label, &mut self.profile));
             if label::is_whole(place.what, place.detail) {
                 end = StackEnd::Complete;

@@ -141,7 +141,10 @@ pub struct Collector {
     /// `Symbolizer::replacements` that the cache is of.
     replacements: u64,
     kernel_cache: HashMap<u64, u32>,
+    /// Those of the present interval.
     samples: HashMap<SampleKey, Sum>,
+    /// Those of intervals before.
+    earlier: HashMap<SampleKey, Sum>,
     window_ns: u64,
 }
 
@@ -157,6 +160,7 @@ impl Collector {
             replacements: 0,
             kernel_cache: HashMap::new(),
             samples: HashMap::new(),
+            earlier: HashMap::new(),
             window_ns,
         }
     }
@@ -278,9 +282,18 @@ impl Collector {
 
     fn halve_resolution(&mut self) {
         self.window_ns *= 2;
+        for samples in [&mut self.samples, &mut self.earlier] {
+            for (key, sum) in std::mem::take(samples) {
+                let merged = SampleKey { window: key.window / 2, ..key };
+                *samples.entry(merged).or_default() += sum;
+            }
+        }
+    }
+
+    /// What comes from now on is another interval's.
+    pub fn begin_interval(&mut self) {
         for (key, sum) in std::mem::take(&mut self.samples) {
-            let merged = SampleKey { window: key.window / 2, ..key };
-            *self.samples.entry(merged).or_default() += sum;
+            *self.earlier.entry(key).or_default() += sum;
         }
     }
 
@@ -301,20 +314,36 @@ impl Collector {
 
     /// The samples with their sums, in a fixed order.
     pub fn samples(&self) -> Vec<(SampleKey, Sum)> {
-        let mut samples: Vec<_> = self.samples.iter().map(|(key, sum)| (*key, *sum)).collect();
-        samples.sort_unstable_by_key(|(key, _)| {
-            (key.window, key.thread, key.kernel, key.user, key.what, key.detail, key.waker)
-        });
-        samples
+        if self.earlier.is_empty() {
+            return self.of_interval();
+        }
+        let mut all = self.earlier.clone();
+        for (&key, &sum) in &self.samples {
+            *all.entry(key).or_default() += sum;
+        }
+        in_order(&all)
+    }
+
+    /// Those of the present interval.
+    pub fn of_interval(&self) -> Vec<(SampleKey, Sum)> {
+        in_order(&self.samples)
     }
 
     /// Samples so far.
     pub fn total(&self) -> u64 {
-        self.samples.values().map(|sum| sum.count).sum()
+        self.samples.values().chain(self.earlier.values()).map(|sum| sum.count).sum()
     }
 
     /// The time resolution now.
     pub const fn window_ns(&self) -> u64 {
         self.window_ns
     }
+}
+
+fn in_order(samples: &HashMap<SampleKey, Sum>) -> Vec<(SampleKey, Sum)> {
+    let mut samples: Vec<_> = samples.iter().map(|(key, sum)| (*key, *sum)).collect();
+    samples.sort_unstable_by_key(|(key, _)| {
+        (key.window, key.thread, key.kernel, key.user, key.what, key.detail, key.waker)
+    });
+    samples
 }

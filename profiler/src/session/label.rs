@@ -6,12 +6,18 @@ use std::collections::HashMap;
 use profiler_common::{
     probe::{net_stacks::FAILED, socket_packets, syscall_stacks},
     sample::What,
-    sched::wait::{Detail, Queue},
+    sched::{
+        cause::Cause,
+        wait::{Detail, Queue},
+    },
 };
 
-use crate::host::{btf::DropReasons, syscalls::Abi};
-use crate::model::{
-    FrameKind, Function, FunctionId, Line, Location, LocationId, Module, ModuleId, ModuleKind, Profile,
+use crate::{
+    host::{btf::DropReasons, syscalls::Abi},
+    model::{
+        FrameKind, Function, FunctionId, Line, Location, LocationId, Module, ModuleId, ModuleKind, Profile,
+    },
+    symbolize::runtime::jvm::wait::Wait,
 };
 
 /// A frame that stands for no function.
@@ -30,11 +36,12 @@ impl Label {
     }
 }
 
-/// The label of samples of that kind, if they have one. `reasons`: the kernel's names of why packets are dropped.
-pub fn of(what: What, detail: u32, reasons: &DropReasons) -> Option<Label> {
+/// The label of samples of that kind, if they have one. `reasons`: the kernel's names of why packets are dropped; `wait`: what
+/// a runtime says that is waited for, where the kernel only knows that it is another thread.
+pub fn of(what: What, detail: u32, reasons: &DropReasons, wait: Option<Wait>) -> Option<Label> {
     match what {
         What::Tick | What::Switch | What::Hook0 | What::Hook1 | What::Hook2 | What::Hook3 => None,
-        What::Blocked | What::Queued => Some(Label::of_wait(of_wait(what, Detail(detail)))),
+        What::Blocked | What::Queued => Some(Label::of_wait(of_wait(what, Detail(detail), wait))),
         What::Sent | What::Received => {
             let kind = ["[tcp]", "[udp]", "[unix]", "[another protocol]"].get(detail as usize);
             Some(Label { module: "[net]", text: kind.unwrap_or(&"[another protocol]").to_string() })
@@ -57,9 +64,11 @@ pub fn of(what: What, detail: u32, reasons: &DropReasons) -> Option<Label> {
     }
 }
 
-fn of_wait(what: What, detail: Detail) -> String {
+fn of_wait(what: What, detail: Detail, wait: Option<Wait>) -> String {
     let mut words = if what == What::Blocked {
-        format!("blocked: {}", detail.cause().name())
+        let cause = detail.cause();
+        let wait = wait.filter(|_| cause == Cause::Futex);
+        format!("blocked: {}", wait.map_or_else(|| cause.name(), Wait::key))
     } else {
         format!("runnable: {}", detail.queue().map_or("unknown", Queue::name))
     };
@@ -143,7 +152,8 @@ mod tests {
     #[test]
     fn waits_have_labels_and_samples_have_none() {
         let blocked = |cause, uninterruptible| Detail::blocked(cause, uninterruptible);
-        let text = |what, detail: Detail| of(what, detail.0, &DropReasons::default()).map(|label| label.text);
+        let text =
+            |what, detail: Detail| of(what, detail.0, &DropReasons::default(), None).map(|label| label.text);
         let label = |words: &str| Some(words.to_owned());
         assert_eq!(text(What::Blocked, blocked(Cause::Futex, false)), label("[blocked: futex]"));
         assert_eq!(
@@ -162,17 +172,19 @@ mod tests {
     fn calls_have_their_names() {
         let detail = |number: libc::c_long, compat| syscall_stacks::Detail::of(number as u32, compat);
         let none = DropReasons::default();
-        let label = of(What::Call, detail(libc::SYS_openat, false).0, &none).unwrap();
+        let label = of(What::Call, detail(libc::SYS_openat, false).0, &none, None).unwrap();
         assert_eq!((label.module, label.text.as_str()), ("[syscalls]", "[syscall: openat]"));
         let (compat, _) = Abi::of(COMPAT);
-        let text = of(What::CallTime, detail(3, true).unfinished().0, &none).unwrap().text;
+        let text = of(What::CallTime, detail(3, true).unfinished().0, &none, None).unwrap().text;
         assert_eq!(text, format!("[syscall: read, {}, until the end]", compat.name()));
     }
 
     #[test]
     fn packets_say_why_they_are_dropped_and_where() {
         let text = |what, reason, elsewhere| {
-            of(what, socket_packets::Detail::of(reason, elsewhere).0, &DropReasons::default()).unwrap().text
+            of(what, socket_packets::Detail::of(reason, elsewhere).0, &DropReasons::default(), None)
+                .unwrap()
+                .text
         };
         assert_eq!(text(What::Dropped, 0x63, false), "[dropped: 0x63]");
         assert_eq!(text(What::Dropped, NO_REASON, true), "[dropped, outside of its process]");

@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     RecordOptions, SessionError,
+    build::{BuildOptions, build_interval},
     collect::Collector,
     cost::cpu_ns,
     facts::unix_ns,
@@ -32,7 +33,7 @@ use crate::{
         targets::Targets,
     },
     host::{cpu_times::stolen_ns, features::Feature},
-    model::Cost,
+    model::{Cost, Profile},
     perf::{clock::monotonic_ns, record::ProcessEvent, sideband::Sideband},
     probe::{Probe, Setup},
     symbolize::{Symbolizer, Watch},
@@ -311,6 +312,15 @@ impl<'a> Recording<'a> {
         self.window_start_ns = end_ns.saturating_sub(self.start_ns);
         self.kernel.flush_log();
         Ok(())
+    }
+
+    /// What was sampled since the last such call, or since the beginning, with the names that are known already
+    /// ([`Symbolizer::known`]); without circumstances, losses and cost.
+    pub fn interval(&mut self) -> Result<Profile, SessionError> {
+        self.end_window()?;
+        let built = build_interval(&self.collector, &self.symbolizer, &BuildOptions::of(self.options));
+        self.collector.begin_interval();
+        Ok(built.profile)
     }
 
     /// Finds whose the packets are that the kernel side counted without.

@@ -106,6 +106,11 @@ impl Frames {
         self.list.len()
     }
 
+    /// The addresses, by id.
+    pub fn list(&self) -> &[RawFrame] {
+        &self.list
+    }
+
     /// The addresses, by id. The look-up table is freed.
     pub fn into_list(self) -> Vec<RawFrame> {
         self.list

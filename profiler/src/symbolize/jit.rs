@@ -16,6 +16,7 @@ use super::{
         jvm::{
             Code, Fault, Frame, Jvm, Tier,
             open::{self, OpenError},
+            wait::Wait,
         },
         memory::ProcessMemory,
     },
@@ -60,6 +61,8 @@ pub struct Named {
     pub chain: Result<Chain, Reason>,
     /// What kind of code it is.
     pub kind: FrameKind,
+    /// What a thread waits for that blocks there.
+    pub wait: Option<Wait>,
 }
 
 impl JitCode {
@@ -127,6 +130,16 @@ impl JitCode {
         };
     }
 
+    /// The names that are known already, for absolute addresses.
+    pub fn known(&self, addresses: &[u64]) -> Vec<Named> {
+        let named = |address: &u64| match self.names.get(address) {
+            Some(Ok(code)) => of_code(code),
+            Some(Err(reason)) => Named { chain: Err(*reason), kind: FrameKind::Jit, wait: None },
+            None => Named { chain: Err(Reason::NoSymbolFound), kind: FrameKind::Jit, wait: None },
+        };
+        addresses.iter().map(named).collect()
+    }
+
     /// Names for sorted absolute addresses.
     pub fn names(mut self, addresses: &[u64]) -> Vec<Named> {
         _ = self.look_up();
@@ -141,7 +154,11 @@ impl JitCode {
                     _ => none,
                 });
                 let is_interpreted = InterpretedFrame::of_word(address).is_some();
-                Named { chain, kind: if is_interpreted { FrameKind::Interpreted } else { FrameKind::Jit } }
+                Named {
+                    chain,
+                    kind: if is_interpreted { FrameKind::Interpreted } else { FrameKind::Jit },
+                    wait: None,
+                }
             }
         };
         addresses.iter().zip(from_map).map(named).collect()
@@ -199,7 +216,7 @@ fn of_code(code: &Code) -> Named {
         Tier::Interpreter => FrameKind::Interpreted,
         Tier::NativeWrapper | Tier::Stub => FrameKind::Stub,
     };
-    Named { chain: Ok(code.frames.iter().map(Frame::activation).collect()), kind }
+    Named { chain: Ok(code.frames.iter().map(Frame::activation).collect()), kind, wait: code.wait() }
 }
 
 fn plain(name: &[u8]) -> Activation {

@@ -59,6 +59,7 @@ use self::{
     module::{Module, Modules},
     namer::Placed,
     process::{Image, Place, Processes},
+    runtime::jvm::wait::Wait,
 };
 use crate::{
     elf::{self, Bytes, Headers},
@@ -270,6 +271,12 @@ impl Symbolizer {
         }
     }
 
+    /// Appends modules, functions and locations to the profile with the names that are known already: those of code that was
+    /// made at run time. All other code of a module is one function. The recording goes on.
+    pub fn known(&self, profile: &mut Profile) -> Names {
+        Names { placed: namer::name_known(self.frames.list(), &self.modules, profile) }
+    }
+
     /// Names everything: appends modules, functions and locations to the profile.
     pub fn resolve(self, profile: &mut Profile) -> Names {
         let Self { processes, modules, frames, .. } = self;
@@ -309,6 +316,11 @@ impl Names {
     /// The location of a frame.
     pub fn location(&self, frame: FrameId) -> LocationId {
         self.placed.locations[frame.0 as usize]
+    }
+
+    /// What a thread waits for that blocks with these frames (leaf first), if a runtime tells by its innermost code.
+    pub fn wait(&self, frames: &[FrameId]) -> Option<Wait> {
+        frames.iter().find_map(|frame| self.placed.waits.get(&frame.0)).copied().flatten()
     }
 
     /// How far a user stack reaches, and how many of its frames are real: behind a thread's first function the walk

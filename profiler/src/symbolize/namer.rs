@@ -6,11 +6,13 @@ use std::collections::HashMap;
 use super::{
     dwarf::Activation,
     frames::RawFrame,
-    jit::JitCode,
+    jit::{self, JitCode},
     kallsyms::{self, KernelNames},
     module::{FileModule, Module as Source, ModuleKey, Modules},
     native::{self, Named, Target, Wanted},
-    open, vdso,
+    open,
+    runtime::jvm::wait::Wait,
+    vdso,
 };
 use crate::model::{
     FrameKind, Function, FunctionId, Line, Location, LocationId, Module, ModuleId, ModuleKind, Profile,
@@ -24,22 +26,15 @@ pub struct Placed {
     pub locations: Vec<LocationId>,
     /// Frames that are the first of their thread, by frame id.
     pub roots: Vec<bool>,
+    /// What a thread waits for that blocks in code of a runtime, by frame id, for all frames of such code.
+    pub waits: HashMap<u32, Option<Wait>>,
 }
 
 /// Names all frames and adds them to the profile.
 pub fn name_all(frames: &[RawFrame], mut modules: Modules, profile: &mut Profile) -> Placed {
-    let mut order: Vec<u32> = (0..frames.len() as u32).collect();
-    order.sort_unstable_by_key(|&id| (frames[id as usize].module, frames[id as usize].address));
-    let mut namer = Namer {
-        frames,
-        profile,
-        modules: HashMap::new(),
-        functions: HashMap::new(),
-        placed: Placed { locations: vec![LocationId(0); frames.len()], roots: vec![false; frames.len()] },
-    };
-    for group in order.chunk_by(|&a, &b| frames[a as usize].module == frames[b as usize].module) {
-        let Some(&first) = group.first() else { continue };
-        let key = frames[first as usize].module;
+    let order = by_module(frames);
+    let mut namer = Namer::new(frames, profile);
+    for (key, group) in groups(frames, &order) {
         match modules.take(key) {
             Source::File(file) => namer.file(group, file),
             Source::Jit(code) => namer.jit(group, *code),
@@ -47,14 +42,70 @@ pub fn name_all(frames: &[RawFrame], mut modules: Modules, profile: &mut Profile
             Source::Fixed => match key {
                 ModuleKey::KERNEL => namer.kernel(group),
                 ModuleKey::VDSO => namer.vdso(group),
-                ModuleKey::KERNEL_MADE => namer.unresolved(group, Unresolved::KERNEL_MADE),
-                ModuleKey::PROCESS_GONE => namer.unresolved(group, Unresolved::PROCESS_GONE),
-                ModuleKey::NOT_PERMITTED => namer.unresolved(group, Unresolved::NOT_PERMITTED),
-                _ => namer.unresolved(group, Unresolved::NO_MAPPING),
+                _ => namer.nowhere(group, key),
             },
         }
     }
     namer.placed
+}
+
+/// Adds all frames to the profile with the names that are known already: those of code that was made at run time. Of others
+/// there is the module, and nothing is read.
+pub fn name_known(frames: &[RawFrame], modules: &Modules, profile: &mut Profile) -> Placed {
+    let order = by_module(frames);
+    let mut namer = Namer::new(frames, profile);
+    for (key, group) in groups(frames, &order) {
+        match modules.get(key) {
+            Source::Jit(code) => {
+                let id = namer.jit_module();
+                let named = code.known(&namer.addresses(group));
+                namer.place_jit(group, id, named);
+            }
+            Source::File(file) => {
+                let id = namer.module(file_module(file));
+                namer.whole(group, id, FrameKind::Native);
+            }
+            Source::KernelSymbol(name) => namer.kernel_symbol(group, name),
+            Source::Fixed => match key {
+                ModuleKey::KERNEL => {
+                    let id = namer.kernel_module("[kernel]");
+                    namer.whole(group, id, FrameKind::Kernel);
+                }
+                ModuleKey::VDSO => {
+                    let id = namer.module(vdso_module());
+                    namer.whole(group, id, FrameKind::Native);
+                }
+                _ => namer.nowhere(group, key),
+            },
+        }
+    }
+    namer.placed
+}
+
+/// The ids of all frames by module and address.
+fn by_module(frames: &[RawFrame]) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..frames.len() as u32).collect();
+    order.sort_unstable_by_key(|&id| (frames[id as usize].module, frames[id as usize].address));
+    order
+}
+
+/// The ids of each module.
+fn groups<'a>(frames: &'a [RawFrame], order: &'a [u32]) -> impl Iterator<Item = (ModuleKey, &'a [u32])> {
+    let module = |id: u32| frames[id as usize].module;
+    let groups = order.chunk_by(move |&a, &b| module(a) == module(b));
+    groups.filter_map(move |group| Some((module(*group.first()?), group)))
+}
+
+fn file_module(file: &FileModule) -> Module {
+    Module {
+        path: name::clean(&file.path),
+        build_id: file.build_id.as_deref().map(crate::elf::hex),
+        kind: ModuleKind::Native,
+    }
+}
+
+fn vdso_module() -> Module {
+    Module { path: "[vdso]".to_owned(), build_id: None, kind: ModuleKind::Vdso }
 }
 
 struct Namer<'a> {
@@ -88,14 +139,19 @@ struct Answer {
     kind: FrameKind,
 }
 
-impl Namer<'_> {
+impl<'a> Namer<'a> {
+    fn new(frames: &'a [RawFrame], profile: &'a mut Profile) -> Self {
+        let placed = Placed {
+            locations: vec![LocationId(0); frames.len()],
+            roots: vec![false; frames.len()],
+            waits: HashMap::new(),
+        };
+        Self { frames, profile, modules: HashMap::new(), functions: HashMap::new(), placed }
+    }
+
     fn file(&mut self, group: &[u32], module: FileModule) {
         let path = module.path().to_path_buf();
-        let id = self.module(Module {
-            path: name::clean(&module.path),
-            build_id: module.build_id.as_deref().map(crate::elf::hex),
-            kind: ModuleKind::Native,
-        });
+        let id = self.module(file_module(&module));
         let root = open::process_root(module.pid).ok().filter(|root| !open::is_own_root(root));
         let named = match module.file() {
             Ok(file) => {
@@ -107,21 +163,55 @@ impl Namer<'_> {
     }
 
     fn vdso(&mut self, group: &[u32]) {
-        let id = self.module(Module { path: "[vdso]".to_owned(), build_id: None, kind: ModuleKind::Vdso });
+        let id = self.module(vdso_module());
         let named = native::name_in_memory(&vdso::read_own().unwrap_or_default(), &self.wanted(group));
         self.place_named(group, id, FrameKind::Native, named);
     }
 
     fn jit(&mut self, group: &[u32], code: JitCode) {
-        let id = self.module(Module { path: "[jit]".to_owned(), build_id: None, kind: ModuleKind::Jit });
-        let addresses: Vec<u64> = group.iter().map(|&frame| self.frames[frame as usize].address).collect();
-        for (&frame, named) in group.iter().zip(code.names(&addresses)) {
+        let id = self.jit_module();
+        let named = code.names(&self.addresses(group));
+        self.place_jit(group, id, named);
+    }
+
+    fn jit_module(&mut self) -> ModuleId {
+        self.module(Module { path: "[jit]".to_owned(), build_id: None, kind: ModuleKind::Jit })
+    }
+
+    fn place_jit(&mut self, group: &[u32], id: ModuleId, named: Vec<jit::Named>) {
+        for (&frame, named) in group.iter().zip(named) {
+            self.placed.waits.insert(frame, named.wait);
             self.place(frame, id, Answer { chain: named.chain, kind: named.kind });
         }
     }
 
+    fn addresses(&self, group: &[u32]) -> Vec<u64> {
+        group.iter().map(|&frame| self.frames[frame as usize].address).collect()
+    }
+
+    /// One function for all of a module.
+    fn whole(&mut self, group: &[u32], id: ModuleId, kind: FrameKind) {
+        let name = self.profile.modules[id.index()].name().to_owned();
+        for &frame in group {
+            self.place(frame, id, Answer { chain: Ok(vec![plain(name.clone())]), kind });
+        }
+    }
+
+    /// Frames in no code that is known.
+    fn nowhere(&mut self, group: &[u32], key: ModuleKey) {
+        self.unresolved(
+            group,
+            match key {
+                ModuleKey::KERNEL_MADE => Unresolved::KERNEL_MADE,
+                ModuleKey::PROCESS_GONE => Unresolved::PROCESS_GONE,
+                ModuleKey::NOT_PERMITTED => Unresolved::NOT_PERMITTED,
+                _ => Unresolved::NO_MAPPING,
+            },
+        );
+    }
+
     fn kernel(&mut self, group: &[u32]) {
-        let addresses: Vec<u64> = group.iter().map(|&frame| self.frames[frame as usize].address).collect();
+        let addresses = self.addresses(group);
         let kernel = self.kernel_module("[kernel]");
         let names = match kallsyms::find(&addresses) {
             KernelNames::Found(names) => names,

@@ -53,6 +53,8 @@ pub struct Code {
     pub frames: Vec<Frame>,
     /// How it came to be.
     pub tier: Tier,
+    /// It is an interpreted frame that enters a monitor.
+    pub enters_monitor: bool,
 }
 
 /// What is active at an address.

@@ -177,6 +177,7 @@ fn method(get: Getter<'_>) -> Result<Method, Fault> {
     };
     Ok(Method {
         const_method: get.offset("Method::_constMethod")?,
+        access_flags: get.0.offset("Method::_access_flags").filter(|_| cfg!(target_endian = "little")),
         constants: get.offset("ConstMethod::_constants")?,
         // An object of its own from JDK 21 on.
         flags: get.scalar("ConstMethod::_flags").or_else(|_| get.scalar("ConstMethod::_flags._flags"))?,

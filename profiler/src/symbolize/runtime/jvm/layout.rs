@@ -186,6 +186,8 @@ pub enum Metadata {
 pub struct Method {
     /// Offset of the `ConstMethod*`.
     pub const_method: u64,
+    /// Offset of the access flags, in an order in which the lowest byte is the first.
+    pub access_flags: Option<u64>,
     /// Offset of its `ConstantPool*`.
     pub constants: u64,
     /// Its flags.

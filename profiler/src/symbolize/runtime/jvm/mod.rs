@@ -11,6 +11,7 @@
 //! | `scopes` | which methods are active at an address, inlined ones included |
 //! | `method`, `java_names` | name, descriptor, source file and line of a method |
 //! | `threads` | what is each Java thread doing, what has it allocated, which monitor does it wait for |
+//! | `wait` | what does a thread wait for that blocks in this code |
 //! | `objects` | of which class is an object |
 //! | `counters` | what does the JVM count of itself |
 //! | `unwind_layout` | the numbers that a walk through Java frames needs |
@@ -39,6 +40,7 @@ pub mod threads;
 pub mod unsigned5;
 pub mod unwind_layout;
 pub mod vmstructs;
+pub mod wait;
 
 #[cfg(test)]
 mod tests;
@@ -48,11 +50,6 @@ use std::{
     sync::Arc,
 };
 
-pub use self::{
-    code::{Code, Frame, Listed, Tier},
-    counters::Counters,
-    threads::JavaThread,
-};
 use self::{
     blob::{Blob, DebugInfo, Kind, MAX_METADATA},
     code_cache::CodeHeap,
@@ -60,6 +57,11 @@ use self::{
     method::Method,
     unwind_layout::UnwindLayout,
     vmstructs::Tables,
+};
+pub use self::{
+    code::{Code, Frame, Listed, Tier},
+    counters::Counters,
+    threads::JavaThread,
 };
 use super::memory::{Bounded, Memory, Pages, Unmapped};
 use crate::model::name;
@@ -212,7 +214,9 @@ impl<M: Memory> Jvm<M> {
             Some(bci) => found.line(i32::from(bci)),
             None => 0,
         };
-        Ok(Code { frames: vec![Frame::Java(found, line)], tier: Tier::Interpreter })
+        let enters_monitor =
+            bci.is_some_and(|bci| wait::enters_monitor(&self.memory, &self.layout, method, &found, bci));
+        Ok(Code { frames: vec![Frame::Java(found, line)], tier: Tier::Interpreter, enters_monitor })
     }
 
     /// All code there is. What is freed or made meanwhile may be missing; `Err` entries are blobs that could not be
@@ -302,7 +306,11 @@ impl<M: Memory> Jvm<M> {
         let known = self.known.get(&first).ok_or(Fault::NoCode)?;
         let tier = Tier::of(known.blob.kind);
         let Some(method) = &known.method else {
-            return Ok(Code { frames: vec![Frame::Made(Arc::clone(&known.name))], tier });
+            return Ok(Code {
+                frames: vec![Frame::Made(Arc::clone(&known.name))],
+                tier,
+                enters_monitor: false,
+            });
         };
         let offset = u32::try_from(address - first).map_err(|_| Fault::Torn("an address"))?;
         let scopes = scopes::at(&known.pcs, &known.data, self.layout.nmethod.unsigned5_base, offset)?;
@@ -318,7 +326,7 @@ impl<M: Memory> Jvm<M> {
             Some(outermost) if **outermost == **method => {}
             Some(_) => return Err(Fault::Torn("a scope")),
         }
-        Ok(Code { frames, tier })
+        Ok(Code { frames, tier, enters_monitor: false })
     }
 
     fn method(&mut self, address: u64) -> Result<Arc<Method>, Fault> {

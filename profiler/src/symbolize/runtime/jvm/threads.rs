@@ -140,11 +140,17 @@ impl Threads {
         Ok(Self {
             list,
             // Moved in JDK 19.
-            osthread: tables.offset("Thread::_osthread").map_or_else(|| offset("JavaThread::_osthread"), Ok)?,
+            osthread: tables
+                .offset("Thread::_osthread")
+                .map_or_else(|| offset("JavaThread::_osthread"), Ok)?,
             thread_id: number(tables, "OSThread::_thread_id")?,
             state: number(tables, "OSThread::_state")?,
             allocated: tables.offset("Thread::_allocated_bytes"),
-            tlab: if let [Some(tlab), Some(start), Some(top)] = tlab { Some([tlab, start, top]) } else { None },
+            tlab: if let [Some(tlab), Some(start), Some(top)] = tlab {
+                Some([tlab, start, top])
+            } else {
+                None
+            },
             // Of `Thread` until JDK 14.
             pending_monitor: tables
                 .offset("JavaThread::_current_pending_monitor")
@@ -185,7 +191,8 @@ impl Threads {
         let word = |offset: u64| memory.u64(thread.wrapping_add(offset));
         let osthread = word(self.osthread)?;
         let tid = u32::try_from(self.thread_id.get(memory, osthread)?).ok().filter(|&tid| tid != 0);
-        let state = State::of(self.state.get(memory, osthread)?).ok_or(Fault::Torn("the state of a thread"))?;
+        let state =
+            State::of(self.state.get(memory, osthread)?).ok_or(Fault::Torn("the state of a thread"))?;
         let anchor = |offset: u64| word(self.anchor + offset);
         let [sp, pc, fp] = self.last_java;
         Ok(Raw {
