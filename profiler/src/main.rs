@@ -7,7 +7,7 @@ use profiler::cli::{
     args::{Cli, Command},
     doctor,
     error::{Exit, Failure},
-    explain, generate, jvm, list, net, packets, record, report, sched, stat, syscalls, unwind_table,
+    explain, generate, java, jvm, list, net, packets, record, report, sched, stat, syscalls, unwind_table,
 };
 
 fn main() -> ExitCode {
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Command::Syscalls(args) => syscalls::run(&args, cli.log_level, begun_ns),
         Command::Net(args) => net::run(&args, cli.log_level, begun_ns),
         Command::Packets(args) => packets::run(&args, cli.log_level, begun_ns),
+        Command::Java(args) => java::run(&args, cli.log_level, begun_ns),
         Command::List(args) => list::run(&args, &mut std::io::stdout().lock()).map(|()| Exit::Success.code()),
         Command::Doctor(options) => run_doctor(&options),
         Command::Jvm(args) => jvm::run(&args, &mut std::io::stdout().lock()).map(|()| Exit::Success.code()),

@@ -169,7 +169,7 @@ fn check_waits(view: &View<'_>) {
     const PARK: &str = "jdk.internal.misc.Unsafe.park";
     for (thread, wait, method, caller) in [
         ("known-parks", "[blocked: park]", PARK, "known.Stacks.parks"),
-        ("known-sleeps", "[blocked: sleep]", "java.lang.Thread.sleep", "known.Stacks.sleeps"),
+        ("known-sleeps", "[blocked: thread-sleep]", "java.lang.Thread.sleep", "known.Stacks.sleeps"),
         ("known-locks", "[blocked: monitor]", "known.Stacks.locks", "known.Stacks.locks"),
         ("known-awaits", "[blocked: object-wait]", "java.lang.Object.wait", "known.Stacks.awaits"),
     ] {

@@ -14,6 +14,7 @@ mod generic;
 mod ground_truth;
 mod hostile;
 mod java_stacks;
+mod java_view;
 mod jvm;
 mod kernel_code;
 mod markers;

@@ -5,16 +5,21 @@
  *                              several), says what it did, waits for the end of its input
  *     callers   `work` below `half`, `third` and `fifth`, by chance in the ratio 5:3:2
  *     deep      `work`, now longer, below 60 calls of `deep`
- *     waits     threads that park, sleep, wait for a monitor and for a notification */
+ *     waits     threads that park, sleep, wait for a monitor and for a notification
+ *     collect   COLLECTIONS collections that are asked for, with ALLOCATED bytes before each */
 package known;
 
 import java.util.concurrent.locks.LockSupport;
 
 public class Stacks {
     static final int DEPTH = 60;
+    static final int COLLECTIONS = 20;
+    static final int ALLOCATED = 4 << 20;
     static final Object monitor = new Object();
     static long random = 0x9e3779b97f4a7c15L;
     static volatile long sink;
+    static volatile byte[] garbage;
+    static long waited;
     static long end;
 
     interface Step {
@@ -106,8 +111,9 @@ public class Stacks {
 
     static void locks() {
         while (System.nanoTime() < end) {
+            long before = System.nanoTime();
             synchronized (monitor) {
-                sink++;
+                waited += System.nanoTime() - before;
             }
             // The holder gets it back meanwhile.
             LockSupport.parkNanos(1_000_000);
@@ -119,6 +125,24 @@ public class Stacks {
             synchronized (steps) {
                 steps.wait(5);
             }
+        }
+    }
+
+    /* How often the collectors were at work, and for how long. */
+    static long[] collected() {
+        long[] sums = new long[2];
+        for (var collector : java.lang.management.ManagementFactory.getGarbageCollectorMXBeans()) {
+            sums[0] += collector.getCollectionCount();
+            sums[1] += collector.getCollectionTime();
+        }
+        return sums;
+    }
+
+    static void collect() {
+        for (int i = 0; i < COLLECTIONS; i++) {
+            for (int at = 0; at < ALLOCATED; at += 1 << 16) garbage = new byte[1 << 16];
+            System.gc();
+            LockSupport.parkNanos(20_000_000);
         }
     }
 
@@ -162,13 +186,20 @@ public class Stacks {
         switch (arguments[0]) {
             case "callers" -> start("known-worker", Stacks::callers).join();
             case "deep" -> start("known-worker", Stacks::dive).join();
+            case "collect" -> {
+                long[] start = collected();
+                start("known-allocates", Stacks::collect).join();
+                long[] after = collected();
+                say("asked", COLLECTIONS, "allocated", (long) COLLECTIONS * ALLOCATED,
+                    "collections", after[0] - start[0], "ms", after[1] - start[1]);
+            }
             default -> {
                 var holder = start("known-hold", Stacks::hold);
                 var threads = new Thread[] {
                     start("known-parks", Stacks::parks), start("known-sleeps", Stacks::sleeps),
                     start("known-locks", Stacks::locks), start("known-awaits", Stacks::awaits), holder };
                 for (var thread : threads) thread.join();
-                say("done", 1);
+                say("waited", waited);
             }
         }
         // Names are read while it lives.

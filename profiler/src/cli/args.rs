@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{
     doctor,
+    java::JavaArgs,
     jvm::JvmArgs,
     list::ListArgs,
     net::NetArgs,
@@ -74,6 +75,8 @@ pub enum Command {
     Net(NetArgs),
     /// Show what the host's network does: packets dropped and why, traffic and queues by interface, time in interrupts.
     Packets(PacketArgs),
+    /// Look at a JVM: threads and what they wait for, collections and safepoints, methods, monitors. Nothing is loaded into it.
+    Java(JavaArgs),
     /// List what can be recorded: events, and the tracepoints of this kernel.
     List(ListArgs),
     /// Tell what works on this machine and, if something does not, why and what mends it.

@@ -149,7 +149,7 @@ fn read(args: &JvmArgs) -> Result<Document, OpenError> {
     })
 }
 
-fn failure(pid: u32, error: &OpenError) -> Failure {
+pub(super) fn failure(pid: u32, error: &OpenError) -> Failure {
     let exit = match error {
         OpenError::Memory(error) if error.kind() == io::ErrorKind::PermissionDenied => Exit::Unsupported,
         OpenError::Process(error) if error.kind() == io::ErrorKind::NotFound => Exit::NoTarget,

@@ -6,6 +6,7 @@ pub mod error;
 mod event;
 pub mod explain;
 pub mod generate;
+pub mod java;
 pub mod jvm;
 mod kernel_facts;
 mod kprobe;

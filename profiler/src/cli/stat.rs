@@ -127,8 +127,8 @@ pub fn run(args: &StatArgs, log_level: LogLevel, begun_ns: u64) -> Result<u8, Fa
     spans::run(&mut target, || StatRun::start(&options, begun_ns), show)
 }
 
-/// What is sampled of the same target.
-fn samples(
+/// What is sampled of the same target: where it runs, and what it is blocked by.
+pub(super) fn samples(
     account: &AccountOptions,
     frequency_hz: u64,
     force_fallback: &[crate::host::features::Feature],

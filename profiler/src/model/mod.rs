@@ -5,6 +5,7 @@
 pub mod cost;
 pub mod event;
 pub mod filter;
+pub mod java;
 pub mod losses;
 pub mod meta;
 pub mod name;

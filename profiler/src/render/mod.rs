@@ -9,6 +9,7 @@ pub mod folded;
 #[cfg(test)]
 mod golden;
 mod histogram;
+pub mod java;
 pub mod json;
 pub mod net;
 pub mod output;

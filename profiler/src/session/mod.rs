@@ -11,6 +11,7 @@ mod facts;
 mod fallbacks;
 mod histogram;
 mod interrupts;
+pub mod java;
 mod jvms;
 mod label;
 mod load;

@@ -40,7 +40,8 @@ use crate::{
         Cost,
         sched::{Accounts, Span},
     },
-    perf::clock::monotonic_ns,
+    perf::{clock::monotonic_ns, counters::Counters},
+    probe::sched::SchedProbe,
 };
 use account::{Account, ThreadKey, rows};
 use threads::{Moment, Threads};
@@ -96,6 +97,32 @@ pub struct Accounting<'a> {
     notes: Vec<String>,
 }
 
+/// What the accounts are kept by, before it is attached.
+pub struct Loaded {
+    kernel: Kernel,
+    counters: Counters,
+    notes: Vec<String>,
+}
+
+impl Loaded {
+    /// Loads it, with its programs: what takes most of the time of a start.
+    pub fn of(options: &AccountOptions) -> Result<Self, SessionError> {
+        let mut notes = options.notes.clone();
+        let (helpers, offsets) = registers(options, &mut notes);
+        let counters = counters::start(options, &mut notes)?;
+        let room = Threads::room(options, counters.names().len());
+        let mut kernel = Kernel::load(&LoadOptions {
+            filter: options.filter,
+            helpers,
+            sched: Some(room),
+            log: options.log,
+            ..LoadOptions::new(offsets)
+        })?;
+        SchedProbe::load(&mut kernel)?;
+        Ok(Self { kernel, counters, notes })
+    }
+}
+
 /// The state at the end of the last interval.
 #[derive(Default)]
 struct Last {
@@ -109,17 +136,12 @@ struct Last {
 impl<'a> Accounting<'a> {
     /// Attaches everything and starts. `begun_ns` is when the profiler was started (`CLOCK_MONOTONIC`).
     pub fn start(options: &'a AccountOptions, begun_ns: u64) -> Result<Self, SessionError> {
-        let mut notes = options.notes.clone();
-        let (helpers, offsets) = registers(options, &mut notes);
-        let counters = counters::start(options, &mut notes)?;
-        let room = Threads::room(options, counters.names().len());
-        let mut kernel = Kernel::load(&LoadOptions {
-            filter: options.filter,
-            helpers,
-            sched: Some(room),
-            log: options.log,
-            ..LoadOptions::new(offsets)
-        })?;
+        Self::attach(options, Loaded::of(options)?, begun_ns)
+    }
+
+    /// The same with an object that is loaded already.
+    pub fn attach(options: &'a AccountOptions, loaded: Loaded, begun_ns: u64) -> Result<Self, SessionError> {
+        let Loaded { mut kernel, counters, mut notes } = loaded;
         let mut targets = kernel.targets()?;
         if options.filter.follow_children != 0 {
             kernel.follow_children()?;

@@ -31,6 +31,7 @@ use crate::{
     probe::{sched::SchedProbe, syscalls::SyscallsProbe},
 };
 use compose::Parts;
+pub(in crate::session) use tops::cause;
 
 /// What to account, and what to sample: both of the same target.
 #[derive(Clone, Debug)]

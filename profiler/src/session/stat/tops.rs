@@ -212,7 +212,7 @@ fn call_of<'a>(frame: &Frame<'a>) -> Option<&'a str> {
 }
 
 /// The cause in a label of the module `[off-cpu]`: `[blocked: futex, until the end]`.
-fn cause(label: &str) -> Option<&str> {
+pub fn cause(label: &str) -> Option<&str> {
     label.strip_prefix("[blocked: ")?.split([',', ']']).next()
 }
 

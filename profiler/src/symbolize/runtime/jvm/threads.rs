@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{
-    Fault, Jvm,
+    Fault, Jvm, MAX_READ,
     code::{Code, Tier},
     objects::Objects,
     vmstructs::{Place, Scalar, Tables},
@@ -251,6 +251,26 @@ impl<M: Memory> Jvm<M> {
         Ok(raw.collect::<Vec<_>>().into_iter().map(|raw| self.java_thread(&raw)).collect())
     }
 
+    /// Those that wait for a monitor now. Reads a word of each thread.
+    ///
+    /// # Errors
+    /// As `threads`.
+    pub fn contended(&mut self) -> Result<Vec<JavaThread>, Fault> {
+        self.memory.allow(MAX_READ);
+        let threads = Threads::new(&self.tables)?;
+        let Some(pending) = threads.pending_monitor else { return Ok(Vec::new()) };
+        let addresses = threads.addresses(&self.memory)?.into_iter();
+        let waiting = addresses
+            .filter(|thread| self.memory.u64(thread.wrapping_add(pending)).is_ok_and(|monitor| monitor != 0));
+        let waiting: Vec<u64> = waiting.collect();
+        if waiting.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.refresh()?;
+        let raw = waiting.into_iter().filter_map(|address| threads.raw(&self.memory, address).ok());
+        Ok(raw.collect::<Vec<_>>().into_iter().map(|raw| self.java_thread(&raw)).collect())
+    }
+
     fn java_thread(&mut self, raw: &Raw) -> JavaThread {
         let monitor = (raw.monitor != 0).then(|| self.monitor_class(raw.monitor).unwrap_or_default());
         let innermost = self.innermost(raw).unwrap_or_default();
@@ -271,10 +291,23 @@ impl<M: Memory> Jvm<M> {
         let Some(pc) = raw.java_pc(&self.memory)? else { return Ok(None) };
         // Inside the call instruction.
         let code = self.name(pc.wrapping_sub(1))?;
-        match raw.interpreted_method(&self.memory, &code)? {
-            Some(method) => self.interpreted(method, None).map(Some),
-            None => Ok(Some(code)),
+        if let Some(method) = raw.interpreted_method(&self.memory, &code)? {
+            return self.interpreted(method, None).map(Some);
         }
+        // What a stub is called from tells more.
+        let caller = if code.tier == Tier::Stub { self.caller_of_stub(raw, pc) } else { Err(Fault::NoCode) };
+        let frames = code.frames.into_iter().chain(caller.into_iter().flat_map(|caller| caller.frames));
+        Ok(Some(Code { frames: frames.collect(), ..code }))
+    }
+
+    /// The code that a stub returns to: its frame has a fixed size.
+    fn caller_of_stub(&mut self, raw: &Raw, pc: u64) -> Result<Code, Fault> {
+        let first = self.known_before(pc.wrapping_sub(1)).ok_or(Fault::NoCode)?;
+        let words = self.known.get(&first).map_or(0, |known| known.blob.frame_size);
+        let words = u64::try_from(words).ok().filter(|&words| words > 0).ok_or(Fault::NoCode)?;
+        let [sp, ..] = raw.last_java;
+        let pc = self.memory.u64(sp.wrapping_add(8 * words).wrapping_sub(8))?;
+        self.name(pc.wrapping_sub(1))
     }
 }
 

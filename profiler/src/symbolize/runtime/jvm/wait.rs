@@ -6,7 +6,7 @@
 //! | monitor | the stub that compiled code enters a contended monitor by; in the interpreter, a `monitorenter`, or the entry of a synchronized method |
 //! | object-wait | `Object.wait` |
 //! | park | `Unsafe.park`, which locks, queues and executors of `java.util.concurrent` wait by |
-//! | sleep | `Thread.sleep` |
+//! | thread-sleep | `Thread.sleep` |
 //! | allocation | the stubs that compiled code takes new memory by: it waits for the collector |
 //! | safepoint | the stub that compiled code stops by |
 //!
@@ -47,13 +47,17 @@ const WAIT: [std::ops::RangeInclusive<u8>; 5] =
 const SYNCHRONIZED: u8 = 0x20;
 
 impl Wait {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Monitor, Self::ObjectWait, Self::Park, Self::Sleep, Self::Allocation, Self::Safepoint];
+
     /// Stable key (labels, JSON).
     pub const fn key(self) -> &'static str {
         match self {
             Self::Monitor => "monitor",
             Self::ObjectWait => "object-wait",
             Self::Park => "park",
-            Self::Sleep => "sleep",
+            Self::Sleep => "thread-sleep",
             Self::Allocation => "allocation",
             Self::Safepoint => "safepoint",
         }

@@ -1,0 +1,214 @@
+//! What a JVM does, looked at from outside: exact accounts of its threads, samples with stacks of the same time, and what the JVM
+//! itself counts and says of its threads, read in its memory.
+//!
+//! | what | from |
+//! |---|---|
+//! | on-CPU, run-queue and blocked times of threads | accounts ([`super::sched`]) |
+//! | what a blocked thread waits for, monitors | waits with their stacks (`offcpu`); for what began before, its innermost code |
+//! | methods | samples (`cpu`) |
+//! | collections, safepoints, compilations, classes, heap | the JVM's counters |
+//! | states, allocation, classes of monitors | the JVM's threads, now and then |
+
+mod threads;
+mod tops;
+mod watch;
+
+use std::{future::pending, mem, thread, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    RecordOptions, Recording, SessionError, Stop,
+    cost::peak_rss_bytes,
+    recording::at,
+    sched::{AccountOptions, Accounting, Loaded},
+    spans::{self, Intervals, Spans},
+};
+use crate::{
+    host::cpus,
+    model::{Cost, Meta, Profile, java::Span, sched},
+};
+use tops::Tops;
+use watch::Part;
+pub use watch::Watch;
+
+/// How often it is looked at whose monitors threads wait for.
+const POLL: Duration = Duration::from_millis(50);
+/// How often the JVM's counters and threads are read, so that they are known when it ends.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What to look at.
+#[derive(Clone, Debug)]
+pub struct JavaOptions {
+    /// The JVM.
+    pub pid: u32,
+    /// Stop after this time.
+    pub duration: Option<Duration>,
+    /// Give what happened in each such time too.
+    pub interval: Option<Duration>,
+    /// Accounts of its threads, without end and intervals.
+    pub accounts: AccountOptions,
+    /// Samples: of `cpu` and `offcpu`, without end.
+    pub samples: RecordOptions,
+}
+
+/// A run in progress.
+pub struct JavaRun<'a> {
+    options: &'a JavaOptions,
+    accounts: Accounting<'a>,
+    recording: Recording<'a>,
+    watch: Watch,
+    begun_ns: u64,
+}
+
+impl<'a> JavaRun<'a> {
+    /// Attaches everything; the accounts begin. `begun_ns` is when the profiler was started (`CLOCK_MONOTONIC`).
+    ///
+    /// # Errors
+    /// What cannot be attached.
+    pub fn start(options: &'a JavaOptions, watch: Watch, begun_ns: u64) -> Result<Self, SessionError> {
+        // Most of the start is the verifier's time, in both.
+        let (recording, accounts) = thread::scope(|scope| {
+            let accounts = scope.spawn(|| Loaded::of(&options.accounts));
+            let recording = Recording::attach(&options.samples, &cpus::online());
+            let accounts = accounts.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (recording, accounts)
+        });
+        let (recording, loaded) = (recording?, accounts?);
+        let accounts = Accounting::attach(&options.accounts, loaded, begun_ns)?;
+        Ok(Self { options, accounts, recording, watch, begun_ns })
+    }
+
+    fn interval(&mut self) -> Result<Span, SessionError> {
+        self.watch.look();
+        let accounts = self.accounts.interval()?;
+        let profile = self.recording.interval()?;
+        let span = span(&self.watch, accounts, &profile, Part::Interval);
+        self.watch.begin_interval();
+        Ok(span)
+    }
+
+    /// Accounts, samples and looks until something ends it, or the interval is over (`None`).
+    async fn go_on(
+        &mut self,
+        ended: impl Future<Output = Stop>,
+        deadline: Option<Instant>,
+        interval_end: Option<Instant>,
+    ) -> Result<Option<Stop>, SessionError> {
+        let Self { accounts, recording, watch, .. } = self;
+        tokio::select! {
+            stop = ended => Ok(Some(stop)),
+            () = at(deadline) => Ok(Some(Stop::Duration)),
+            () = at(interval_end) => Ok(None),
+            stop = spans::keep::<_, SessionError>(accounts, pending(), |_| Ok(())) => stop.map(Some),
+            stop = recording.run(pending(), |_| {}) => stop.map(Some),
+            () = look(watch) => Ok(None),
+        }
+    }
+}
+
+/// What happened in a span, of what was found out of it.
+fn span(watch: &Watch, accounts: sched::Span, profile: &Profile, part: Part) -> Span {
+    let (before, now) = watch.moments(part);
+    let tops = Tops::of(profile);
+    let rows = accounts.accounts.rows.iter().filter(|row| row.tid.is_some());
+    let threads = rows.map(|row| threads::thread(row, &tops, before, now, part)).collect();
+    let mut monitors = tops.monitors();
+    for monitor in &mut monitors {
+        monitor.classes = watch.classes_at(&monitor.method);
+    }
+    let mut meta = accounts.meta;
+    meta.notes.extend(watch.notes().iter().cloned());
+    Span {
+        number: accounts.number,
+        meta,
+        losses: accounts.losses,
+        cost: accounts.cost,
+        jvm: watch.facts(),
+        counts: watch.counts(part),
+        threads: threads::sorted(threads),
+        samples: tops.samples(),
+        methods: tops.methods(),
+        monitors,
+    }
+}
+
+/// Adds to the whole run what the samples have to say of it.
+fn together(span: &mut Span, profile: &Profile) {
+    let of_accounts = mem::take(&mut span.meta.notes);
+    let (meta, losses, cost) = (&profile.meta, &profile.losses, &profile.cost);
+    span.meta =
+        Meta { events: mem::take(&mut span.meta.events), duration_ns: span.meta.duration_ns, ..meta.clone() };
+    span.meta.notes.extend(of_accounts.into_iter().filter(|note| !meta.notes.contains(note)));
+    for (cause, count) in &losses.counters {
+        *span.losses.counters.entry(cause.clone()).or_default() += count;
+    }
+    span.losses.lost_sample_causes.clone_from(&losses.lost_sample_causes);
+    span.losses.unresolved.clone_from(&losses.unresolved);
+    span.cost = Cost {
+        ebpf_run_ns: span.cost.ebpf_run_ns + cost.ebpf_run_ns,
+        ebpf_runs: span.cost.ebpf_runs + cost.ebpf_runs,
+        kernel_map_bytes: span.cost.kernel_map_bytes + cost.kernel_map_bytes,
+        peak_rss_bytes: peak_rss_bytes(),
+        ..cost.clone()
+    };
+}
+
+/// Looks at the JVM without end.
+async fn look(watch: &mut Watch) {
+    let mut next = Instant::now() + LOOK;
+    loop {
+        sleep_until(Instant::now() + POLL).await;
+        watch.poll();
+        if Instant::now() >= next {
+            watch.look();
+            next = Instant::now() + LOOK;
+        }
+    }
+}
+
+impl Spans for JavaRun<'_> {
+    type Span = Span;
+
+    fn add_targets(&mut self, pids: &[u32]) -> Result<(), SessionError> {
+        self.accounts.add_targets(pids)?;
+        self.recording.add_targets(pids)
+    }
+
+    fn begin(&mut self) -> Result<(), SessionError> {
+        self.recording.begin(self.begun_ns)?;
+        self.watch.begin();
+        Ok(())
+    }
+
+    async fn run<E: From<SessionError>>(
+        &mut self,
+        ended: impl Future<Output = Stop>,
+        mut each: impl FnMut(Span) -> Result<(), E>,
+    ) -> Result<Stop, E> {
+        let JavaOptions { pid, duration, interval, .. } = *self.options;
+        self.recording.scan_existing(|other| other == pid)?;
+        let deadline = duration.map(|duration| Instant::now() + duration);
+        let mut interval_end = interval.map(|interval| Instant::now() + interval);
+        tokio::pin!(ended);
+        loop {
+            if let Some(stop) = self.go_on(&mut ended, deadline, interval_end).await? {
+                return Ok(stop);
+            }
+            interval_end = interval_end.zip(interval).map(|(end, interval)| end + interval);
+            each(self.interval()?)?;
+        }
+    }
+
+    fn finish(mut self) -> Result<Span, SessionError> {
+        self.watch.end();
+        self.recording.end()?;
+        let Self { accounts, recording, watch, .. } = self;
+        let accounts = accounts.whole()?;
+        // Names come last.
+        let profile = recording.finish(Stop::Signal)?.profile;
+        let mut span = span(&watch, accounts, &profile, Part::Whole);
+        together(&mut span, &profile);
+        Ok(span)
+    }
+}

@@ -1,0 +1,198 @@
+//! `profiler java`: what a JVM and its threads did against what the program in it says that it did, with each JDK of this machine.
+
+use profiler_tests::{
+    accounts::{Accounting, Accounts, blocked, number},
+    expect,
+    record::{fails_with, profiler},
+};
+use serde_json::Value;
+
+use crate::jvm::{Jdk, each_jdk};
+
+/// Milliseconds.
+const TIME: &str = "2000";
+const APART: &str = "-XX:CompileCommand=dontinline,known.Stacks*::*";
+
+/// What was seen of a mode of the workload in a JVM with these options: intervals and the whole run; and what it says.
+struct Seen {
+    intervals: Vec<Value>,
+    whole: Accounts,
+    said: Value,
+}
+
+impl Seen {
+    fn of(jdk: &Jdk, options: &[&str], mode: &str) -> Self {
+        let mut target = jdk.program("known.Stacks", &[&[APART], options].concat(), &[mode, TIME]);
+        let looking = Accounting::start(&["java", "-p", &target.pid().to_string()]);
+        target.go();
+        let said = target.says();
+        let (intervals, whole) = looking.stop();
+        whole.check();
+        assert_eq!(whole.0["jvm"]["pid"], target.pid());
+        assert!(whole.0["jvm"]["jdk"].as_u64() >= Some(8), "{}", whole.0["jvm"]);
+        Self { intervals, whole, said }
+    }
+
+    /// The row of the only thread of that name.
+    fn thread(&self, name: &str) -> &Value {
+        let rows: Vec<_> = self.whole.threads().filter(|row| row["name"] == name).collect();
+        assert_eq!(rows.len(), 1, "{name}: {}", self.whole.0);
+        rows[0]
+    }
+
+    fn counts(&self) -> &Value {
+        &self.whole.0["counts"]
+    }
+}
+
+/// The entries of a list whose `key` is `value`.
+fn with<'a>(list: &'a Value, key: &str, value: &str) -> Vec<&'a Value> {
+    list.as_array().unwrap().iter().filter(|entry| entry[key] == value).collect()
+}
+
+#[test]
+fn java_threads_are_blocked_by_what_they_wait_for() {
+    each_jdk("java_threads_are_blocked_by_what_they_wait_for", |jdk| {
+        let seen = Seen::of(jdk, &[], "waits");
+        for (name, cause) in
+            [("known-parks", "park"), ("known-sleeps", "thread-sleep"), ("known-awaits", "object-wait")]
+        {
+            let row = seen.thread(name);
+            assert_eq!((&row["java"], &row["ended"]), (&true.into(), &true.into()), "{row}");
+            expect::at_least(&row.to_string(), blocked(row, cause), number(row, "blocked_ns"), 95.0);
+            // The control: for nothing that the others wait for.
+            for other in ["park", "thread-sleep", "object-wait", "monitor"] {
+                let most = number(row, "blocked_ns") / 50;
+                assert!(other == cause || blocked(row, other) <= most, "{other}: {row}");
+            }
+        }
+        // Between its locks it parks.
+        let locks = seen.thread("known-locks");
+        let both = blocked(locks, "monitor") + blocked(locks, "park");
+        expect::at_least(&locks.to_string(), both, number(locks, "blocked_ns"), 95.0);
+        let places = &seen.whole.0["monitors"];
+        let [place] = with(places, "method", "known.Stacks.locks")[..] else { panic!("{places}") };
+        assert_eq!(place["classes"], serde_json::json!(["java.lang.Object"]), "{place}");
+        assert_eq!((number(place, "threads"), place["line"].is_u64()), (1, true), "{place}");
+        // What it measures itself has waits for a CPU in it, and what it does before it waits.
+        let (waited, said) = (number(place, "wait_ns"), number(&seen.said, "waited"));
+        let else_ns = number(locks, "run_queue_ns") + number(locks, "cpu_ns") + number(locks, "irq_ns");
+        assert!(
+            waited <= said + said / 50 && waited + else_ns >= said - said / 50,
+            "{waited}, {said}: {locks}"
+        );
+        expect::at_least(&place.to_string(), blocked(locks, "monitor"), waited, 98.0);
+        // The control: nobody else waited there, nor for what the others do.
+        for name in ["parks", "sleeps", "awaits"] {
+            assert!(with(places, "method", &format!("known.Stacks.{name}")).is_empty(), "{places}");
+        }
+    });
+}
+
+#[test]
+fn collections_and_allocations_are_what_the_jvm_did() {
+    each_jdk("collections_and_allocations_are_what_the_jvm_did", |jdk| {
+        let seen = Seen::of(jdk, &["-XX:+UseSerialGC"], "collect");
+        let (counts, said) = (seen.counts(), &seen.said);
+        let collectors = counts["collectors"].as_array().unwrap();
+        let sum = |key: &str| collectors.iter().map(|collector| number(collector, key)).sum::<u64>();
+        assert_eq!(sum("collections"), number(said, "collections"), "{counts}");
+        let full: Vec<_> = collectors.iter().map(|collector| number(collector, "collections")).collect();
+        assert!(full.contains(&number(said, "asked")), "{counts}");
+        assert_eq!(counts["last_gc_cause"], "System.gc()", "{counts}");
+        // The JVM tells whole milliseconds, of each of two collectors.
+        let (ns, ms) = (sum("ns"), number(said, "ms"));
+        assert!(ns.abs_diff(ms * 1_000_000) <= 2_000_000 * (1 + number(said, "collections")), "{ns}: {said}");
+        // All of it in safepoints.
+        assert!(number(counts, "safepoints") >= number(said, "collections"), "{counts}");
+        assert!(number(counts, "safepoint_ns") + 1_000_000 >= ns, "{counts}");
+        assert!(number(counts, "heap_used_bytes") <= number(counts, "heap_capacity_bytes"), "{counts}");
+        let row = seen.thread("known-allocates");
+        let (allocated, bytes) = (number(row, "allocated_bytes"), number(said, "allocated"));
+        // Of a thread that ended it is known what it had some time before.
+        assert!(allocated <= bytes + bytes / 50, "{allocated} of {bytes}: {row}");
+        let alive = seen.intervals.iter().map(|interval| {
+            let rows = with(&interval["rows"], "name", "known-allocates");
+            rows.iter().filter_map(|row| row["allocated_bytes"].as_u64()).sum::<u64>()
+        });
+        // Intervals have what was allocated in them.
+        let in_intervals: u64 = alive.sum();
+        assert!(in_intervals <= bytes + bytes / 50 && in_intervals >= bytes / 4, "{in_intervals} of {bytes}");
+    });
+}
+
+#[test]
+fn the_methods_of_a_jvm_have_their_shares() {
+    each_jdk("the_methods_of_a_jvm_have_their_shares", |jdk| {
+        let seen = Seen::of(jdk, &["-XX:+UseSerialGC"], "callers");
+        let methods = &seen.whole.0["methods"];
+        let names = ["half", "third", "fifth"];
+        let total = |name: &str| -> u64 {
+            with(methods, "method", &format!("known.Stacks.{name}"))
+                .iter()
+                .map(|row| number(row, "total"))
+                .sum()
+        };
+        let (all, calls) =
+            (names.map(total).iter().sum(), names.map(|name| number(&seen.said, name)).iter().sum::<u64>());
+        for name in names {
+            let percent = 100.0 * number(&seen.said, name) as f64 / calls as f64;
+            expect::share(&format!("{name}: {methods}"), total(name), all, percent);
+        }
+        // A sample is in one method's own code, or below one.
+        let rows = methods.as_array().unwrap();
+        let own: u64 = rows.iter().map(|row| number(row, "own") + number(row, "native")).sum();
+        assert!(own <= number(&seen.whole.0, "samples"), "{own}: {}", seen.whole.0);
+        let [work] = with(methods, "method", "known.Stacks.work")[..] else { panic!("{methods}") };
+        assert!(
+            number(work, "own") > 0 && number(work, "total") == number(work, "own") + number(work, "native")
+        );
+        // The control, and while it went on they had names too.
+        assert!(with(methods, "method", "known.Stacks.deep").is_empty(), "{methods}");
+        let named = |interval: &&Value| !with(&interval["methods"], "method", "known.Stacks.half").is_empty();
+        let seen_in = seen.intervals.iter().filter(named).count();
+        assert!(seen_in * 2 > seen.intervals.len(), "{seen_in} of {} intervals", seen.intervals.len());
+    });
+}
+
+/// What is read is the JVM's own memory: it does nothing for it.
+#[test]
+fn a_jvm_that_is_looked_at_is_left_alone() {
+    each_jdk("a_jvm_that_is_looked_at_is_left_alone", |jdk| {
+        let options = ["-XX:+UnlockDiagnosticVMOptions", "-XX:GuaranteedSafepointInterval=0"];
+        let target = jdk.program("known.Stacks", &options, &["waits", TIME]);
+        let whole = Accounts::of_view("java", &["-p", &target.pid().to_string(), "-d", "1", "-F", "999"]);
+        whole.check();
+        let counts = &whole.0["counts"];
+        let numbers = ["safepoints", "compilations", "classes_loaded"].map(|key| number(counts, key));
+        assert_eq!(numbers, [0; 3], "{counts}");
+        // Its main thread waits for a line, and says in what.
+        let main =
+            whole.threads().find(|row| row["innermost"].as_str().is_some_and(|at| at.contains("read")));
+        assert!(main.is_some_and(|row| row["state"] == "runnable"), "{}", whole.0);
+    });
+}
+
+#[test]
+fn a_jvm_without_counters_says_so() {
+    each_jdk("a_jvm_without_counters_says_so", |jdk| {
+        let target = jdk.program("known.Stacks", &["-XX:-UsePerfData"], &["waits", TIME]);
+        let whole = Accounts::of_view("java", &["-p", &target.pid().to_string(), "-d", "0.3"]);
+        assert!(whole.0["counts"].is_null() && whole.0["meta"]["notes"].to_string().contains("UsePerfData"));
+        assert!(whole.threads().any(|row| row["java"] == true && row["state"] == "runnable"), "{}", whole.0);
+    });
+}
+
+#[test]
+fn what_is_no_jvm_is_not_looked_at() {
+    let output = profiler(["java", "-p", &std::process::id().to_string()]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    fails_with("profiler java", output.status, &stderr, 2, "no libjvm.so is mapped");
+    let output = profiler(["java"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    fails_with("profiler java", output.status, &stderr, 2, "-p PID");
+    // A command that turns out to be none is run nevertheless.
+    let output = profiler(["java", "--", "sleep", "0.3"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("there was no JVM that could be read"), "{text}");
+}
