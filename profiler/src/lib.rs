@@ -15,6 +15,7 @@
 //! | system calls accounted at entry and exit | `profiler-ebpf/src/probe/syscalls`, [`session::syscalls`], [`model::syscalls`] |
 //! | sockets accounted at each call and change of state | `profiler-ebpf/src/probe/net`, [`session::net`], [`model::net`] |
 //! | packets received, queued, sent and dropped | `profiler-ebpf/src/probe/packets.rs`, [`session::packets`], [`model::packets`] |
+//! | a JVM: accounts, samples and what it says of itself put together | [`session::java`], [`model::java`] |
 //! | accounts and samples of one target put together | [`session::stat`], [`model::stat`] |
 //! | a probe attached, its maps read into typed records | [`probe`], one file per probe, registry [`probe::PROBES`] |
 //! | addresses to modules at once, to names at the end | [`symbolize`] |

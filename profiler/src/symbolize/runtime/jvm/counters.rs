@@ -121,7 +121,10 @@ impl<M: Memory> Jvm<M> {
 fn value(entry: &[u8]) -> Option<(String, Value)> {
     let half = |at: usize| Some(i32::from_ne_bytes(entry.get(at..at + 4)?.try_into().ok()?));
     let offset = |at: usize| usize::try_from(half(at)?).ok();
-    let before_nul = |bytes: &[u8]| bytes.split(|&byte| byte == 0).next().map(java_names::clean);
+    let before_nul = |bytes: &[u8]| match bytes.split(|&byte| byte == 0).next()? {
+        [] => Some(String::new()),
+        text => Some(java_names::clean(text)),
+    };
     let name = before_nul(entry.get(offset(4)?..)?)?;
     let data = entry.get(offset(16)?..)?;
     let value = match (entry.get(12)?, half(8)?) {

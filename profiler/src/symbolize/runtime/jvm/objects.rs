@@ -77,7 +77,7 @@ fn narrow(memory: &impl Memory, tables: &Tables) -> Result<(u64, u32), Fault> {
 
 /// The name of the class at an address, if it is one: its own name leads back to nothing else that has one.
 fn class_name(memory: &impl Memory, layout: &Layout, klass: u64) -> Result<String, Fault> {
-    if klass == 0 || klass % 8 != 0 {
+    if klass == 0 || !klass.is_multiple_of(8) {
         return Err(Fault::Unmapped(Unmapped { address: klass }));
     }
     let symbol = memory.u64(klass.wrapping_add(layout.method.class_name))?;
