@@ -3,6 +3,7 @@
 //! CPU time is read from /proc/PID/task/*/schedstat (ns) while it runs and from wait4(2) when it has ended.
 
 use std::{
+    collections::HashMap,
     fs, io, mem,
     path::Path,
     process::{Child, Command, Stdio},
@@ -68,6 +69,26 @@ impl Measured {
         let files = fs::read_dir(format!("/proc/{}/fd", self.child.id())).into_iter().flatten().flatten();
         let links = files.filter_map(|file| fs::read_link(file.path()).ok());
         links.filter(|link| link.as_os_str() == "anon_inode:[perf_event]").count()
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Run time of the eBPF programs that it holds, ns: as far as the kernel measures it ([`RunTimes`]).
+    pub fn ebpf_ns(&self) -> u64 {
+        let files = fs::read_dir(format!("/proc/{}/fdinfo", self.child.id())).into_iter().flatten().flatten();
+        // Several descriptors can be of one program.
+        let programs: HashMap<u64, u64> = files
+            .filter_map(|file| {
+                let text = fs::read_to_string(file.path()).ok()?;
+                let number =
+                    |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+                Some((number("prog_id:")?, number("run_time_ns:")?))
+            })
+            .collect();
+        programs.values().sum()
     }
 
     /// CPU time of all its threads until now, s.
@@ -147,5 +168,28 @@ impl Drop for Measured {
             // It may have ended by itself.
             _ = self.wait();
         }
+    }
+}
+
+/// Has the kernel measure the run time of all eBPF programs, which adds some 60 ns to each run, until it is dropped.
+pub struct RunTimes {
+    before: String,
+}
+
+impl RunTimes {
+    const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+    /// Switches it on.
+    pub fn measure() -> Result<Self, Failure> {
+        let failed = |error| Failure::new(format!("{}: {error}", Self::SWITCH));
+        let before = fs::read_to_string(Self::SWITCH).map_err(failed)?;
+        fs::write(Self::SWITCH, "1").map_err(failed)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for RunTimes {
+    fn drop(&mut self) {
+        _ = fs::write(Self::SWITCH, self.before.trim());
     }
 }

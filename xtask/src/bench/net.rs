@@ -1,8 +1,9 @@
 //! What accounting of sockets costs where nothing else happens: requests, datagrams, connections and bulk data over the
 //! loopback interface (`tests/workload/net_storm.c`).
 //!
-//! Each run under a profiler is compared with the runs of nothing before and after it. Beside this one are those that are
-//! installed and do the same: bytes by process, or lives of connections.
+//! Each run under a profiler is compared with the runs of nothing before and after it. On a machine where these differ by more
+//! than what is to be measured, the run time of the eBPF programs tells more, which the kernel measures. Beside this profiler are
+//! those that are installed, start here and do the same: bytes by process, or lives of connections.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,7 +14,10 @@ use std::{
 
 use ebpf_toolchain::on_path;
 
-use super::{child::Measured, page, stats};
+use super::{
+    child::{Measured, RunTimes},
+    page, stats,
+};
 use crate::{
     process::{Failure, capture, run, say},
     workspace,
@@ -81,6 +85,7 @@ fn views() -> Result<Vec<View>, Failure> {
 #[derive(Default)]
 struct Cell {
     added_ns: Vec<f64>,
+    ebpf_ns: Vec<f64>,
     ratio: Vec<f64>,
 }
 
@@ -105,6 +110,7 @@ pub fn measure(directory: &Path, rounds: usize) -> Result<Net, Failure> {
         rss_mib: vec![Vec::new(); views.len()],
         views,
     };
+    let _run_times = RunTimes::measure()?;
     for round in 1..=rounds {
         say(format!("network, round {round} of {rounds}"));
         for at in 0..net.views.len() {
@@ -117,23 +123,32 @@ pub fn measure(directory: &Path, rounds: usize) -> Result<Net, Failure> {
 impl Net {
     fn view(&mut self, at: usize, program: &Path, directory: &Path) -> Result<(), Failure> {
         let View { program: profiler, arguments, start, .. } = &self.views[at];
-        let before: Vec<f64> =
-            LOADS.iter().map(|load| operation_ns(program, load)).collect::<Result<_, _>>()?;
+        let before: Vec<Ran> = LOADS.iter().map(|load| ran(program, load)).collect::<Result<_, _>>()?;
         let own = std::process::id().to_string();
         let arguments = arguments.iter().map(|argument| if *argument == "self" { &*own } else { argument });
         let mut command = Command::new(profiler);
         command.args(arguments);
-        let (profiler, _) = Measured::start(&mut command, directory, 0)?;
+        let (mut profiler, _) = Measured::start(&mut command, directory, 0)?;
         thread::sleep(*start);
-        let with: Vec<f64> =
-            LOADS.iter().map(|load| operation_ns(program, load)).collect::<Result<_, _>>()?;
+        if !profiler.is_running() {
+            say(format!("{} does not start here", self.views[at].name));
+            return Ok(());
+        }
+        let mut with = Vec::new();
+        for load in LOADS {
+            let ebpf_ns = profiler.ebpf_ns();
+            let ran = ran(program, load)?;
+            let ebpf_ns = profiler.ebpf_ns().saturating_sub(ebpf_ns) as f64 / ran.operations;
+            with.push((ran.operation_ns, ebpf_ns));
+        }
         self.rss_mib[at].push(profiler.rss_mib());
         profiler.interrupt()?;
-        for (load, (before, with)) in before.into_iter().zip(with).enumerate() {
-            let after = operation_ns(program, &LOADS[load])?;
-            let without = (before + after) / 2.0;
+        for (load, (before, (with, ebpf_ns))) in before.into_iter().zip(with).enumerate() {
+            let after = ran(program, &LOADS[load])?;
+            let without = (before.operation_ns + after.operation_ns) / 2.0;
             let cell = &mut self.cells[load][at];
             cell.added_ns.push(with - without);
+            cell.ebpf_ns.push(ebpf_ns);
             cell.ratio.push(with / without);
             self.base_ns[load].push(without);
         }
@@ -144,17 +159,20 @@ impl Net {
     pub fn table(&self) -> String {
         let mut rows = Vec::new();
         for ((cells, base), (_, _, load)) in self.cells.iter().zip(&self.base_ns).zip(LOADS) {
-            for (cell, view) in cells.iter().zip(&self.views) {
+            let measured = cells.iter().zip(&self.views).filter(|(cell, _)| !cell.ratio.is_empty());
+            for (cell, view) in measured {
                 rows.push(vec![
                     (*load).to_owned(),
                     page::number(stats::median(base), 0),
                     view.name.to_owned(),
+                    page::number(stats::median(&cell.ebpf_ns), 0),
                     page::number(stats::median(&cell.added_ns), 0),
                     page::number(stats::median(&cell.ratio), 2),
                 ]);
             }
         }
-        let head = ["network over loopback", "ns each without", "profiler", "added ns", "ratio"];
+        let head =
+            ["network over loopback", "ns each without", "profiler", "eBPF ns each", "added ns", "ratio"];
         let rss: Vec<_> = self.rss_mib.iter().map(|values| page::number(stats::median(values), 0)).collect();
         format!(
             "\nNetwork: two processes, as fast as they can (`tests/workload/net_storm.c`); both are looked at. RSS: {} MiB.\n\n{}",
@@ -164,10 +182,19 @@ impl Net {
     }
 }
 
-/// Time of an operation, ns.
-fn operation_ns(program: &Path, (mode, batches, _): &(&str, &str, &str)) -> Result<f64, Failure> {
+/// What a load did.
+struct Ran {
+    /// Time of an operation, ns: of the tenth of the batches that were fastest, the longest.
+    operation_ns: f64,
+    /// Their number.
+    operations: f64,
+}
+
+fn ran(program: &Path, (mode, batches, _): &(&str, &str, &str)) -> Result<Ran, Failure> {
     let text = capture(Command::new(program).args([mode, batches]))?;
     let said: Option<serde_json::Value> = serde_json::from_str(text.trim()).ok();
-    said.and_then(|said| said["operation_ns"].as_f64())
-        .ok_or_else(|| Failure::new(format!("{} said: {text}", program.display())))
+    let number = |key: &str| said.as_ref().and_then(|said| said[key].as_f64());
+    let ran = number("operation_ns").zip(number("operations"));
+    let ran = ran.map(|(operation_ns, operations)| Ran { operation_ns, operations });
+    ran.ok_or_else(|| Failure::new(format!("{} said: {text}", program.display())))
 }
