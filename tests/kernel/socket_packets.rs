@@ -80,6 +80,11 @@ fn messages_that_a_call_drops_have_its_stack() {
     let unnamed = numbers.with("[dropped]");
     assert_eq!(unnamed, if says_why() { 0 } else { 1_000 }, "{}", numbers.list(|_| true));
     assert_eq!(numbers.with("unix_release_sock"), 1_000, "{}", numbers.list(|_| true));
+    // What this kernel does not tell is said.
+    for (part, is_told) in [("why packets are dropped", says_why()), ("have no owner", says_whose())] {
+        let is_noted = profile.meta.notes.iter().any(|note| note.contains(part));
+        assert_ne!(is_noted, is_told, "{part}: {:?}", profile.meta.notes);
+    }
 }
 
 /// On a link that loses frames: as many as the kernel says of the connection, and of the one who sends.

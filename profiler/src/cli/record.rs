@@ -35,7 +35,7 @@ use crate::{
         output::{OutputSet, Written},
         text,
     },
-    session::{Outcome, Progress, RecordOptions, Recording, Stop, UnwindMode},
+    session::{Outcome, Progress, RecordOptions, Recording, SocketFacts, Stop, UnwindMode},
     target::{
         Target,
         command::{RunningCommand, shell_exit_code},
@@ -178,6 +178,7 @@ fn record_options(
     let waits = kernel_facts::waits(args, &events, path)?;
     let call_stacks = kernel_facts::call_stacks(&events, path)?;
     let net = kernel_facts::net(&events, path)?;
+    notes.extend(net.iter().flat_map(SocketFacts::notes));
     Ok(RecordOptions {
         events,
         frequency_hz,

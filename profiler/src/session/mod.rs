@@ -123,6 +123,32 @@ pub struct SocketFacts {
     pub drops: Option<(DropConfig, DropReasons)>,
 }
 
+impl SocketFacts {
+    /// What of them this kernel does not tell, for the recording's reader.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some((config, _)) = &self.drops {
+            if config.reasons == 0 {
+                notes
+                    .push("why packets are dropped is not known: kernels say it since Linux 5.17".to_owned());
+            }
+            if config.receiver == 0 {
+                notes.push(
+                    "packets that are dropped on their way in have no owner: kernels say it since Linux 6.11"
+                        .to_owned(),
+                );
+            }
+        }
+        if self.owners.is_some() && !cfg!(target_arch = "x86_64") {
+            notes.push(
+                "all packets count as outside of their process: on which stack the kernel runs is told on x86-64 only"
+                    .to_owned(),
+            );
+        }
+        notes
+    }
+}
+
 impl RecordOptions {
     /// Whether the time of system calls is recorded.
     pub fn timed_calls(&self) -> bool {
