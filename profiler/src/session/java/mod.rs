@@ -34,6 +34,8 @@ pub use watch::Watch;
 
 /// How often it is looked at whose monitors threads wait for.
 const POLL: Duration = Duration::from_millis(50);
+/// How many times as long as it took it is left alone at least.
+const PAUSE: u32 = 20;
 /// How often the JVM's counters and threads are read, so that they are known when it ends.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -154,16 +156,18 @@ fn together(span: &mut Span, profile: &Profile) {
     };
 }
 
-/// Looks at the JVM without end.
+/// Looks at the JVM without end; but not most of the time, if it has so many threads.
 async fn look(watch: &mut Watch) {
-    let mut next = Instant::now() + LOOK;
+    let (mut next, mut pause) = (Instant::now() + LOOK, POLL);
     loop {
-        sleep_until(Instant::now() + POLL).await;
+        sleep_until(Instant::now() + pause).await;
+        let begin = Instant::now();
         watch.poll();
-        if Instant::now() >= next {
+        if begin >= next {
             watch.look();
-            next = Instant::now() + LOOK;
+            next = begin + LOOK;
         }
+        pause = POLL.max(begin.elapsed() * PAUSE);
     }
 }
 
