@@ -52,8 +52,8 @@ const OTHERS: &[(&str, &str, &[&str])] = &[
         "bpftrace",
         &[
             "-e",
-            "tracepoint:sock:sock_send_length /args.ret > 0/ { @sent[pid] = sum(args.ret); } \
-             tracepoint:sock:sock_recv_length /args.ret > 0/ { @received[pid] = sum(args.ret); }",
+            "tracepoint:sock:sock_send_length /args->ret > 0/ { @sent[pid] = sum(args->ret); } \
+             tracepoint:sock:sock_recv_length /args->ret > 0/ { @received[pid] = sum(args->ret); }",
         ],
     ),
 ];
