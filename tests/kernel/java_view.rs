@@ -66,6 +66,8 @@ fn java_threads_are_blocked_by_what_they_wait_for() {
                 assert!(other == cause || blocked(row, other) <= most, "{other}: {row}");
             }
         }
+        // The kernel keeps 15 bytes of a name.
+        assert_eq!(seen.thread("known-holds-\u{65e5}\u{672c}\u{8a9e}")["java"], true);
         // Between its locks it parks.
         let locks = seen.thread("known-locks");
         let both = blocked(locks, "monitor") + blocked(locks, "park");
@@ -107,12 +109,12 @@ fn collections_and_allocations_are_what_the_jvm_did() {
         assert!(number(counts, "safepoints") >= number(said, "collections"), "{counts}");
         assert!(number(counts, "safepoint_ns") + 1_000_000 >= ns, "{counts}");
         assert!(number(counts, "heap_used_bytes") <= number(counts, "heap_capacity_bytes"), "{counts}");
-        let row = seen.thread("known-allocates");
+        let row = seen.thread("known-allocates-and-asks");
         let (allocated, bytes) = (number(row, "allocated_bytes"), number(said, "allocated"));
         // Of a thread that ended it is known what it had some time before.
         assert!(allocated <= bytes + bytes / 50, "{allocated} of {bytes}: {row}");
         let alive = seen.intervals.iter().map(|interval| {
-            let rows = with(&interval["rows"], "name", "known-allocates");
+            let rows = with(&interval["rows"], "name", "known-allocates-and-asks");
             rows.iter().filter_map(|row| row["allocated_bytes"].as_u64()).sum::<u64>()
         });
         // Intervals have what was allocated in them.
@@ -149,9 +151,11 @@ fn the_methods_of_a_jvm_have_their_shares() {
         );
         // The control, and while it went on they had names too.
         assert!(with(methods, "method", "known.Stacks.deep").is_empty(), "{methods}");
-        let named = |interval: &&Value| !with(&interval["methods"], "method", "known.Stacks.half").is_empty();
-        let seen_in = seen.intervals.iter().filter(named).count();
-        assert!(seen_in * 2 > seen.intervals.len(), "{seen_in} of {} intervals", seen.intervals.len());
+        let named =
+            |interval: &&&Value| !with(&interval["methods"], "method", "known.Stacks.callers").is_empty();
+        let sampled: Vec<_> = seen.intervals.iter().filter(|one| number(one, "samples") >= 5).collect();
+        let with_names = sampled.iter().filter(named).count();
+        assert!(with_names > 0 && with_names * 2 >= sampled.len(), "{with_names} of {}", sampled.len());
     });
 }
 

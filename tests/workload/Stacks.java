@@ -188,13 +188,13 @@ public class Stacks {
             case "deep" -> start("known-worker", Stacks::dive).join();
             case "collect" -> {
                 long[] start = collected();
-                start("known-allocates", Stacks::collect).join();
+                start("known-allocates-and-asks", Stacks::collect).join();
                 long[] after = collected();
                 say("asked", COLLECTIONS, "allocated", (long) COLLECTIONS * ALLOCATED,
                     "collections", after[0] - start[0], "ms", after[1] - start[1]);
             }
             default -> {
-                var holder = start("known-hold", Stacks::hold);
+                var holder = start("known-holds-\u65e5\u672c\u8a9e", Stacks::hold);
                 var threads = new Thread[] {
                     start("known-parks", Stacks::parks), start("known-sleeps", Stacks::sleeps),
                     start("known-locks", Stacks::locks), start("known-awaits", Stacks::awaits), holder };

@@ -90,7 +90,7 @@ pub struct Collector {
 pub struct Thread {
     /// Thread id.
     pub tid: u32,
-    /// Name, cleaned; the kernel keeps 15 bytes of it.
+    /// Name as Java has it, cleaned; else the kernel's, which has 15 bytes at most.
     pub name: String,
     /// It runs Java code; if not, it is one of the JVM's own.
     pub java: bool,

@@ -131,7 +131,7 @@ mod tests {
             "classes      510 loaded, 0 unloaded\n",
             "heap         200.0 MiB in use of 400.0 MiB, metaspace 1.0 MiB\n",
             "allocated    3.0 MiB by threads\n",
-            "worker          blocked       60.0   10.0   30.0    3.0 MiB  monitor 25.0 %, socket 5.0 %; in a.B.get\n",
+            "worker                   blocked       60.0   10.0   30.0    3.0 MiB  monitor 25.0 %, socket 5.0 %; in a.B.get\n",
             "  25.0     5.0   50.0  a.B.get (jit)\n",
             "     5    250 ms   50.0 ms       1  a.B.get:12, a.Cache\n",
         ] {

@@ -17,6 +17,8 @@ use crate::{
 
 /// Causes and kinds named on a line.
 const NAMED: usize = 3;
+/// Characters of a thread's name.
+const NAME: usize = 24;
 /// Characters of a method, and of a class.
 const WIDTH: usize = 80;
 
@@ -102,7 +104,7 @@ fn more(all: usize, shown: usize, what: &str, out: &mut dyn Write) -> io::Result
 fn write_threads(threads: &[Thread], rows: usize, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
-        "\n{:>7} {:<15} {:<11} {:>6} {:>6} {:>6} {:>10}  blocked by",
+        "\n{:>7} {:<24} {:<11} {:>6} {:>6} {:>6} {:>10}  blocked by",
         "TID", "THREAD", "STATE", "CPU%", "RUNQ%", "BLKD%", "ALLOCATED"
     )?;
     threads.iter().take(rows).try_for_each(|thread| write_thread(thread, out))?;
@@ -120,10 +122,10 @@ fn write_thread(thread: &Thread, out: &mut dyn Write) -> io::Result<()> {
         notes.push("ended".to_owned());
     }
     notes.retain(|note| !note.is_empty());
-    let name: String = thread.name.chars().take(15).collect();
+    let name = cut(&thread.name, NAME);
     writeln!(
         out,
-        "{:>7} {name:<15} {:<11} {:>6.1} {:>6.1} {:>6.1} {:>10}  {}",
+        "{:>7} {name:<NAME$} {:<11} {:>6.1} {:>6.1} {:>6.1} {:>10}  {}",
         thread.tid,
         thread.state.unwrap_or("-"),
         share(thread.cpu_ns + thread.irq_ns),

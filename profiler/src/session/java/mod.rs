@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     RecordOptions, Recording, SessionError, Stop,
-    cost::peak_rss_bytes,
+    cost::{cpu_ns, peak_rss_bytes},
     recording::at,
     sched::{AccountOptions, Accounting, Loaded},
     spans::{self, Intervals, Spans},
@@ -34,7 +34,7 @@ pub use watch::Watch;
 
 /// How often it is looked at whose monitors threads wait for.
 const POLL: Duration = Duration::from_millis(50);
-/// How many times as long as it took it is left alone at least.
+/// How many times as long as that took, in CPU time, it is left alone at least.
 const PAUSE: u32 = 20;
 /// How often the JVM's counters and threads are read, so that they are known when it ends.
 const LOOK: Duration = Duration::from_millis(500);
@@ -161,13 +161,15 @@ async fn look(watch: &mut Watch) {
     let (mut next, mut pause) = (Instant::now() + LOOK, POLL);
     loop {
         sleep_until(Instant::now() + pause).await;
-        let begin = Instant::now();
+        let before = cpu_ns();
         watch.poll();
-        if begin >= next {
+        if Instant::now() >= next {
             watch.look();
-            next = begin + LOOK;
+            next = Instant::now() + LOOK;
         }
-        pause = POLL.max(begin.elapsed() * PAUSE);
+        let took = cpu_ns();
+        let took = Duration::from_nanos(took.0 + took.1 - before.0 - before.1);
+        pause = POLL.max(took * PAUSE);
     }
 }
 

@@ -25,11 +25,13 @@ pub fn thread(row: &Row, tops: &Tops, before: &Moment, now: &Moment, part: Part)
         Part::Interval => java,
     };
     let alive = java.filter(|_| row.ended == 0);
-    let allocated = now.allocated.get(&tid);
+    let seen = now.seen.get(&tid);
+    let allocated = seen.and_then(|seen| seen.allocated_bytes);
+    let before_it = before.seen.get(&tid).and_then(|seen| seen.allocated_bytes);
     Thread {
         tid,
-        name: row.comm.clone(),
-        java: java.is_some() || allocated.is_some(),
+        name: seen.and_then(|seen| seen.name.clone()).unwrap_or_else(|| row.comm.clone()),
+        java: seen.is_some(),
         state: alive.map(|thread| thread.state.key()),
         innermost: alive.and_then(|thread| thread.innermost.as_deref()).and_then(watch::method),
         ended: row.ended != 0,
@@ -40,8 +42,7 @@ pub fn thread(row: &Row, tops: &Tops, before: &Moment, now: &Moment, part: Part)
         blocked_ns: row.blocked_ns,
         blocked: causes(row, tops.waits_of(tid), ongoing.and_then(watch::wait)),
         unknown_ns: row.unknown_ns,
-        allocated_bytes: allocated
-            .map(|bytes| bytes.saturating_sub(before.allocated.get(&tid).copied().unwrap_or(0))),
+        allocated_bytes: allocated.map(|bytes| bytes.saturating_sub(before_it.unwrap_or(0))),
     }
 }
 

@@ -23,8 +23,8 @@ use crate::{
     },
 };
 
-/// Most threads whose allocations are kept, ended ones included.
-const MAX_ENDED: usize = 1 << 18;
+/// Most threads of which is kept what was seen, ended ones included.
+const MAX_SEEN: usize = 1 << 18;
 /// Most places and classes of monitors that are kept.
 const MAX_MONITORS: usize = 4_096;
 
@@ -35,8 +35,17 @@ pub struct Moment {
     pub counters: Option<Counters>,
     /// Its Java threads by thread id, as we see it.
     pub threads: HashMap<u32, JavaThread>,
-    /// Bytes that threads had allocated by then; of those that ended, when they were seen last.
-    pub allocated: HashMap<u32, u64>,
+    /// What was seen of threads until then, those that ended included.
+    pub seen: HashMap<u32, Seen>,
+}
+
+/// What was seen of a thread last.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Its name as Java has it.
+    pub name: Option<String>,
+    /// Bytes that it had allocated.
+    pub allocated_bytes: Option<u64>,
 }
 
 /// Which part of a run.
@@ -153,9 +162,14 @@ impl Watch {
             outer.as_ref().map_or(Some(thread.tid), |ids| ids.get(&thread.tid).copied())
         };
         self.last.threads = threads.into_iter().filter_map(|thread| Some((id(&thread)?, thread))).collect();
-        let allocated = |(&tid, thread): (&u32, &JavaThread)| Some((tid, thread.allocated_bytes?));
-        if self.last.allocated.len() < MAX_ENDED {
-            self.last.allocated.extend(self.last.threads.iter().filter_map(allocated));
+        for (&tid, thread) in &self.last.threads {
+            if self.last.seen.len() >= MAX_SEEN && !self.last.seen.contains_key(&tid) {
+                continue;
+            }
+            let seen = self.last.seen.entry(tid).or_default();
+            // It can be just moved.
+            seen.name = thread.name.clone().or_else(|| seen.name.take());
+            seen.allocated_bytes = thread.allocated_bytes;
         }
         self.looked = Some(Instant::now());
         self.tell_facts();

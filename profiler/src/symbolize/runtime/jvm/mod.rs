@@ -12,7 +12,7 @@
 //! | `method`, `java_names` | name, descriptor, source file and line of a method |
 //! | `threads` | what is each Java thread doing, what has it allocated, which monitor does it wait for |
 //! | `wait` | what does a thread wait for that blocks in this code |
-//! | `objects` | of which class is an object |
+//! | `objects` | of which class is the object of a monitor, what is a thread called |
 //! | `counters` | what does the JVM count of itself |
 //! | `unwind_layout` | the numbers that a walk through Java frames needs |
 //!
@@ -55,6 +55,7 @@ use self::{
     code_cache::CodeHeap,
     layout::Layout,
     method::Method,
+    objects::Objects,
     unwind_layout::UnwindLayout,
     vmstructs::Tables,
 };
@@ -105,6 +106,8 @@ pub struct Jvm<M> {
     layout: Layout,
     tables: Tables,
     heaps: Vec<CodeHeap>,
+    /// Once it was asked for.
+    objects: Option<Result<Objects, Fault>>,
     /// By address of the `Method`; only while nothing else can have come to be there.
     methods: HashMap<u64, Arc<Method>>,
     /// Code that was named, by its first address.
@@ -141,6 +144,7 @@ impl<M: Memory> Jvm<M> {
             layout,
             tables,
             heaps,
+            objects: None,
             methods: HashMap::new(),
             known: BTreeMap::new(),
             known_bytes: 0,

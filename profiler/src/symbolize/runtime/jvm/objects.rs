@@ -1,22 +1,63 @@
-//! Objects on the Java heap, as far as their class is asked for: what is a monitor of?
+//! Objects on the Java heap, as far as these are asked for: of which class is the object of a monitor, what is the name of a thread?
 //!
-//! Source: share/oops/{oop,klass}.hpp, share/oops/compressedKlass.hpp, share/runtime/objectMonitor.hpp. Collectors move objects
-//! while they are looked at, and some (ZGC) keep more than the address in a reference: what leads to no class has none.
+//! Source: share/oops/{oop,arrayOop,klass,instanceKlass,fieldInfo}.hpp, share/oops/compressed{Oops,Klass}.hpp,
+//! share/runtime/{objectMonitor,flags/jvmFlag}.hpp. Collectors move objects while they are looked at, and some (ZGC of many
+//! generations) keep more than the address in a reference: what leads to no object of the class that it should be has no answer.
+//! Compact headers (JDK 24 on, if asked for) are not known here.
 
-use super::{Fault, java_names, layout::Layout, method, vmstructs::Tables};
-use crate::symbolize::runtime::memory::{Memory, Unmapped};
+use super::{Fault, java_names, layout::Layout, method, unsigned5::Stream, vmstructs::Tables};
+use crate::{
+    model::name,
+    symbolize::runtime::memory::{Memory, Pages, Unmapped},
+};
 
-/// Where the class of an object is, and the object of a monitor.
+/// Most flags of a JVM. JDK 25 has 1,500.
+const MAX_FLAGS: u64 = 8_192;
+/// Most fields of a class that are looked at.
+const MAX_FIELDS: usize = 1_024;
+/// Most classes above another one that are looked at.
+const MAX_DEPTH: usize = 64;
+/// Most bytes of a text.
+const MAX_TEXT: u64 = 512;
+
+/// How references are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum References {
+    /// As addresses.
+    Whole,
+    /// In 32 bits, shifted, with a base.
+    Narrow(u64, u32),
+}
+
+/// Where things are in objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Objects {
-    /// Offset of an object's class: a pointer, or the lower half of a word.
+    /// References to objects.
+    oops: References,
+    /// References to classes.
+    klasses: References,
+    /// Offset of an object's class.
     klass: u64,
-    /// What such a half is added to, shifted.
-    narrow: (u64, u32),
-    /// Offset of a monitor's object.
-    monitor_object: u64,
-    /// A monitor leads to a place that has the reference (from JDK 16 on), not to the object itself.
-    by_handle: bool,
+    /// Offset of a monitor's object, and whether it leads to a place that has the reference (from JDK 16 on).
+    monitor: (u64, bool),
+    /// The same of the object of a `JavaThread`.
+    thread: (u64, bool),
+    /// Offset of the class above a class.
+    above: u64,
+    /// Offset of a class's constant pool.
+    constants: u64,
+    fields: Fields,
+    /// Offsets of an array's length, and of its bytes.
+    array: (u64, u64),
+}
+
+/// How the fields of a class are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fields {
+    /// To JDK 20: six numbers of 16 bits each, in an array; and how many fields there are.
+    Slots { array: u64, count: u64 },
+    /// From JDK 21 on: compressed numbers.
+    Stream { array: u64 },
 }
 
 impl Objects {
@@ -24,16 +65,47 @@ impl Objects {
     ///
     /// # Errors
     /// Something is not exported.
-    pub(super) fn new(memory: &impl Memory, tables: &Tables) -> Result<Self, Fault> {
-        const KLASS: &str = "oopDesc::_metadata._klass";
-        const OBJECT: &str = "ObjectMonitor::_object";
-        let object = tables.field(OBJECT).ok_or(Fault::Missing(OBJECT))?;
+    pub(super) fn new(memory: &impl Memory, tables: &Tables, major: u32) -> Result<Self, Fault> {
+        let offset = |name: &'static str| tables.offset(name).ok_or(Fault::Missing(name));
+        // By its type: what has a name of its own leads to the place.
+        let reference = |name: &'static str| -> Result<(u64, bool), Fault> {
+            let kind = &tables.field(name).ok_or(Fault::Missing(name))?.kind;
+            Ok((offset(name)?, !kind.ends_with('*') && kind != "oop"))
+        };
+        let [narrow_oops, narrow_klasses] =
+            flags(memory, tables, ["UseCompressedOops", "UseCompressedClassPointers"])?;
+        let fields = match tables.offset("InstanceKlass::_fieldinfo_stream") {
+            Some(array) => Fields::Stream { array },
+            None => Fields::Slots {
+                array: offset("InstanceKlass::_fields")?,
+                count: offset("InstanceKlass::_java_fields_count")?,
+            },
+        };
         Ok(Self {
-            klass: tables.offset(KLASS).ok_or(Fault::Missing(KLASS))?,
-            narrow: narrow(memory, tables)?,
-            monitor_object: tables.offset(OBJECT).ok_or(Fault::Missing(OBJECT))?,
-            by_handle: !object.kind.ends_with('*'),
+            oops: references(memory, tables, narrow_oops, OOPS)?,
+            klasses: references(memory, tables, narrow_klasses, KLASSES)?,
+            klass: offset("oopDesc::_metadata._klass")?,
+            monitor: reference("ObjectMonitor::_object")?,
+            thread: reference("JavaThread::_threadObj")?,
+            above: offset("Klass::_super")?,
+            constants: offset("InstanceKlass::_constants")?,
+            fields,
+            // Behind the class; bytes were aligned to words until JDK 22.
+            array: match (narrow_klasses, major) {
+                (true, _) => (12, 16),
+                (false, ..23) => (16, 24),
+                (false, _) => (16, 20),
+            },
         })
+    }
+
+    fn referenced(memory: &impl Memory, base: u64, (offset, by_handle): (u64, bool)) -> Result<u64, Fault> {
+        let word = memory.u64(base.wrapping_add(offset))?;
+        Ok(if by_handle { memory.u64(word)? } else { word })
+    }
+
+    fn klass_of(&self, memory: &impl Memory, object: u64) -> Result<u64, Fault> {
+        self.klasses.get(memory, object.wrapping_add(self.klass))
     }
 
     /// The class of the object that a monitor is of: `java.util.HashMap`.
@@ -46,46 +118,218 @@ impl Objects {
         layout: &Layout,
         monitor: u64,
     ) -> Result<String, Fault> {
-        let reference = memory.u64(monitor.wrapping_add(self.monitor_object))?;
-        let object = if self.by_handle { memory.u64(reference)? } else { reference };
-        let word = memory.u64(object.wrapping_add(self.klass))?;
-        let (base, shift) = self.narrow;
-        let compressed = base.wrapping_add((word & 0xffff_ffff) << shift);
-        class_name(memory, layout, compressed).or_else(|_| class_name(memory, layout, word))
+        let object = Self::referenced(memory, monitor, self.monitor)?;
+        Ok(java_names::class(&class_name(memory, layout, self.klass_of(memory, object)?)?))
+    }
+
+    /// The name of a Java thread. Cleaned.
+    ///
+    /// # Errors
+    /// It has none (yet), or it moved.
+    pub(super) fn thread_name(
+        &self,
+        memory: &impl Memory,
+        layout: &Layout,
+        thread: u64,
+    ) -> Result<String, Fault> {
+        let object = Self::referenced(memory, thread, self.thread)?;
+        let mut klass = self.klass_of(memory, object)?;
+        for _ in 0..MAX_DEPTH {
+            if class_name(memory, layout, klass)? == b"java/lang/Thread" {
+                let name = self.field(memory, layout, klass, (b"name", b"Ljava/lang/String;"));
+                return self.text(memory, layout, self.oops.get(memory, object.wrapping_add(name?))?);
+            }
+            klass = memory.u64(klass.wrapping_add(self.above))?;
+        }
+        Err(Fault::Torn("a thread"))
+    }
+
+    /// The text of a `java.lang.String`. Cleaned; cut if it is long.
+    fn text(&self, memory: &impl Memory, layout: &Layout, string: u64) -> Result<String, Fault> {
+        let klass = self.klass_of(memory, string)?;
+        if class_name(memory, layout, klass)? != b"java/lang/String" {
+            return Err(Fault::Torn("a text"));
+        }
+        let bytes = self.field(memory, layout, klass, (b"value", b"[B"));
+        // Until JDK 8 all texts are of characters of 16 bits.
+        let (value, is_wide) = match bytes {
+            Ok(value) => {
+                let coder = self.field(memory, layout, klass, (b"coder", b"B"))?;
+                (value, memory.u8(string.wrapping_add(coder))? != 0)
+            }
+            Err(_) => (self.field(memory, layout, klass, (b"value", b"[C"))?, true),
+        };
+        let array = self.oops.get(memory, string.wrapping_add(value))?;
+        let length = u64::from(memory.u32(array.wrapping_add(self.array.0))?);
+        // Characters, or bytes.
+        let width = if is_wide && bytes.is_err() { 2 } else { 1 };
+        let len = length.saturating_mul(width).min(MAX_TEXT) as usize;
+        let bytes = memory.bytes(array.wrapping_add(self.array.1), len)?;
+        let text = if is_wide {
+            let units: Vec<u16> = bytes.as_chunks().0.iter().map(|unit| u16::from_ne_bytes(*unit)).collect();
+            String::from_utf16_lossy(&units)
+        } else {
+            bytes.iter().map(|&byte| char::from(byte)).collect()
+        };
+        Ok(name::clean(text.as_bytes()))
+    }
+
+    /// Offset of the field of a class that has this name and descriptor.
+    fn field(
+        &self,
+        memory: &impl Memory,
+        layout: &Layout,
+        klass: u64,
+        (name, descriptor): (&[u8], &[u8]),
+    ) -> Result<u64, Fault> {
+        let pool = memory.u64(klass.wrapping_add(self.constants))?;
+        let is_it = |index: u32, wanted: &[u8]| -> Result<bool, Fault> {
+            let at = pool.wrapping_add(layout.method.pool_size).wrapping_add(8 * u64::from(index));
+            Ok(method::symbol(memory, layout, memory.u64(at)? & !1)? == wanted)
+        };
+        let fields = match self.fields {
+            Fields::Slots { array, count } => slots(memory, klass, array, count)?,
+            Fields::Stream { array } => stream(memory, klass, array)?,
+        };
+        for (of_name, of_descriptor, offset) in fields {
+            if is_it(of_name, name)? && is_it(of_descriptor, descriptor)? {
+                return Ok(u64::from(offset));
+            }
+        }
+        Err(Fault::Torn("the fields of a class"))
     }
 }
 
-/// Base and shift of compressed class pointers. They have had several names.
-fn narrow(memory: &impl Memory, tables: &Tables) -> Result<(u64, u32), Fault> {
-    const BASES: [&str; 3] = [
-        "CompressedKlassPointers::_base",
-        "CompressedKlassPointers::_narrow_klass._base",
-        "Universe::_narrow_klass._base",
-    ];
-    const SHIFTS: [&str; 3] = [
-        "CompressedKlassPointers::_shift",
-        "CompressedKlassPointers::_narrow_klass._shift",
-        "Universe::_narrow_klass._shift",
-    ];
-    let first = |names: [&'static str; 3]| {
-        let found = names.iter().find_map(|name| tables.address(name));
-        found.ok_or(Fault::Missing(names[0]))
-    };
-    let shift = memory.u32(first(SHIFTS)?)?;
-    Ok((memory.u64(first(BASES)?)?, if shift < 32 { shift } else { return Err(Fault::Torn("a shift")) }))
+impl References {
+    /// The reference at an address.
+    fn get(self, memory: &impl Memory, address: u64) -> Result<u64, Fault> {
+        let reference = match self {
+            Self::Whole => memory.u64(address)?,
+            Self::Narrow(base, shift) => match memory.u32(address)? {
+                0 => 0,
+                half => base.wrapping_add(u64::from(half) << shift),
+            },
+        };
+        match reference {
+            0 => Err(Fault::Unmapped(Unmapped { address })),
+            reference => Ok(reference),
+        }
+    }
 }
 
-/// The name of the class at an address, if it is one: its own name leads back to nothing else that has one.
-fn class_name(memory: &impl Memory, layout: &Layout, klass: u64) -> Result<String, Fault> {
+/// Name index, descriptor index and offset of each field of a class.
+type Listed = Vec<(u32, u32, u32)>;
+
+/// A field has its name at the second number, its descriptor at the third, and its offset, above two bits of what it is, at the
+/// last two.
+fn slots(memory: &impl Memory, klass: u64, array: u64, count: u64) -> Result<Listed, Fault> {
+    let array = memory.u64(klass.wrapping_add(array))?;
+    let count = usize::from(u16::from_ne_bytes(memory.array(klass.wrapping_add(count))?)).min(MAX_FIELDS);
+    // Behind its length.
+    let bytes = memory.bytes(array.wrapping_add(4), count * 12)?;
+    let number =
+        |field: &[u8; 12], at: usize| u32::from(u16::from_ne_bytes([field[2 * at], field[2 * at + 1]]));
+    let field = |field: &[u8; 12]| {
+        (number(field, 1), number(field, 2), (number(field, 5) << 16 | number(field, 4)) >> 2)
+    };
+    Ok(bytes.as_chunks().0.iter().map(field).collect())
+}
+
+/// How many fields the class file has, how many the JVM added; then of each name, descriptor, offset, access and flags, and up to
+/// three numbers more by flags.
+fn stream(memory: &impl Memory, klass: u64, array: u64) -> Result<Listed, Fault> {
+    /// `_ff_initialized`, `_ff_generic`, `_ff_contended`.
+    const MORE: u32 = 1 << 0 | 1 << 2 | 1 << 4;
+    let torn = || Fault::Torn("the fields of a class");
+    let array = memory.u64(klass.wrapping_add(array))?;
+    let len = (memory.u32(array)? as usize).min(MAX_FIELDS * 20);
+    let bytes = memory.bytes(array.wrapping_add(4), len)?;
+    let mut stream = Stream::new(&bytes, 1);
+    let mut number = || stream.number().ok_or_else(torn);
+    let (count, _) = (number()?, number()?);
+    let mut fields = Vec::new();
+    for _ in 0..count.min(MAX_FIELDS as u32) {
+        fields.push((number()?, number()?, number()?));
+        let (_, flags) = (number()?, number()?);
+        for _ in 0..(flags & MORE).count_ones() {
+            number()?;
+        }
+    }
+    Ok(fields)
+}
+
+/// The names that base and shift of narrow references have had.
+type Names = [[&'static str; 2]; 3];
+
+const OOPS: Names = [
+    ["CompressedOops::_base", "CompressedOops::_shift"],
+    ["CompressedOops::_narrow_oop._base", "CompressedOops::_narrow_oop._shift"],
+    ["Universe::_narrow_oop._base", "Universe::_narrow_oop._shift"],
+];
+const KLASSES: Names = [
+    ["CompressedKlassPointers::_base", "CompressedKlassPointers::_shift"],
+    ["CompressedKlassPointers::_narrow_klass._base", "CompressedKlassPointers::_narrow_klass._shift"],
+    ["Universe::_narrow_klass._base", "Universe::_narrow_klass._shift"],
+];
+
+fn references(
+    memory: &impl Memory,
+    tables: &Tables,
+    narrow: bool,
+    names: Names,
+) -> Result<References, Fault> {
+    if !narrow {
+        return Ok(References::Whole);
+    }
+    let found = names.iter().find_map(|[base, shift]| Some((tables.address(base)?, tables.address(shift)?)));
+    let (base, shift) = found.ok_or(Fault::Missing(names[0][0]))?;
+    match memory.u32(shift)? {
+        shift @ 0..32 => Ok(References::Narrow(memory.u64(base)?, shift)),
+        _ => Err(Fault::Torn("a shift")),
+    }
+}
+
+/// Whether flags of the JVM are set. One that it does not have is not.
+fn flags<const N: usize>(
+    memory: &impl Memory,
+    tables: &Tables,
+    names: [&str; N],
+) -> Result<[bool; N], Fault> {
+    // Its name until JDK 9.
+    let of = |what: [&'static str; 2]| {
+        what.into_iter()
+            .find_map(|name| tables.address(name).or_else(|| tables.offset(name)))
+            .ok_or(Fault::Missing(what[0]))
+    };
+    let size = tables.size("JVMFlag").or_else(|| tables.size("Flag")).ok_or(Fault::Missing("JVMFlag"))?;
+    let first = memory.u64(of(["JVMFlag::flags", "Flag::flags"])?)?;
+    let count = memory.u64(of(["JVMFlag::numFlags", "Flag::numFlags"])?)?.min(MAX_FLAGS);
+    let (name, value) = (of(["JVMFlag::_name", "Flag::_name"])?, of(["JVMFlag::_addr", "Flag::_addr"])?);
+    // Small pieces of a table and of texts that do not change.
+    let memory = Pages::new(memory);
+    let mut set = [false; N];
+    for at in (0..count).map(|index| first.wrapping_add(index * size)) {
+        let Ok(found) = memory.u64(at.wrapping_add(name)).and_then(|name| memory.c_string(name, 64)) else {
+            continue;
+        };
+        if let Some(which) = names.iter().position(|name| name.as_bytes() == found) {
+            set[which] = memory.u8(memory.u64(at.wrapping_add(value))?)? != 0;
+        }
+    }
+    Ok(set)
+}
+
+/// The name of the class at an address, raw, if it can be one.
+fn class_name(memory: &impl Memory, layout: &Layout, klass: u64) -> Result<Vec<u8>, Fault> {
     if klass == 0 || !klass.is_multiple_of(8) {
         return Err(Fault::Unmapped(Unmapped { address: klass }));
     }
     let symbol = memory.u64(klass.wrapping_add(layout.method.class_name))?;
     let name = method::symbol(memory, layout, symbol)?;
     // What class files may have in the name of a class, as far as it is ASCII (JVMS 4.2.1), and arrays.
-    let is_name = |byte: &u8| byte.is_ascii_graphic() && !b".".contains(byte) || !byte.is_ascii();
+    let is_name = |byte: &u8| byte.is_ascii_graphic() && *byte != b'.' || !byte.is_ascii();
     if name.is_empty() || !name.iter().all(is_name) {
         return Err(Fault::Torn("the name of a class"));
     }
-    Ok(java_names::class(&name))
+    Ok(name)
 }

@@ -67,6 +67,8 @@ impl State {
 pub struct JavaThread {
     /// Thread id in the process's own pid namespace.
     pub tid: u32,
+    /// Its name as Java has it, cleaned; `None`: it cannot be read now.
+    pub name: Option<String>,
     /// What it is doing.
     pub state: State,
     /// Bytes of the heap that it has taken since it was made.
@@ -105,6 +107,8 @@ enum List {
 /// What is read of a thread before its code has a name.
 #[derive(Clone, Copy, Debug)]
 struct Raw {
+    /// Address of the `JavaThread`.
+    address: u64,
     tid: u32,
     state: State,
     allocated_bytes: Option<u64>,
@@ -196,6 +200,7 @@ impl Threads {
         let anchor = |offset: u64| word(self.anchor + offset);
         let [sp, pc, fp] = self.last_java;
         Ok(Raw {
+            address: thread,
             tid: tid.ok_or(Fault::Torn("a thread id"))?,
             state,
             allocated_bytes: self.allocated(memory, thread)?,
@@ -272,10 +277,12 @@ impl<M: Memory> Jvm<M> {
     }
 
     fn java_thread(&mut self, raw: &Raw) -> JavaThread {
+        let name = self.objects().and_then(|o| o.thread_name(&self.memory, &self.layout, raw.address)).ok();
         let monitor = (raw.monitor != 0).then(|| self.monitor_class(raw.monitor).unwrap_or_default());
         let innermost = self.innermost(raw).unwrap_or_default();
         JavaThread {
             tid: raw.tid,
+            name,
             state: raw.state,
             allocated_bytes: raw.allocated_bytes,
             innermost: innermost.map(Arc::new),
@@ -283,8 +290,13 @@ impl<M: Memory> Jvm<M> {
         }
     }
 
-    fn monitor_class(&self, monitor: u64) -> Result<String, Fault> {
-        Objects::new(&self.memory, &self.tables)?.class_of_monitor(&self.memory, &self.layout, monitor)
+    fn monitor_class(&mut self, monitor: u64) -> Result<String, Fault> {
+        self.objects()?.class_of_monitor(&self.memory, &self.layout, monitor)
+    }
+
+    fn objects(&mut self) -> Result<Objects, Fault> {
+        let (memory, tables, major) = (&self.memory, &self.tables, self.layout.major);
+        *self.objects.get_or_insert_with(|| Objects::new(memory, tables, major))
     }
 
     fn innermost(&mut self, raw: &Raw) -> Result<Option<Code>, Fault> {
