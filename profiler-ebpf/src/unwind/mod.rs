@@ -115,8 +115,12 @@ pub struct Walk {
 impl Walk {
     /// The stack that the walk would find which has just begun, if it is known from an earlier one.
     #[inline(always)]
-    pub fn known(&self, memo: &Memo) -> Option<u64> {
-        memo.stack(&self.registers, self.incarnation, self.version, self.now_ns, read)
+    pub fn known(&mut self, memo: &Memo) -> Option<u64> {
+        let jvm = if memo.has_code() { Some(java::jvm(self)?) } else { None };
+        let Self { registers, incarnation, version, now_ns, scratch, .. } = self;
+        let code = |offset| java::code_at(scratch, jvm?, offset);
+        let stack = memo.stack(registers, *incarnation, *version, *now_ns, read, code)?;
+        (jvm.is_none() || java::jvm(self).is_some()).then_some(stack)
     }
 
     /// Keeps the walk, which has found the stack of that name, for the next one from the same place.

@@ -116,7 +116,7 @@ impl Namer<'_> {
         let id = self.module(Module { path: "[jit]".to_owned(), build_id: None, kind: ModuleKind::Jit });
         let addresses: Vec<u64> = group.iter().map(|&frame| self.frames[frame as usize].address).collect();
         for (&frame, named) in group.iter().zip(code.names(&addresses)) {
-            self.place(frame, id, Answer { chain: named.chain, kind: named.kind });
+            self.place_at(frame, id, named.address, Answer { chain: named.chain, kind: named.kind });
         }
     }
 
@@ -177,7 +177,10 @@ impl Namer<'_> {
     }
 
     fn place(&mut self, frame: u32, module: ModuleId, answer: Answer) {
-        let address = self.frames[frame as usize].address;
+        self.place_at(frame, module, self.frames[frame as usize].address, answer);
+    }
+
+    fn place_at(&mut self, frame: u32, module: ModuleId, address: u64, answer: Answer) {
         let lines = match answer.chain {
             Ok(chain) => chain
                 .into_iter()
