@@ -13,6 +13,7 @@ mod fallbacks;
 mod generic;
 mod ground_truth;
 mod hostile;
+mod java_reuse;
 mod java_stacks;
 mod jvm;
 mod kernel_code;

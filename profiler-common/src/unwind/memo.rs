@@ -33,6 +33,14 @@ const CODE: u32 = 1 << 31;
 /// A memo is not believed for longer, ns: tables that are used are known by their use (`map::Module::used`).
 pub const MAX_AGE_NS: u64 = 1_000_000_000;
 
+/// What a walk has read, as it is now.
+pub trait Memory {
+    /// The word at an address.
+    fn word(&mut self, address: u64) -> Option<u64>;
+    /// Which code of a JVM has its header at that distance from the first code heap.
+    fn code(&mut self, offset: u64) -> Option<CodeId>;
+}
+
 /// Where the frame pointer of a frame comes from.
 #[repr(u32)]
 enum FramePointer {
@@ -217,8 +225,7 @@ impl Memo {
         self.log.has_code != 0
     }
 
-    /// The stack that a walk would find, if it is known that it would be the same. `code`: which code has its header at a
-    /// distance from the first code heap.
+    /// The stack that a walk would find, if it is known that it would be the same.
     #[inline(always)]
     pub fn stack(
         &self,
@@ -226,8 +233,7 @@ impl Memo {
         incarnation: u64,
         version: u64,
         now_ns: u64,
-        mut read: impl FnMut(u64) -> Option<u64>,
-        mut code: impl FnMut(u64) -> Option<CodeId>,
+        memory: &mut impl Memory,
     ) -> Option<u64> {
         let log = &self.log;
         let is_same = start.pc == log.start.pc
@@ -248,8 +254,8 @@ impl Memo {
             let place = log.offsets[i];
             let offset = u64::from(place & (CODE - 1));
             values.word(match place & CODE {
-                0 => read(start.sp.wrapping_add(offset))?,
-                _ => u64::from(code(offset)?.number()),
+                0 => memory.word(start.sp.wrapping_add(offset))?,
+                _ => u64::from(memory.code(offset)?.number()),
             });
         }
         (values.finish() == log.values.finish()).then_some(self.stack)
@@ -278,6 +284,19 @@ mod tests {
         kept(&log)
     }
 
+    /// Words by address, and the code at 0x500.
+    struct Words<'a>(&'a HashMap<u64, u64>, Option<CodeId>);
+
+    impl Memory for Words<'_> {
+        fn word(&mut self, address: u64) -> Option<u64> {
+            self.0.get(&address).copied()
+        }
+
+        fn code(&mut self, offset: u64) -> Option<CodeId> {
+            self.1.filter(|_| offset == 0x500)
+        }
+    }
+
     fn begun() -> Log {
         let mut log = Log {
             start: START,
@@ -302,7 +321,7 @@ mod tests {
     }
 
     fn found(memo: &Memo, start: &Registers, memory: &HashMap<u64, u64>) -> Option<u64> {
-        memo.stack(start, 5, 6, 2000, |address| memory.get(&address).copied(), |_| None)
+        memo.stack(start, 5, 6, 2000, &mut Words(memory, None))
     }
 
     proptest! {
@@ -321,9 +340,9 @@ mod tests {
                 *[&mut other.pc, &mut other.sp, &mut other.fp, &mut other.lr][register] ^= 1 << bit;
                 prop_assert_eq!(found(&memo, &other, &memory), None);
             }
-            prop_assert_eq!(memo.stack(&START, 4, 6, 2000, |a| memory.get(&a).copied(), |_| None), None);
-            prop_assert_eq!(memo.stack(&START, 5, 7, 2000, |a| memory.get(&a).copied(), |_| None), None);
-            prop_assert_eq!(memo.stack(&START, 5, 6, 1001 + MAX_AGE_NS, |a| memory.get(&a).copied(), |_| None), None);
+            prop_assert_eq!(memo.stack(&START, 4, 6, 2000, &mut Words(&memory, None)), None);
+            prop_assert_eq!(memo.stack(&START, 5, 7, 2000, &mut Words(&memory, None)), None);
+            prop_assert_eq!(memo.stack(&START, 5, 6, 1001 + MAX_AGE_NS, &mut Words(&memory, None)), None);
             let (address, value) = words[changed.index(words.len())];
             memory.insert(address, value ^ 1 << bit);
             prop_assert_eq!(found(&memo, &START, &memory), None);
@@ -363,9 +382,8 @@ mod tests {
         log.note_code(0x500, CodeId::compilation(7));
         let memo = kept(&log);
         assert!(memo.has_code());
-        let found = |code: Option<CodeId>| {
-            memo.stack(&START, 5, 6, 2000, |_| Some(1), |offset| code.filter(|_| offset == 0x500))
-        };
+        let memory = HashMap::from([(START.sp, 1)]);
+        let found = |code: Option<CodeId>| memo.stack(&START, 5, 6, 2000, &mut Words(&memory, code));
         assert_eq!(found(Some(CodeId::compilation(7))), Some(77));
         assert_eq!([Some(CodeId::compilation(8)), Some(CodeId::other(7)), None].map(found), [None; 3]);
     }
