@@ -1,21 +1,18 @@
 /* Code whose addresses are used again and again. Two threads have classes of their own, which are loaded, compiled, used and
  * unloaded in rounds. The methods of both look the same to the compilers, so that those of one come to be where those of
- * the other were.
+ * the other were. The first round takes a second or more, the others some milliseconds.
  *
- * usage: Reuse cpu MILLISECONDS    says `ready`, waits for a line, does that for as long: a thread `known-first` is in methods of
- *                           `First` only, `known-second` in those of `Second`; says how many rounds there were,
- *                           waits for the end of its input
- *        Reuse waits MILLISECONDS  the same with one thread `known-both`, which is in the two classes in turn and sleeps there:
- *                           says how often in each */
+ * usage: Reuse MILLISECONDS    says `ready`, waits for a line, does that for as long: a thread `known-first` is in methods of
+ *                       `First` only, `known-second` in those of `Second`; says how many rounds each had, waits for
+ *                       the end of its input */
 package known;
 
 public class Reuse {
-    static final int METHODS = 4;
     static volatile long sink;
 
     /* A round in one of the classes. */
     public interface Round {
-        long round(long x, long turns) throws Exception;
+        long round(long x, long turns);
     }
 
     static final class Own extends ClassLoader {
@@ -43,25 +40,11 @@ public class Reuse {
         byte[] bytes = bytes(name);
         long rounds = 0;
         while (System.nanoTime() < end) {
-            once(name, bytes, 200_000);
+            once(name, bytes, rounds == 0 ? 200_000_000 : 200_000);
             System.gc();
             rounds++;
         }
         return rounds;
-    }
-
-    static void waits(long end) throws Exception {
-        byte[][] bytes = { bytes("known.Reuse$First"), bytes("known.Reuse$Second") };
-        long rounds = 0;
-        while (System.nanoTime() < end) {
-            // Three times as many in the one.
-            once("known.Reuse$First", bytes[0], -3);
-            System.gc();
-            once("known.Reuse$Second", bytes[1], -1);
-            System.gc();
-            rounds++;
-        }
-        Stacks.say("first", rounds * METHODS * 3, "second", rounds * METHODS);
     }
 
     public static void main(String[] arguments) throws Exception {
@@ -71,78 +54,66 @@ public class Reuse {
         long start = System.nanoTime();
         // Half a second in which the profiler gets to know the process.
         while (System.nanoTime() < start + 500_000_000) sink++;
-        long end = System.nanoTime() + Long.parseLong(arguments[1]) * 1_000_000;
-        if (arguments[0].equals("cpu")) {
-            long[] rounds = new long[2];
-            var first = Stacks.start("known-first", () -> rounds[0] = busy("known.Reuse$First", end));
-            var second = Stacks.start("known-second", () -> rounds[1] = busy("known.Reuse$Second", end));
-            first.join();
-            second.join();
-            Stacks.say("first", rounds[0], "second", rounds[1]);
-        } else {
-            Stacks.start("known-both", () -> waits(end)).join();
-        }
+        long end = System.nanoTime() + Long.parseLong(arguments[0]) * 1_000_000;
+        long[] rounds = new long[2];
+        var first = Stacks.start("known-first", () -> rounds[0] = busy("known.Reuse$First", end));
+        var second = Stacks.start("known-second", () -> rounds[1] = busy("known.Reuse$Second", end));
+        first.join();
+        second.join();
+        Stacks.say("first", rounds[0], "second", rounds[1]);
         // Names are read while it lives.
         while (System.in.read() >= 0) { }
     }
 
     /* Two classes that differ in their names only. */
     public static class First implements Round {
-        static long m0(long x, long turns) throws Exception {
-            for (long i = turns; i < 0; i++) Thread.sleep(1);
-            while (turns-- > 0) x = x * 6364136223846793005L + 1;
+        static long m0(long x, long turns) {
+                while (turns-- > 0) x = x * 6364136223846793005L + 1;
             return x;
         }
 
-        static long m1(long x, long turns) throws Exception {
-            for (long i = turns; i < 0; i++) Thread.sleep(1);
-            while (turns-- > 0) x = x * 6364136223846793005L + 3;
+        static long m1(long x, long turns) {
+                while (turns-- > 0) x = x * 6364136223846793005L + 3;
             return x;
         }
 
-        static long m2(long x, long turns) throws Exception {
-            for (long i = turns; i < 0; i++) Thread.sleep(1);
-            while (turns-- > 0) x = x * 6364136223846793005L + 5;
+        static long m2(long x, long turns) {
+                while (turns-- > 0) x = x * 6364136223846793005L + 5;
             return x;
         }
 
-        static long m3(long x, long turns) throws Exception {
-            for (long i = turns; i < 0; i++) Thread.sleep(1);
-            while (turns-- > 0) x = x * 6364136223846793005L + 7;
+        static long m3(long x, long turns) {
+                while (turns-- > 0) x = x * 6364136223846793005L + 7;
             return x;
         }
 
-        public long round(long x, long turns) throws Exception {
+        public long round(long x, long turns) {
             return m0(x, turns) + m1(x, turns) + m2(x, turns) + m3(x, turns);
         }
     }
 
     public static class Second implements Round {
-        static long m0(long x, long turns) throws Exception {
-            for (long i = turns; i < 0; i++) Thread.sleep(1);
-            while (turns-- > 0) x = x * 6364136223846793005L + 1;
+        static long m0(long x, long turns) {
+                while (turns-- > 0) x = x * 6364136223846793005L + 1;
             return x;
         }
 
-        static long m1(long x, long turns) throws Exception {
-            for (long i = turns; i < 0; i++) Thread.sleep(1);
-            while (turns-- > 0) x = x * 6364136223846793005L + 3;
+        static long m1(long x, long turns) {
+                while (turns-- > 0) x = x * 6364136223846793005L + 3;
             return x;
         }
 
-        static long m2(long x, long turns) throws Exception {
-            for (long i = turns; i < 0; i++) Thread.sleep(1);
-            while (turns-- > 0) x = x * 6364136223846793005L + 5;
+        static long m2(long x, long turns) {
+                while (turns-- > 0) x = x * 6364136223846793005L + 5;
             return x;
         }
 
-        static long m3(long x, long turns) throws Exception {
-            for (long i = turns; i < 0; i++) Thread.sleep(1);
-            while (turns-- > 0) x = x * 6364136223846793005L + 7;
+        static long m3(long x, long turns) {
+                while (turns-- > 0) x = x * 6364136223846793005L + 7;
             return x;
         }
 
-        public long round(long x, long turns) throws Exception {
+        public long round(long x, long turns) {
             return m0(x, turns) + m1(x, turns) + m2(x, turns) + m3(x, turns);
         }
     }
