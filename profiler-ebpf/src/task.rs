@@ -93,7 +93,8 @@ pub fn incarnation() -> u64 {
         return incarnation_of(current());
     }
     let leader: *const u8 = load(current_btf(), offset!(group_leader));
-    let (start, execs): (u64, u32) = (load(leader, offset!(start_boottime)), load(leader, offset!(self_exec_id)));
+    let (start, execs): (u64, u32) =
+        (load(leader, offset!(start_boottime)), load(leader, offset!(self_exec_id)));
     start.wrapping_add(u64::from(execs))
 }
 

@@ -78,22 +78,21 @@ fn reused_addresses_of_java_code_get_no_wrong_name() {
 
 #[test]
 fn deoptimized_java_frames_have_their_lines() {
-    const OPTIONS: [&str; 2] = [
-        "-XX:CompileCommand=dontinline,known.Deopt::doze",
-        "-XX:CompileCommand=inline,known.Deopt::inner",
-    ];
+    const OPTIONS: [&str; 2] =
+        ["-XX:CompileCommand=dontinline,known.Deopt::doze", "-XX:CompileCommand=inline,known.Deopt::inner"];
     each_jdk("deoptimized_java_frames_have_their_lines", |jdk| {
         for options in [&[][..], &["-XX:TieredStopAtLevel=1"]] {
             let (profile, said) = record(jdk, "offcpu", "known.Deopt", &[&OPTIONS, options].concat());
             let view = View::of_type(&profile, "offcpu");
-            let of_it = |e: &Entry<'_>| {
-                e.thread.name == "known-dozes" && !e.is_early() && e.has("known.Deopt.doze")
-            };
+            let of_it =
+                |e: &Entry<'_>| e.thread.name == "known-dozes" && !e.is_early() && e.has("known.Deopt.doze");
             let is_right = |e: &Entry<'_>| {
                 let expected = [("inner", FrameKind::Inlined), ("outer", FrameKind::Jit)];
-                let mut frames = e.user_frames().skip_while(|f| f.function.name != "known.Deopt.doze").skip(1);
+                let mut frames =
+                    e.user_frames().skip_while(|f| f.function.name != "known.Deopt.doze").skip(1);
                 expected.iter().all(|&(name, kind)| {
-                    let is_kind = |found| found == kind || (kind, found) == (FrameKind::Jit, FrameKind::Baseline);
+                    let is_kind =
+                        |found| found == kind || (kind, found) == (FrameKind::Jit, FrameKind::Baseline);
                     frames.next().is_some_and(|f| {
                         f.function.name == format!("known.Deopt.{name}")
                             && is_kind(f.kind)
@@ -102,7 +101,11 @@ fn deoptimized_java_frames_have_their_lines() {
                 })
             };
             let (before, after) = (number(&said, "before"), number(&said, "after"));
-            println!("{options:?}: {said}, {} of {} ns", view.count(|e| of_it(e) && is_right(e)), view.count(of_it));
+            println!(
+                "{options:?}: {said}, {} of {} ns",
+                view.count(|e| of_it(e) && is_right(e)),
+                view.count(of_it)
+            );
             // Most waits are in the frame that was deoptimized: without its own address they are not right.
             assert!(after > before, "{said}");
             let wrong = view.list(|e| of_it(e) && !is_right(e));

@@ -360,9 +360,7 @@ fn blob(walk: &mut Walk, jvm: &Jvm, at: u64) -> Result<Blob, WalkEnd> {
 fn head(scratch: &mut Scratch, jvm: &Jvm, block: u64) -> Result<Blob, WalkEnd> {
     let head = &raw mut scratch.head;
     // SAFETY: the buffer is longer; the helper checks the address itself and fails instead of faulting.
-    let read = |bytes: usize| unsafe {
-        read_bytes(head.cast(), bytes as u32, block as *const _) == 0
-    };
+    let read = |bytes: usize| unsafe { read_bytes(head.cast(), bytes as u32, block as *const _) == 0 };
     let is_whole = read(HEAD_BYTES);
     if !is_whole && !read(SHORT_HEAD_BYTES) {
         return Err(WalkEnd::JavaCode);

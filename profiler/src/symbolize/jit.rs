@@ -88,8 +88,7 @@ impl JitCode {
 
     /// The absolute address of a frame.
     fn address(&self, frame: u64) -> u64 {
-        CodeFrame::of_word(frame)
-            .map_or(frame, |code| self.code_base.wrapping_add(u64::from(code.offset)))
+        CodeFrame::of_word(frame).map_or(frame, |code| self.code_base.wrapping_add(u64::from(code.offset)))
     }
 
     /// Notes that an address wants a name. True if it is the first since names were looked up.

@@ -414,10 +414,14 @@ mod tests {
         let blob = of(jvm(), &head);
         assert_eq!((blob.code, blob.original_pc), (CodeId::compilation(77), 40));
         assert!(blob.is_deoptimized(CODE + 0x50));
-        assert!(!blob.is_deoptimized(CODE + 0x51) && !blob.is_deoptimized(0), "the other handler is not there");
+        assert!(
+            !blob.is_deoptimized(CODE + 0x51) && !blob.is_deoptimized(0),
+            "the other handler is not there"
+        );
         assert!(!of(Jvm { original_pc: 0, ..jvm() }, &head).is_deoptimized(CODE + 0x50));
         // JDK 25: two bytes for the header, distances for the handlers.
-        let newer = Jvm { header_size: 16 + 18, header_size_bytes: 2, deopt_handlers_are_pointers: 0, ..jvm() };
+        let newer =
+            Jvm { header_size: 16 + 18, header_size_bytes: 2, deopt_handlers_are_pointers: 0, ..jvm() };
         (head[8], head[36], head[38]) = (352 << 16 | 5, 0x90, u32::MAX);
         let blob = of(newer, &head);
         assert_eq!(blob.code, CodeId::compilation(77));

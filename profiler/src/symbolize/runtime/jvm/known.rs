@@ -109,9 +109,8 @@ impl KnownCode {
         let (id, first) = known.key();
         let end = known.blob.code_end;
         // What it overlaps is gone from there.
-        let covers = |begin: u64, id: CodeId| {
-            self.all.get(&(id, begin)).is_none_or(|old| old.blob.code_end > first)
-        };
+        let covers =
+            |begin: u64, id: CodeId| self.all.get(&(id, begin)).is_none_or(|old| old.blob.code_end > first);
         let overlapped: Vec<u64> = self
             .latest
             .range(..end)

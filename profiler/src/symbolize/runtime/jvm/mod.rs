@@ -110,14 +110,7 @@ impl<M: Memory> Jvm<M> {
         let tables = Tables::read(&Pages::new(&memory), symbol)?;
         let layout = Layout::new(&tables, &memory)?;
         let heaps = code_cache::read_heaps(&memory, &layout)?;
-        Ok(Self {
-            memory,
-            layout,
-            tables,
-            heaps,
-            methods: HashMap::new(),
-            known: KnownCode::default(),
-        })
+        Ok(Self { memory, layout, tables, heaps, methods: HashMap::new(), known: KnownCode::default() })
     }
 
     /// Takes in how the code cache has grown, and forgets what may have changed. Before each round of names.

@@ -174,7 +174,9 @@ impl UnwindLayout {
             Pointer::Relative(_) => return None,
         };
         let is_size = |field: Scalar| matches!(field.size, 2 | 4);
-        if self.blob_frame_size.size != 4 || !is_size(self.blob_frame_complete) || !is_size(self.blob_header_size)
+        if self.blob_frame_size.size != 4
+            || !is_size(self.blob_frame_complete)
+            || !is_size(self.blob_header_size)
         {
             return None;
         }
