@@ -139,8 +139,8 @@ fn nmethod(get: Getter<'_>, major: u32) -> Result<Nmethod, Fault> {
     })
 }
 
-/// Names of the addresses that deoptimized frames are returned to: a pointer in JDK 9 to 22, one in JDK 8, a distance in 23
-/// to 25. Later ones export none.
+/// Names of the addresses that deoptimized frames are returned to: a pointer in JDK 9 to 22, one in JDK 8, a distance from
+/// 23 on. None: such frames are frames at the handler.
 const DEOPT_HANDLERS: [[&str; 3]; 2] = [
     [
         "CompiledMethod::_deopt_handler_begin",
