@@ -48,6 +48,7 @@ pub fn cpu_sample(ctx: PerfEventContext) -> u32 {
 
 /// Walks the user stack of such a sample, some frames of it.
 #[perf_event]
+#[inline(always)]
 pub fn cpu_walk(ctx: PerfEventContext) -> u32 {
     sample::walk::<Cpu>(&ctx);
     0
@@ -69,6 +70,7 @@ pub fn switches_sample(ctx: RawTracePointContext) -> i32 {
 
 /// Walks the user stack of such a task, some frames of it.
 #[raw_tracepoint(tracepoint = "sched_switch")]
+#[inline(always)]
 pub fn switches_walk(ctx: RawTracePointContext) -> i32 {
     sample::walk::<Switches>(&ctx);
     0
@@ -90,6 +92,7 @@ pub fn offcpu_switch(ctx: RawTracePointContext) -> i32 {
 
 /// Walks the user stack of the task that leaves, some frames of it.
 #[raw_tracepoint(tracepoint = "sched_switch")]
+#[inline(always)]
 pub fn offcpu_walk(ctx: RawTracePointContext) -> i32 {
     offcpu::walk(&ctx);
     0
@@ -118,6 +121,7 @@ pub fn offcpu_waking(ctx: RawTracePointContext) -> i32 {
 
 /// Walks the waker's user stack, some frames of it.
 #[raw_tracepoint(tracepoint = "sched_waking")]
+#[inline(always)]
 pub fn offcpu_waker_walk(ctx: RawTracePointContext) -> i32 {
     wakers::walk(&ctx);
     0
@@ -274,6 +278,7 @@ pub fn callstacks_enter(ctx: RawTracePointContext) -> i32 {
 
 /// Walks the user stack that made it, some frames of it.
 #[raw_tracepoint(tracepoint = "sys_enter")]
+#[inline(always)]
 pub fn callstacks_walk(ctx: RawTracePointContext) -> i32 {
     syscall_stacks::walk(&ctx);
     0

@@ -103,6 +103,7 @@ pub fn sockpackets_dropped(ctx: RawTracePointContext) -> i32 {
 
 /// Walks the user stack of such a sample, some frames of it.
 #[raw_tracepoint(tracepoint = "kfree_skb")]
+#[inline(always)]
 pub fn sockpackets_walk(ctx: RawTracePointContext) -> i32 {
     sample::walk::<SocketPackets<false>>(&ctx);
     0
@@ -131,6 +132,7 @@ pub fn netstacks_received(ctx: RawTracePointContext) -> i32 {
 
 /// Walks the user stack of such a sample, some frames of it.
 #[raw_tracepoint(tracepoint = "sock_send_length")]
+#[inline(always)]
 pub fn netstacks_walk(ctx: RawTracePointContext) -> i32 {
     sample::walk::<NetStacks<true>>(&ctx);
     0
@@ -152,6 +154,7 @@ pub fn netstacks_connect(ctx: RawTracePointContext) -> i32 {
 
 /// Walks the user stack that does, some frames of it.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+#[inline(always)]
 pub fn netstacks_connect_walk(ctx: RawTracePointContext) -> i32 {
     sample::walk::<Connect>(&ctx);
     0

@@ -67,9 +67,9 @@ fn current_btf() -> *const u8 {
     unsafe { bpf_get_current_task_btf() }.cast()
 }
 
-/// The current task, for [`read`].
+/// The current task, as an address to be probed.
 #[inline(always)]
-fn current() -> *const u8 {
+pub fn current() -> *const u8 {
     // SAFETY: the helper has no precondition.
     unsafe { bpf_get_current_task() as *const u8 }
 }
@@ -89,13 +89,12 @@ pub fn incarnation() -> u64 {
     if offset!(known) == 0 {
         return 0;
     }
-    let (start, execs): (u64, u32) = if has(TASK_BTF) {
-        let leader: *const u8 = load(current_btf(), offset!(group_leader));
-        (load(leader, offset!(start_boottime)), load(leader, offset!(self_exec_id)))
-    } else {
-        let Some(leader) = read::<*const u8>(current(), offset!(group_leader)) else { return 0 };
-        (read(leader, offset!(start_boottime)).unwrap_or(0), read(leader, offset!(self_exec_id)).unwrap_or(0))
-    };
+    if !has(TASK_BTF) {
+        return incarnation_of(current());
+    }
+    let leader: *const u8 = load(current_btf(), offset!(group_leader));
+    let (start, execs): (u64, u32) =
+        (load(leader, offset!(start_boottime)), load(leader, offset!(self_exec_id)));
     start.wrapping_add(u64::from(execs))
 }
 
@@ -103,9 +102,15 @@ pub fn incarnation() -> u64 {
 #[inline(always)]
 pub fn incarnation_of(task: *const u8) -> u64 {
     let Some(leader) = read::<*const u8>(task, offset!(group_leader)) else { return 0 };
+    start_and_incarnation_of(leader).1
+}
+
+/// When a process started, ns since boot, and its incarnation, from its first task.
+#[inline(always)]
+pub fn start_and_incarnation_of(leader: *const u8) -> (u64, u64) {
     let start: u64 = read(leader, offset!(start_boottime)).unwrap_or(0);
     let execs: u32 = read(leader, offset!(self_exec_id)).unwrap_or(0);
-    start.wrapping_add(u64::from(execs))
+    (start, start.wrapping_add(u64::from(execs)))
 }
 
 /// Whether the current task is on its way out: its user memory is being given back, or is gone.
@@ -166,12 +171,6 @@ pub fn is_on_stack(ctx: *mut core::ffi::c_void) -> bool {
     };
     let Some(stack) = read::<u64>(current(), offset!(stack)) else { return false };
     address.wrapping_sub(stack) < u64::from(top)
-}
-
-/// The current task, as an address to be probed.
-#[inline(always)]
-pub fn current_address() -> *const u8 {
-    current()
 }
 
 /// Calls one of two functions with the current task: `typed` if the verifier knows the pointer as a task's, else `other`.

@@ -27,7 +27,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Split.java");
-const SOURCES: [&str; 2] = [SOURCE, concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Stacks.java")];
+const SOURCES: [&str; 4] = [
+    SOURCE,
+    concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Stacks.java"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Reuse.java"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Deopt.java"),
+];
 /// Milliseconds.
 const TIME: &str = "2000";
 
@@ -252,9 +257,10 @@ fn code_that_comes_and_goes_gets_no_wrong_name() {
     });
 }
 
-/// The line of the source that ends with this comment.
-fn line_of(comment: &str) -> u32 {
-    let source = fs::read_to_string(SOURCE).unwrap();
+/// The line of a source that ends with this comment.
+pub fn line_of(source: &str, comment: &str) -> u32 {
+    let path = format!("{}/workload/{source}", env!("CARGO_MANIFEST_DIR"));
+    let source = fs::read_to_string(path).unwrap();
     let mut lines = source.lines();
     lines.position(|line| line.ends_with(&format!("// {comment}"))).unwrap() as u32 + 1
 }
@@ -313,9 +319,9 @@ fn java_methods_have_their_shares() {
                 let frame = e.frames.iter().find(|f| f.function.name == name);
                 frame.is_some_and(|f| f.line == line && f.function.file.as_deref() == Some("Split.java"))
             };
-            let turn = view.count(|e| line(e, "known.Split.turn", line_of("turn")));
+            let turn = view.count(|e| line(e, "known.Split.turn", line_of("Split.java", "turn")));
             expect::at_least(&all, turn, view.count(inlined), 100.0);
-            let called = view.count(|e| line(e, "known.Split.three", line_of("three")));
+            let called = view.count(|e| line(e, "known.Split.three", line_of("Split.java", "three")));
             expect::at_least(&all, called, three, 95.0);
             let compiled = |e: &Entry<'_>| {
                 e.frames.iter().any(|f| f.function.name == "known.Split.three" && f.kind == FrameKind::Jit)

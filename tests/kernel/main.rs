@@ -13,6 +13,7 @@ mod fallbacks;
 mod generic;
 mod ground_truth;
 mod hostile;
+mod java_reuse;
 mod java_stacks;
 mod java_view;
 mod jvm;

@@ -9,18 +9,37 @@
 //! The frame pointer is what most functions use for their own numbers, such as a loop's counter, and their callees save
 //! it. Its value is looked at only if a rule has used it: in the register, or where it was saved.
 //!
+//! Code of a JVM says itself how its frames are left, and is freed and replaced, also by code that has calls at the same
+//! addresses: of each such frame a log has where the code's header is, and which code it was (`java::CodeId`), and a memo
+//! holds only if that header is of the same code. Numbers of compilations are given once, and what is freed is marked so
+//! before its memory is used again. Without it the stack's frames would say the old code, and be named by it.
+//!
 //! What the kernel side goes by is named by a number that user space changes whenever it tells of a process's mappings
 //! (`map::Process::version`). Tables are of files, and the same file's table is always the same; only walks that reached
 //! the thread's first function are kept, so that no table was missing.
 
-use super::rule::{FpRule, Kind, Rule};
+use super::{
+    java::CodeId,
+    rule::{FpRule, Kind, Rule},
+};
 use crate::{registers::Registers, stack::StackHasher};
 
 /// Most words read by a walk that is kept: some 30 to 60 frames.
 pub const MAX_READS: usize = 64;
 
+/// In a place: it is that of a piece of code.
+const CODE: u32 = 1 << 31;
+
 /// A memo is not believed for longer, ns: tables that are used are known by their use (`map::Module::used`).
 pub const MAX_AGE_NS: u64 = 1_000_000_000;
+
+/// What a walk has read, as it is now.
+pub trait Memory {
+    /// The word at an address.
+    fn word(&mut self, address: u64) -> Option<u64>;
+    /// Which code of a JVM has its header at that distance from the first code heap.
+    fn code(&mut self, offset: u64) -> Option<CodeId>;
+}
 
 /// Where the frame pointer of a frame comes from.
 #[repr(u32)]
@@ -89,7 +108,10 @@ pub struct Log {
     count: u32,
     /// 1: it read more, or not from the stack above its start, or could not read.
     spoilt: u32,
-    /// Their places, bytes above the stack pointer.
+    /// 1: some of what it read is code.
+    has_code: u32,
+    padding: u32,
+    /// Their places, bytes above the stack pointer; those of code, marked with [`CODE`], bytes above the first code heap.
     offsets: [u32; MAX_READS],
 }
 
@@ -99,7 +121,7 @@ impl Log {
     pub fn begin(&mut self, start: Registers) {
         self.start = start;
         self.values = StackHasher::new(0);
-        (self.count, self.spoilt) = (0, 0);
+        (self.count, self.spoilt, self.has_code) = (0, 0, 0);
         (self.fp, self.fp_matters) = (FramePointer::Register as u32, 0);
     }
 
@@ -142,16 +164,27 @@ impl Log {
     #[inline(always)]
     pub fn note(&mut self, address: u64, value: Option<u64>) {
         let offset = address.wrapping_sub(self.start.sp);
+        match value {
+            Some(value) if offset < u64::from(CODE) => self.add(offset as u32, value),
+            _ => self.spoilt = 1,
+        }
+    }
+
+    /// Notes that the frame is in a piece of code, whose header is at that distance from the first code heap.
+    #[inline(always)]
+    pub fn note_code(&mut self, offset: u64, code: CodeId) {
+        self.has_code = 1;
+        self.add(CODE | offset as u32 & (CODE - 1), u64::from(code.number()));
+    }
+
+    #[inline(always)]
+    fn add(&mut self, place: u32, value: u64) {
         let at = self.count as usize;
-        let Some(value) = value else {
-            self.spoilt = 1;
-            return;
-        };
-        if at >= MAX_READS || offset > u64::from(u32::MAX) {
+        if at >= MAX_READS {
             self.spoilt = 1;
             return;
         }
-        self.offsets[at] = offset as u32;
+        self.offsets[at] = place;
         self.count = at as u32 + 1;
         self.values.word(value);
     }
@@ -172,7 +205,7 @@ pub struct Memo {
     log: Log,
 }
 
-const _: () = assert!(size_of::<Memo>() == 32 + 32 + 8 + 16 + 4 * 4 + 4 * MAX_READS);
+const _: () = assert!(size_of::<Memo>() == 32 + 32 + 8 + 16 + 6 * 4 + 4 * MAX_READS);
 
 impl Memo {
     /// Keeps a walk that has reached its end, if its log is whole.
@@ -186,6 +219,12 @@ impl Memo {
         (self.stack, self.incarnation, self.version, self.made_ns) = (stack, incarnation, version, now_ns);
     }
 
+    /// Whether code has to be looked at to know whether it holds.
+    #[inline(always)]
+    pub const fn has_code(&self) -> bool {
+        self.log.has_code != 0
+    }
+
     /// The stack that a walk would find, if it is known that it would be the same.
     #[inline(always)]
     pub fn stack(
@@ -194,7 +233,7 @@ impl Memo {
         incarnation: u64,
         version: u64,
         now_ns: u64,
-        mut read: impl FnMut(u64) -> Option<u64>,
+        memory: &mut impl Memory,
     ) -> Option<u64> {
         let log = &self.log;
         let is_same = start.pc == log.start.pc
@@ -212,7 +251,12 @@ impl Memo {
             if i as u32 >= count {
                 break;
             }
-            values.word(read(start.sp.wrapping_add(u64::from(log.offsets[i])))?);
+            let place = log.offsets[i];
+            let offset = u64::from(place & (CODE - 1));
+            values.word(match place & CODE {
+                0 => memory.word(start.sp.wrapping_add(offset))?,
+                _ => u64::from(memory.code(offset)?.number()),
+            });
         }
         (values.finish() == log.values.finish()).then_some(self.stack)
     }
@@ -240,6 +284,19 @@ mod tests {
         kept(&log)
     }
 
+    /// Words by address, and the code at 0x500.
+    struct Words<'a>(&'a HashMap<u64, u64>, Option<CodeId>);
+
+    impl Memory for Words<'_> {
+        fn word(&mut self, address: u64) -> Option<u64> {
+            self.0.get(&address).copied()
+        }
+
+        fn code(&mut self, offset: u64) -> Option<CodeId> {
+            self.1.filter(|_| offset == 0x500)
+        }
+    }
+
     fn begun() -> Log {
         let mut log = Log {
             start: START,
@@ -249,6 +306,8 @@ mod tests {
             fp_matters: 9,
             count: 9,
             spoilt: 1,
+            has_code: 9,
+            padding: 0,
             offsets: [0; MAX_READS],
         };
         log.begin(START);
@@ -262,7 +321,7 @@ mod tests {
     }
 
     fn found(memo: &Memo, start: &Registers, memory: &HashMap<u64, u64>) -> Option<u64> {
-        memo.stack(start, 5, 6, 2000, |address| memory.get(&address).copied())
+        memo.stack(start, 5, 6, 2000, &mut Words(memory, None))
     }
 
     proptest! {
@@ -281,9 +340,9 @@ mod tests {
                 *[&mut other.pc, &mut other.sp, &mut other.fp, &mut other.lr][register] ^= 1 << bit;
                 prop_assert_eq!(found(&memo, &other, &memory), None);
             }
-            prop_assert_eq!(memo.stack(&START, 4, 6, 2000, |a| memory.get(&a).copied()), None);
-            prop_assert_eq!(memo.stack(&START, 5, 7, 2000, |a| memory.get(&a).copied()), None);
-            prop_assert_eq!(memo.stack(&START, 5, 6, 1001 + MAX_AGE_NS, |a| memory.get(&a).copied()), None);
+            prop_assert_eq!(memo.stack(&START, 4, 6, 2000, &mut Words(&memory, None)), None);
+            prop_assert_eq!(memo.stack(&START, 5, 7, 2000, &mut Words(&memory, None)), None);
+            prop_assert_eq!(memo.stack(&START, 5, 6, 1001 + MAX_AGE_NS, &mut Words(&memory, None)), None);
             let (address, value) = words[changed.index(words.len())];
             memory.insert(address, value ^ 1 << bit);
             prop_assert_eq!(found(&memo, &START, &memory), None);
@@ -313,6 +372,20 @@ mod tests {
         log.know_fp();
         log.use_fp();
         assert_eq!(found(&kept(&log), &other, &memory), Some(77), "there is none");
+    }
+
+    #[test]
+    fn it_does_not_hold_when_other_code_is_there() {
+        let mut log = begun();
+        log.note(START.sp, Some(1));
+        assert!(!kept(&log).has_code());
+        log.note_code(0x500, CodeId::compilation(7));
+        let memo = kept(&log);
+        assert!(memo.has_code());
+        let memory = HashMap::from([(START.sp, 1)]);
+        let found = |code: Option<CodeId>| memo.stack(&START, 5, 6, 2000, &mut Words(&memory, code));
+        assert_eq!(found(Some(CodeId::compilation(7))), Some(77));
+        assert_eq!([Some(CodeId::compilation(8)), Some(CodeId::other(7)), None].map(found), [None; 3]);
     }
 
     #[test]

@@ -143,7 +143,7 @@ fn entered<const TYPED: bool>(task: *const u8) -> Entered {
 /// Whether the current task is in a system call.
 #[inline(always)]
 pub fn is_in_call() -> bool {
-    matches!(entered::<false>(task::current_address()).entry, Entry::Syscall(_) | Entry::Syscall32)
+    matches!(entered::<false>(task::current()).entry, Entry::Syscall(_) | Entry::Syscall32)
 }
 
 /// What the descriptor `fd` of the task is.

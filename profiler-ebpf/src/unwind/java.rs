@@ -12,9 +12,9 @@ use profiler_common::{
     stack::{MAX_FRAMES, WalkEnd},
     unwind::{
         java::{
-            self, Blob, CODE_BYTES, HEAD_WORDS, Heap, INTERPRETED_BELOW, Interpreted, InterpretedFrame, Jvm,
-            MAX_BACK, MAX_HEAPS, MAX_JVMS, METHOD, Place, Shape, by_interpreted, by_place, by_size,
-            is_behind_call, shape,
+            self, Blob, CODE_BYTES, CodeId, HEAD_BYTES, HEAD_WORDS, Heap, INTERPRETED_BELOW, Interpreted,
+            InterpretedFrame, Jvm, MAX_BACK, MAX_HEAPS, MAX_JVMS, METHOD, Place, RETURN_PC, SENDER_FP,
+            SENDER_SP, SHORT_HEAD_BYTES, Shape, by_interpreted, by_place, by_size, is_behind_call, shape,
         },
         memo::FpUse,
         step::{Caller, by_frame_pointer},
@@ -42,7 +42,9 @@ pub struct Scratch {
     heap: Heap,
     /// The segment that is looked at.
     segment: u64,
-    /// An interpreted frame.
+    /// The block that was found.
+    block: u64,
+    /// A frame that is no address.
     word: u64,
 }
 
@@ -50,19 +52,31 @@ pub struct Scratch {
 #[inline(always)]
 pub fn frames<const LOG: bool>(walk: &mut Walk) -> Option<WalkEnd> {
     let (len, pc) = (walk.stack.len, walk.registers.pc);
-    let Some(jvm) = JVMS.get_ptr(walk.pid) else { return Some(not_loaded(walk, len, pc)) };
-    // SAFETY: a value of a preallocated hash map stays valid memory; whose it is is looked at at the end.
-    let jvm = unsafe { &*jvm };
+    let Some(jvm) = jvm(walk) else { return Some(not_loaded(walk, len, pc)) };
     let end = some_frames::<LOG>(walk, jvm);
-    // An update replaces the value by another one, and gives the old one to another process.
-    // SAFETY: as above.
-    if unsafe { (&raw const jvm.incarnation).read_volatile() } != walk.incarnation {
+    if self::jvm(walk).is_none() {
         return Some(not_loaded(walk, len, pc));
     }
     match end {
         Some(WalkEnd::BadRead) if task::is_exiting() => Some(WalkEnd::Exiting),
         end => end,
     }
+}
+
+/// The JVM that is walked. An update of the map replaces it by another one's, so that what was told by it counts only if it
+/// is still the same afterwards.
+#[inline(always)]
+pub fn jvm(walk: &Walk) -> Option<&'static Jvm> {
+    // SAFETY: a value of a preallocated hash map stays valid memory.
+    let jvm = JVMS.get_ptr(walk.pid).map(|jvm| unsafe { &*jvm })?;
+    // SAFETY: as above; volatile, or the compiler would remember it.
+    (unsafe { (&raw const jvm.incarnation).read_volatile() } == walk.incarnation).then_some(jvm)
+}
+
+/// Which code has its header at a distance from the first code heap.
+#[inline(always)]
+pub fn code_at(scratch: &mut Scratch, jvm: &Jvm, offset: u64) -> Option<CodeId> {
+    head(scratch, jvm, jvm.code_base.wrapping_add(offset)).ok().map(|blob| blob.code)
 }
 
 /// Drops what was walked from a frame on, but for the first frame of all.
@@ -116,12 +130,13 @@ fn step<const LOG: bool>(walk: &mut Walk, jvm: &Jvm) -> Result<Option<Caller>, W
     if !heap(walk, jvm, at) {
         return Ok(None);
     }
-    push(walk, pc)?;
     if pc == jvm.call_stub_return {
+        // Of a stub that is never freed.
+        push(walk, pc)?;
         return by_frame_pointer(ARCH, &walk.registers, logged::<LOG>(&mut walk.log, FpUse::RECORD))
             .map(Some);
     }
-    let blob = blob(walk, jvm, at)?;
+    let blob = code::<LOG>(walk, jvm, at)?;
     if blob.frame_size > 0 {
         let fp = FpUse { is_used: false, becomes_known: false, read: 0 };
         return by_size(blob.frame_size, &walk.registers, logged::<LOG>(&mut walk.log, fp)).map(Some);
@@ -146,16 +161,44 @@ fn record(walk: &Walk) -> Place {
 fn interrupted(walk: &mut Walk, jvm: &Jvm) -> Result<Caller, WalkEnd> {
     let pc = walk.registers.pc;
     if jvm.is_interpreter(pc) {
-        let caller = interpreted::<false>(walk, jvm)?;
-        return Ok(caller);
+        return interpreted::<false>(walk, jvm);
     }
-    push(walk, behind(walk, pc))?;
     if !heap(walk, jvm, pc) {
+        push(walk, behind(walk, pc))?;
         return Err(WalkEnd::JavaCode);
     }
-    let blob = blob(walk, jvm, pc)?;
+    let blob = code::<false>(walk, jvm, pc)?;
     let (first, second) = places(walk, &blob, pc)?;
     by_place(jvm, first, &walk.registers, read).or_else(|_| by_place(jvm, second, &walk.registers, read))
+}
+
+/// The code at an address of a heap, which becomes a frame.
+#[inline(always)]
+fn code<const LOG: bool>(walk: &mut Walk, jvm: &Jvm, at: u64) -> Result<Blob, WalkEnd> {
+    let blob = blob(walk, jvm, at);
+    walk.scratch.word = match &blob {
+        Ok(blob) => jvm.code_word(blob.code, own::<LOG>(walk, blob, at)),
+        Err(_) => jvm.code_word(CodeId::UNKNOWN, at),
+    };
+    if LOG && let Ok(blob) = &blob {
+        walk.log.note_code(walk.scratch.block.wrapping_sub(jvm.code_base), blob.code);
+    }
+    push(walk, behind(walk, walk.scratch.word))?;
+    blob
+}
+
+/// Where a frame is in its code, which is where it is returned to unless it was deoptimized.
+#[inline(always)]
+fn own<const LOG: bool>(walk: &mut Walk, blob: &Blob, at: u64) -> u64 {
+    if walk.interrupted != 0 || !blob.is_deoptimized(walk.registers.pc) {
+        return at;
+    }
+    let place = walk.registers.sp.wrapping_add(u64::from(blob.original_pc));
+    let original = read(place);
+    if LOG {
+        walk.log.note(place, original);
+    }
+    original.map_or(at, |original| original.wrapping_sub(1))
 }
 
 /// Where the caller can be, the likelier first.
@@ -216,19 +259,18 @@ fn of_interpreted<const LOG: bool>(walk: &mut Walk, jvm: &Jvm) -> Result<Caller,
     let (method, bcp) = (words[METHOD], words[jvm.bcp as usize & 1]);
     if LOG {
         walk.log.use_fp();
-        for i in [METHOD, 7, 9] {
+        for i in [METHOD, SENDER_SP, RETURN_PC] {
             walk.log.note(fp.wrapping_sub(INTERPRETED_BELOW).wrapping_add(i as u64 * 8), Some(words[i]));
         }
         let bcp_at = fp.wrapping_sub(INTERPRETED_BELOW).wrapping_add(u64::from(jvm.bcp & 1) * 8);
         walk.log.note(bcp_at, Some(bcp));
-        walk.log.note_fp(fp, Some(words[8]));
+        walk.log.note_fp(fp, Some(words[SENDER_FP]));
     }
     let const_method = read(method.wrapping_add(u64::from(jvm.const_method))).unwrap_or_default();
-    let bci = bcp.wrapping_sub(const_method.wrapping_add(u64::from(jvm.bytecode)));
+    let bci = u16::try_from(bcp.wrapping_sub(const_method.wrapping_add(u64::from(jvm.bytecode)))).ok();
     // Native methods have no bytecode. Of an interrupted frame not all may be there yet: its words are pushed one by one.
     let is_whole = walk.interrupted == 0 || walk.registers.sp <= fp.wrapping_sub(INTERPRETED_BELOW);
-    if (bcp == 0 || bci < 0xffff) && is_whole {
-        let bci = if bci < 0xffff { Some(bci as u16) } else { None };
+    if (bcp == 0 || bci.is_some()) && is_whole {
         walk.scratch.word = InterpretedFrame { method, bci }.word().ok_or(WalkEnd::JavaCode)?;
     } else if walk.interrupted != 0 {
         walk.scratch.word = walk.registers.pc;
@@ -309,11 +351,21 @@ fn blob(walk: &mut Walk, jvm: &Jvm, at: u64) -> Result<Blob, WalkEnd> {
     // SAFETY: as above.
     let segment = unsafe { (&raw const walk.scratch.segment).read_volatile() };
     let block = low.wrapping_add(segment << shift);
-    // SAFETY: the buffer is as long; the helper checks the address itself and fails instead of faulting.
-    let failed =
-        unsafe { read_bytes((&raw mut walk.scratch.head).cast(), HEAD_WORDS as u32 * 4, block as *const _) };
-    if failed != 0 {
+    walk.scratch.block = block;
+    head(&mut walk.scratch, jvm, block)
+}
+
+/// What the block says that begins at an address.
+#[inline(always)]
+fn head(scratch: &mut Scratch, jvm: &Jvm, block: u64) -> Result<Blob, WalkEnd> {
+    let head = &raw mut scratch.head;
+    // SAFETY: the buffer is longer; the helper checks the address itself and fails instead of faulting.
+    let read = |bytes: usize| unsafe { read_bytes(head.cast(), bytes as u32, block as *const _) == 0 };
+    let is_whole = read(HEAD_BYTES);
+    if !is_whole && !read(SHORT_HEAD_BYTES) {
         return Err(WalkEnd::JavaCode);
     }
-    jvm.blob(block, &walk.scratch.head).ok_or(WalkEnd::JavaCode)
+    let blob = jvm.blob(block, &scratch.head).ok_or(WalkEnd::JavaCode)?;
+    // The header of an nmethod is as long as what is read; of others there may be nothing behind them.
+    if !is_whole && blob.code.is_compilation() { Err(WalkEnd::JavaCode) } else { Ok(blob) }
 }

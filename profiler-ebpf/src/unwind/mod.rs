@@ -31,8 +31,9 @@ use profiler_common::{
     stack::{MAX_FRAMES, RawStack, WalkEnd},
     unwind::{
         Arch,
+        java::{CodeId, Jvm},
         map::{Ask, JAVA, MAX_MODULES, Mapping, Module, NO_MODULE, State},
-        memo::{FpUse, Log, Memo},
+        memo::{self, FpUse, Log, Memo},
         row::PAGE_SHIFT,
         rule::Rule,
         step::{Caller, by_call, by_frame_pointer, by_rule},
@@ -115,8 +116,11 @@ pub struct Walk {
 impl Walk {
     /// The stack that the walk would find which has just begun, if it is known from an earlier one.
     #[inline(always)]
-    pub fn known(&self, memo: &Memo) -> Option<u64> {
-        memo.stack(&self.registers, self.incarnation, self.version, self.now_ns, read)
+    pub fn known(&mut self, memo: &Memo) -> Option<u64> {
+        let jvm = if memo.has_code() { Some(java::jvm(self)?) } else { None };
+        let Self { registers, incarnation, version, now_ns, scratch, .. } = self;
+        let stack = memo.stack(registers, *incarnation, *version, *now_ns, &mut Memory { scratch, jvm })?;
+        (jvm.is_none() || java::jvm(self).is_some()).then_some(stack)
     }
 
     /// Keeps the walk, which has found the stack of that name, for the next one from the same place.
@@ -128,6 +132,24 @@ impl Walk {
     #[inline(always)]
     fn ask(&self, why: Ask, module: u32) {
         processes::ask(why, module, self.pid, self.incarnation, self.now_ns);
+    }
+}
+
+/// The memory of the process, as walks that were kept are compared with it.
+struct Memory<'a> {
+    scratch: &'a mut java::Scratch,
+    jvm: Option<&'a Jvm>,
+}
+
+impl memo::Memory for Memory<'_> {
+    #[inline(always)]
+    fn word(&mut self, address: u64) -> Option<u64> {
+        read(address)
+    }
+
+    #[inline(always)]
+    fn code(&mut self, offset: u64) -> Option<CodeId> {
+        java::code_at(self.scratch, self.jvm?, offset)
     }
 }
 

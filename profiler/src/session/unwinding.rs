@@ -115,12 +115,14 @@ impl Unwinding {
         if mappings.iter().any(|mapping| symbolizer.is_named(mapping.module, open::LIBRARY)) {
             ranges = match self.jvms.answer(Incarnation { pid, incarnation }) {
                 Answer::Later => jvms::without_heaps(ranges),
-                Answer::Layout(layout)
-                    if layout.jvm(incarnation).is_some_and(|jvm| self.unwinder.set_jvm(pid, jvm)) =>
-                {
-                    jvms::with_heaps(ranges, layout)
-                }
-                Answer::Layout(_) | Answer::None => ranges,
+                Answer::Layout(layout) => match layout.jvm(incarnation) {
+                    Some(jvm) if self.unwinder.set_jvm(pid, jvm) => {
+                        symbolizer.told_code_base(pid, jvm.code_base);
+                        jvms::with_heaps(ranges, layout)
+                    }
+                    _ => ranges,
+                },
+                Answer::None => ranges,
             };
         }
         let is_new =

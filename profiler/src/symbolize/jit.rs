@@ -2,11 +2,12 @@
 //! else by the perf map that it writes.
 //!
 //! A runtime's tables are gone with the process, and its code is moved and freed: addresses are named soon after they
-//! were sampled, at each drain. The perf map is read at the end.
+//! were sampled, at each drain. The perf map is read at the end. It says nothing of code that the runtime has answered to
+//! be other code now: what the map has for that address is the other one.
 
 use std::{collections::HashMap, io};
 
-use profiler_common::unwind::java::InterpretedFrame;
+use profiler_common::unwind::java::{CodeFrame, CodeId, InterpretedFrame};
 
 use super::{
     dwarf::{Activation, Chain},
@@ -36,7 +37,9 @@ pub struct JitCode {
     started_ns: Option<u64>,
     map: PerfMap,
     runtime: Runtime,
-    /// Addresses that have not been looked at.
+    /// What the frames of a JVM's code count from (`java::Jvm::code_base`); 0: no walk has been told.
+    code_base: u64,
+    /// Addresses, and frames that are none (`java::is_java_word`), that have not been looked at.
     pending: Vec<u64>,
     names: HashMap<u64, Result<Code, Reason>>,
 }
@@ -57,6 +60,8 @@ enum Runtime {
 /// What is known of one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
+    /// The absolute address of the code, if the frame has one.
+    pub address: u64,
     /// The functions active there, innermost inlined one first, or why there is no name.
     pub chain: Result<Chain, Reason>,
     /// What kind of code it is.
@@ -73,9 +78,20 @@ impl JitCode {
             map: PerfMap::of_process(pid),
             started_ns: process_file::start_ns(pid).ok(),
             runtime: Runtime::Unknown { attempts: 0 },
+            code_base: 0,
             pending: Vec::new(),
             names: HashMap::new(),
         }
+    }
+
+    /// Notes where the code heaps of the JVM begin, which walks go by from now on.
+    pub const fn set_code_base(&mut self, address: u64) {
+        self.code_base = address;
+    }
+
+    /// The absolute address of a frame.
+    fn address(&self, frame: u64) -> u64 {
+        CodeFrame::of_word(frame).map_or(frame, |code| self.code_base.wrapping_add(u64::from(code.offset)))
     }
 
     /// Notes that an address wants a name. True if it is the first since names were looked up.
@@ -102,14 +118,17 @@ impl JitCode {
             }
         };
         let is_there = jvm.refresh().is_ok();
-        for address in self.pending.drain(..) {
+        for frame in self.pending.drain(..) {
             if self.names.len() >= MAX_NAMES {
                 break;
             }
-            if let Some(frame) = InterpretedFrame::of_word(address) {
-                self.names.insert(address, interpreted(jvm, frame, is_there));
-            } else if jvm.covers(address) {
-                self.names.insert(address, name(jvm, address, is_there));
+            if let Some(interpreted) = InterpretedFrame::of_word(frame) {
+                self.names.insert(frame, name_interpreted(jvm, interpreted, is_there));
+            } else if let Some(code) = CodeFrame::of_word(frame) {
+                let address = self.code_base.wrapping_add(u64::from(code.offset));
+                self.names.insert(frame, name(jvm, Some(code.code), address, is_there));
+            } else if jvm.covers(frame) {
+                self.names.insert(frame, name(jvm, None, frame, is_there));
             }
         }
         true
@@ -130,48 +149,63 @@ impl JitCode {
         };
     }
 
-    /// The names that are known already, for absolute addresses.
-    pub fn known(&self, addresses: &[u64]) -> Vec<Named> {
-        let named = |address: &u64| match self.names.get(address) {
-            Some(Ok(code)) => of_code(code),
-            Some(Err(reason)) => Named { chain: Err(*reason), kind: FrameKind::Jit, wait: None },
-            None => Named { chain: Err(Reason::NoSymbolFound), kind: FrameKind::Jit, wait: None },
-        };
-        addresses.iter().map(named).collect()
+    /// The names that are known already, for frames.
+    pub fn known(&self, frames: &[u64]) -> Vec<Named> {
+        let none = HashMap::new();
+        frames.iter().map(|&frame| self.named(frame, &none)).collect()
     }
 
-    /// Names for sorted absolute addresses.
-    pub fn names(mut self, addresses: &[u64]) -> Vec<Named> {
+    /// Names for distinct frames.
+    pub fn names(mut self, frames: &[u64]) -> Vec<Named> {
         _ = self.look_up();
-        let Self { map, runtime, mut names, .. } = self;
-        let from_map = map.names(addresses);
-        let named = |(&address, from_map): (&u64, Result<Vec<u8>, Reason>)| match names.remove(&address) {
-            Some(Ok(code)) => of_code(&code),
-            answer => {
-                let chain = from_map.map(|name| vec![plain(&name)]);
-                let chain = chain.map_err(|none| match (answer, &runtime) {
-                    (Some(Err(reason)), _) | (None, &Runtime::Unreadable(reason)) => reason,
-                    _ => none,
-                });
-                let is_interpreted = InterpretedFrame::of_word(address).is_some();
-                Named {
-                    chain,
-                    kind: if is_interpreted { FrameKind::Interpreted } else { FrameKind::Jit },
-                    wait: None,
-                }
+        let mut addresses: Vec<u64> = frames.iter().map(|&frame| self.address(frame)).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let map = std::mem::replace(&mut self.map, PerfMap::none());
+        let from_map: HashMap<u64, _> = addresses.iter().copied().zip(map.names(&addresses)).collect();
+        frames.iter().map(|&frame| self.named(frame, &from_map)).collect()
+    }
+
+    fn named(&self, frame: u64, from_map: &HashMap<u64, Result<Vec<u8>, Reason>>) -> Named {
+        let address = self.address(frame);
+        let is_interpreted = InterpretedFrame::of_word(frame).is_some();
+        let kind = if is_interpreted { FrameKind::Interpreted } else { FrameKind::Jit };
+        let answer = self.names.get(&frame);
+        match answer {
+            Some(Ok(code)) => return of_code(address, code),
+            // What is there now is something else.
+            Some(&Err(reason @ (Reason::CodeChanged | Reason::CodeFreed))) if address != frame => {
+                return Named { address, chain: Err(reason), kind, wait: None };
             }
+            _ => {}
+        }
+        let chain = match from_map.get(&address) {
+            Some(Ok(name)) => Ok(vec![plain(name)]),
+            none => Err(match (answer, &self.runtime) {
+                (Some(&Err(reason)), _) | (None, &Runtime::Unreadable(reason)) => reason,
+                _ => none.and_then(|none| none.as_ref().err()).copied().unwrap_or(Reason::NotInPerfMap),
+            }),
         };
-        addresses.iter().zip(from_map).map(named).collect()
+        Named { address, chain, kind, wait: None }
     }
 }
 
 /// What changed while it was read may be whole a moment later.
-fn name(jvm: &mut Jvm<ProcessMemory>, address: u64, is_there: bool) -> Result<Code, Reason> {
+fn name(
+    jvm: &mut Jvm<ProcessMemory>,
+    id: Option<CodeId>,
+    address: u64,
+    is_there: bool,
+) -> Result<Code, Reason> {
     if !is_there {
-        return jvm.remembered(address).map_err(|_| Reason::ProcessGone);
+        return jvm.remembered(address, id).map_err(|_| Reason::ProcessGone);
     }
-    let named = match jvm.name(address) {
-        Err(Fault::Torn(_) | Fault::Unmapped(_)) => jvm.name(address),
+    let mut name = || match id {
+        Some(id) => jvm.name_of(id, address),
+        None => jvm.name(address),
+    };
+    let named = match name() {
+        Err(Fault::Torn(_) | Fault::Unmapped(_)) => name(),
         named => named,
     };
     named.map_err(reason_of_fault)
@@ -186,7 +220,7 @@ const fn reason_of_fault(fault: Fault) -> Reason {
 }
 
 /// The name of an interpreted frame.
-fn interpreted(
+fn name_interpreted(
     jvm: &mut Jvm<ProcessMemory>,
     frame: InterpretedFrame,
     is_there: bool,
@@ -209,14 +243,14 @@ fn reason_of(error: &OpenError) -> Reason {
     }
 }
 
-fn of_code(code: &Code) -> Named {
+fn of_code(address: u64, code: &Code) -> Named {
     let kind = match code.tier {
         Tier::C1 => FrameKind::Baseline,
         Tier::C2 => FrameKind::Jit,
         Tier::Interpreter => FrameKind::Interpreted,
         Tier::NativeWrapper | Tier::Stub => FrameKind::Stub,
     };
-    Named { chain: Ok(code.frames.iter().map(Frame::activation).collect()), kind, wait: code.wait() }
+    Named { address, chain: Ok(code.frames.iter().map(Frame::activation).collect()), kind, wait: code.wait() }
 }
 
 fn plain(name: &[u8]) -> Activation {

@@ -49,7 +49,7 @@ use std::{
     io,
 };
 
-use profiler_common::{Comm, stack::WalkEnd, unwind::java::InterpretedFrame};
+use profiler_common::{Comm, stack::WalkEnd, unwind::java::is_java_word};
 
 pub use self::{frames::FrameId, module::ModuleKey, process::Watch};
 use self::{
@@ -158,9 +158,9 @@ impl Symbolizer {
         }
         for (depth, &address) in addresses.iter().enumerate() {
             let address = if depth == 0 { address } else { address.wrapping_sub(1) };
-            let place = |image: &Image| match InterpretedFrame::of_word(address) {
-                Some(_) => Place::Mapped(ModuleKey::ANONYMOUS, address),
-                None => image.place(address, first_ns),
+            let place = |image: &Image| match is_java_word(address) {
+                true => Place::Mapped(ModuleKey::ANONYMOUS, address),
+                false => image.place(address, first_ns),
             };
             let (module, address) = match image.as_mut().map(|image| (place(image), image)) {
                 Some((Place::Mapped(ModuleKey::ANONYMOUS, address), image)) => {
@@ -206,6 +206,15 @@ impl Symbolizer {
     pub fn told(&mut self, pid: u32, now_ns: u64) {
         if let Some(image) = self.processes.latest(pid) {
             image.told(now_ns);
+        }
+    }
+
+    /// Notes where the code heaps begin of a process that is a JVM, which walks go by from now on (`java::Jvm::code_base`).
+    pub fn told_code_base(&mut self, pid: u32, address: u64) {
+        let Self { processes, modules, .. } = self;
+        if let Some(image) = processes.latest(pid) {
+            let module = *image.jit.get_or_insert_with(|| modules.jit(pid));
+            modules.set_code_base(module, address);
         }
     }
 

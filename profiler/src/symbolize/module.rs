@@ -160,6 +160,13 @@ impl Modules {
         self.add(Module::Jit(Box::new(JitCode::of_process(pid))))
     }
 
+    /// Notes where the code heaps of the JVM begin whose code a module is.
+    pub fn set_code_base(&mut self, key: ModuleKey, address: u64) {
+        if let Some(Module::Jit(code)) = self.entries.get_mut(key.0 as usize) {
+            code.set_code_base(address);
+        }
+    }
+
     /// Notes that an address of a module was seen for the first time: what was made at run time is named soon.
     pub fn want(&mut self, key: ModuleKey, address: u64) {
         if let Some(Module::Jit(code)) = self.entries.get_mut(key.0 as usize)

@@ -181,7 +181,7 @@ impl<'a> Namer<'a> {
     fn place_jit(&mut self, group: &[u32], id: ModuleId, named: Vec<jit::Named>) {
         for (&frame, named) in group.iter().zip(named) {
             self.placed.waits.insert(frame, named.wait);
-            self.place(frame, id, Answer { chain: named.chain, kind: named.kind });
+            self.place_at(frame, id, named.address, Answer { chain: named.chain, kind: named.kind });
         }
     }
 
@@ -267,7 +267,10 @@ impl<'a> Namer<'a> {
     }
 
     fn place(&mut self, frame: u32, module: ModuleId, answer: Answer) {
-        let address = self.frames[frame as usize].address;
+        self.place_at(frame, module, self.frames[frame as usize].address, answer);
+    }
+
+    fn place_at(&mut self, frame: u32, module: ModuleId, address: u64, answer: Answer) {
         let lines = match answer.chain {
             Ok(chain) => chain
                 .into_iter()

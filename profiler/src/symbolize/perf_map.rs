@@ -56,6 +56,11 @@ impl PerfMap {
         Self { place, file }
     }
 
+    /// That of no process.
+    pub const fn none() -> Self {
+        Self { place: None, file: None }
+    }
+
     /// Names for sorted absolute addresses: raw names, or why there is none.
     pub fn names(self, addresses: &[u64]) -> Vec<Result<Vec<u8>, Reason>> {
         let Some(place) = self.place else { return vec![Err(Reason::ProcessGone); addresses.len()] };

@@ -22,7 +22,7 @@ use super::member;
 use crate::{
     filter, loss,
     sched::member::{get, pointer, probe, sched_offset},
-    task::task_offset,
+    task::{self, task_offset},
 };
 
 /// `BPF_F_MMAPABLE`: user space reads without a system call for each account.
@@ -147,9 +147,7 @@ impl Process {
     /// Writes it into an account.
     #[inline(always)]
     pub fn owns(&self, socket: &mut Socket) {
-        socket.process_start_ns = get::<false, u64>(self.leader, task_offset!(start_boottime));
-        let execs = get::<false, u32>(self.leader, task_offset!(self_exec_id));
-        socket.incarnation = socket.process_start_ns.wrapping_add(u64::from(execs));
+        (socket.process_start_ns, socket.incarnation) = task::start_and_incarnation_of(self.leader);
         let comm = self.leader.wrapping_add(sched_offset!(comm) as usize);
         socket.comm = probe(comm.cast::<Comm>()).unwrap_or_default();
         socket.tgid = self.tgid;

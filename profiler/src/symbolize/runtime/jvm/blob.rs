@@ -3,6 +3,8 @@
 //!
 //! Source: share/code/codeBlob.hpp, share/code/nmethod.hpp.
 
+use profiler_common::unwind::java::CodeId;
+
 use super::{
     Fault,
     code_cache::CodeHeap,
@@ -52,6 +54,8 @@ pub struct Blob {
     pub size: u64,
     /// HotSpot's name for it, raw: `nmethod`, `Interpreter`, `RuntimeStub - ...`.
     pub name: Vec<u8>,
+    /// Address of that.
+    pub name_at: u64,
     /// What it holds.
     pub kind: Kind,
     /// First instruction.
@@ -79,7 +83,8 @@ impl Blob {
         if !(address <= code_begin && code_begin <= code_end && code_end <= end) {
             return Err(Fault::Torn("the code of a blob"));
         }
-        let name = memory.c_string(memory.u64(address.wrapping_add(fields.name))?, MAX_NAME)?;
+        let name_at = memory.u64(address.wrapping_add(fields.name))?;
+        let name = memory.c_string(name_at, MAX_NAME)?;
         // By name, because only JDK 23 and later have a field for it.
         let kind = match &name[..] {
             b"nmethod" => Kind::Compiled(compilation(memory, layout, address)?),
@@ -91,6 +96,7 @@ impl Blob {
             address,
             size: size as u64,
             name,
+            name_at,
             kind,
             code_begin,
             code_end,
@@ -109,6 +115,14 @@ impl Blob {
         match self.kind {
             Kind::Compiled(compilation) | Kind::NativeWrapper(compilation) => Some(compilation),
             Kind::Interpreter | Kind::Stub => None,
+        }
+    }
+
+    /// Which code it is, as the frames of stacks say it.
+    pub fn id(&self) -> CodeId {
+        match self.compilation() {
+            Some(compilation) => CodeId::compilation(compilation.id as u32),
+            None => CodeId::other(self.name_at),
         }
     }
 

@@ -107,6 +107,7 @@ fn blob(get: Getter<'_>) -> Result<Blob, Fault> {
     Ok(Blob {
         name: get.offset("CodeBlob::_name")?,
         size: get.scalar("CodeBlob::_size")?,
+        header_size: get.scalar("CodeBlob::_header_size")?,
         frame_size: get.scalar("CodeBlob::_frame_size")?,
         frame_complete: get.scalar("CodeBlob::_frame_complete_offset")?,
         code_begin,
@@ -123,6 +124,7 @@ fn nmethod(get: Getter<'_>, major: u32) -> Result<Nmethod, Fault> {
     };
     let method = get.offset("CompiledMethod::_method").or_else(|_| get.offset("nmethod::_method"))?;
     Ok(Nmethod {
+        header_size: get.size("nmethod")?,
         method,
         compile_id: get.scalar("nmethod::_compile_id")?,
         level: get.scalar("nmethod::_comp_level")?,
@@ -130,10 +132,31 @@ fn nmethod(get: Getter<'_>, major: u32) -> Result<Nmethod, Fault> {
         dead_state,
         entry_bci: get.scalar("nmethod::_entry_bci")?,
         orig_pc_offset: get.0.scalar("nmethod::_orig_pc_offset"),
+        deopt_handlers: DEOPT_HANDLERS.map(|names| deopt_handler(get, names)),
         scopes: scopes(get)?,
         metadata: metadata(get)?,
         unsigned5_base: u8::from(major >= 20),
     })
+}
+
+/// Names of the addresses that deoptimized frames are returned to: a pointer in JDK 9 to 22, one in JDK 8, a distance from
+/// 23 on. None: such frames are frames at the handler.
+const DEOPT_HANDLERS: [[&str; 3]; 2] = [
+    [
+        "CompiledMethod::_deopt_handler_begin",
+        "nmethod::_deopt_handler_begin",
+        "nmethod::_deopt_handler_offset",
+    ],
+    [
+        "CompiledMethod::_deopt_mh_handler_begin",
+        "nmethod::_deopt_mh_handler_begin",
+        "nmethod::_deopt_mh_handler_offset",
+    ],
+];
+
+fn deopt_handler(get: Getter<'_>, [of_compiled, pointer, distance]: [&str; 3]) -> Option<Pointer> {
+    let absolute = get.0.offset(of_compiled).or_else(|| get.0.offset(pointer)).map(Pointer::Absolute);
+    absolute.or_else(|| get.0.scalar(distance).map(Pointer::Relative))
 }
 
 fn scopes(get: Getter<'_>) -> Result<Scopes, Fault> {

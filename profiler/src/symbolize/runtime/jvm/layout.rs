@@ -74,6 +74,8 @@ pub struct Blob {
     pub name: u64,
     /// Size with everything, bytes.
     pub size: Scalar,
+    /// Size of its own header, bytes.
+    pub header_size: Scalar,
     /// Size of a frame, words.
     pub frame_size: Scalar,
     /// Offset in the code from which on the frame is complete, bytes.
@@ -113,6 +115,8 @@ impl Pointer {
 /// `nmethod`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nmethod {
+    /// Size of its header, which no other blob has.
+    pub header_size: u64,
     /// Offset of the `Method*`.
     pub method: u64,
     /// Number of the compilation.
@@ -127,6 +131,8 @@ pub struct Nmethod {
     pub entry_bci: Scalar,
     /// Where a deoptimized frame keeps its own return address: offset from the stack pointer.
     pub orig_pc_offset: Option<Scalar>,
+    /// The addresses that deoptimized frames are returned to instead: those of ordinary calls, and of method handles'.
+    pub deopt_handlers: [Option<Pointer>; 2],
     /// Where the debug information is.
     pub scopes: Scopes,
     /// Where the table of `Method*` and other metadata is.

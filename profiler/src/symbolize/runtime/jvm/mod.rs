@@ -9,6 +9,7 @@
 //! | `blob` | what is in it: compiled method, bridge, interpreter, stub |
 //! | `code` | what is told of it: names, lines, how it came to be |
 //! | `scopes` | which methods are active at an address, inlined ones included |
+//! | `known` | what code was named before, when other code has taken its place |
 //! | `method`, `java_names` | name, descriptor, source file and line of a method |
 //! | `threads` | what is each Java thread doing, what has it allocated, which monitor does it wait for |
 //! | `wait` | what does a thread wait for that blocks in this code |
@@ -19,8 +20,12 @@
 //! Read and checked with OpenJDK 17 and 25; the layouts of 8 to 27 are told apart by their tables ([`layout`]).
 //!
 //! The process runs on while it is read. What is read for one address begins and ends with the same code blob (number
-//! of the compilation, method, code), else there is no name ([`Fault::Torn`]). What cannot be seen from here: whether
-//! the code at an address is still the code that was sampled a moment ago.
+//! of the compilation, method, code), else there is no name ([`Fault::Torn`]).
+//!
+//! Code is freed, and its memory used again, a few milliseconds after its last frame is gone. A frame that was walked by the
+//! JVM's own tables says which code it is of (`profiler_common::unwind::java::CodeFrame`) and is named by that code, from
+//! the process or from what is [`known`], or not at all ([`Jvm::name_of`]). A plain address is named by what is there now
+//! ([`Jvm::name`]): the walk by frame pointers knows no more.
 //!
 //! Not supported: 32-bit JVMs, OpenJ9, native images of GraalVM, code that JVMCI compilers (Graal) inlined is read by
 //! the same tables but was not tested.
@@ -31,6 +36,7 @@ pub mod code_cache;
 pub mod counters;
 pub mod fields;
 pub mod java_names;
+mod known;
 pub mod layout;
 pub mod method;
 pub mod objects;
@@ -45,14 +51,14 @@ pub mod wait;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
+
+use profiler_common::unwind::java::CodeId;
 
 use self::{
     blob::{Blob, DebugInfo, Kind, MAX_METADATA},
     code_cache::CodeHeap,
+    known::{Key, Known, KnownCode},
     layout::Layout,
     method::Method,
     objects::Objects,
@@ -69,8 +75,6 @@ use crate::model::name;
 
 /// Most methods kept at a time, a few hundred bytes each.
 const MAX_METHODS: usize = 65_536;
-/// Most bytes of debug information kept of code that was named.
-const MAX_KNOWN_BYTES: usize = 64 << 20;
 
 /// Most bytes read from one refresh to the next; each read counts as 64 more. A list of 60,000 compiled methods takes
 /// 160 MB.
@@ -110,23 +114,8 @@ pub struct Jvm<M> {
     objects: Option<Result<Objects, Fault>>,
     /// By address of the `Method`; only while nothing else can have come to be there.
     methods: HashMap<u64, Arc<Method>>,
-    /// Code that was named, by its first address.
-    known: BTreeMap<u64, Known>,
-    known_bytes: usize,
-}
-
-/// Everything that names an address of one blob, so that the process is not needed for the next one.
-#[derive(Debug)]
-struct Known {
-    blob: Blob,
-    /// Its cleaned name.
-    name: Arc<str>,
-    pcs: Vec<u8>,
-    data: Vec<u8>,
-    /// By index in the table of metadata.
-    methods: HashMap<u32, Arc<Method>>,
-    /// The compiled one.
-    method: Option<Arc<Method>>,
+    /// Code that was named.
+    known: KnownCode,
 }
 
 impl<M: Memory> Jvm<M> {
@@ -146,8 +135,7 @@ impl<M: Memory> Jvm<M> {
             heaps,
             objects: None,
             methods: HashMap::new(),
-            known: BTreeMap::new(),
-            known_bytes: 0,
+            known: KnownCode::default(),
         })
     }
 
@@ -185,25 +173,41 @@ impl<M: Memory> Jvm<M> {
         UnwindLayout::new(&self.memory, &self.tables, &self.layout, &self.heaps)
     }
 
-    /// The code at an address: the sampled instruction, or for a caller an address inside its call instruction.
+    /// The code that is at an address now: the sampled instruction, or for a caller an address inside its call instruction.
     ///
     /// # Errors
     /// There is none, or it changed while it was read.
     pub fn name(&mut self, address: u64) -> Result<Code, Fault> {
-        match self.known_at(address) {
-            Ok(first) => self.known_name(first, address),
+        match self.now_at(address, None) {
+            Ok(key) => self.known_name(self.known.get(key), address),
             // Code that was there when it was last named, and is free now, is what was sampled.
-            Err(Fault::NoCode) => self.remembered(address),
+            Err(Fault::NoCode) => self.remembered(address, None),
             Err(fault) => Err(fault),
         }
     }
 
-    /// What was known of an address before, without a look at the process, which is gone.
+    /// The same of the code that a frame says was there.
+    ///
+    /// # Errors
+    /// It is not there any more and was not named before, or it changed while it was read.
+    pub fn name_of(&mut self, id: CodeId, address: u64) -> Result<Code, Fault> {
+        if self.known.of(id, address).is_none() {
+            self.now_at(address, Some(id))?;
+        }
+        self.remembered(address, Some(id))
+    }
+
+    /// What was known of an address before, without a look at the process, which is gone. `id`: of that code; else of what
+    /// was seen there last.
     ///
     /// # Errors
     /// Nothing was.
-    pub fn remembered(&self, address: u64) -> Result<Code, Fault> {
-        self.known_name(self.known_before(address).ok_or(Fault::NoCode)?, address)
+    pub fn remembered(&self, address: u64, id: Option<CodeId>) -> Result<Code, Fault> {
+        let known = match id {
+            Some(id) => self.known.of(id, address),
+            None => self.known.latest(address),
+        };
+        self.known_name(known, address)
     }
 
     /// An interpreted frame: `method` is what the frame has as its `Method`, `bci` the index of its bytecode, if it has
@@ -245,92 +249,49 @@ impl<M: Memory> Jvm<M> {
         Ok(Listed { tier: Tier::of(blob.kind), method, blob })
     }
 
-    /// The first address of the blob at an address, which is known afterwards.
-    fn known_at(&mut self, address: u64) -> Result<u64, Fault> {
+    /// The code at an address now, which is known afterwards. `wanted`: other code is none.
+    fn now_at(&mut self, address: u64, wanted: Option<CodeId>) -> Result<Key, Fault> {
         let heap = *self.heaps.iter().find(|heap| heap.covers(address)).ok_or(Fault::NoCode)?;
-        if let Some(first) = self.known_before(address)
-            && self.known[&first].blob.is_same(&self.memory, &self.layout, &heap)
-        {
-            return Ok(first);
-        }
         let at = heap.blob(&self.memory, &self.layout.heap, address)?;
         let blob = Blob::read(&self.memory, &self.layout, &heap, at)?;
         if !blob.covers(address) {
             return Err(Fault::Torn("an address"));
         }
+        if wanted.is_some_and(|wanted| wanted != blob.id()) {
+            return Err(Fault::Torn("the code at an address"));
+        }
+        let key = (blob.id(), blob.code_begin);
+        if self.known.get(key).is_some_and(|known| known.blob == blob) {
+            return Ok(key);
+        }
         let known = self.read_known(blob)?;
         if !known.blob.is_same(&self.memory, &self.layout, &heap) {
             return Err(Fault::Torn("a blob"));
         }
-        let first = known.blob.code_begin;
-        if self.known_bytes > MAX_KNOWN_BYTES {
-            self.known.clear();
-            self.known_bytes = 0;
-        }
-        // What this replaces, and what it overlaps, is gone.
-        let end = known.blob.code_end;
-        let overlapped: Vec<u64> = self
-            .known
-            .range(..end)
-            .rev()
-            .map_while(|(&begin, old)| (old.blob.code_end > first).then_some(begin))
-            .collect();
-        for begin in overlapped {
-            self.known_bytes -= self.known.remove(&begin).map_or(0, |old| old.bytes());
-        }
-        self.known_bytes += known.bytes();
-        self.known.insert(first, known);
-        Ok(first)
-    }
-
-    fn known_before(&self, address: u64) -> Option<u64> {
-        let (&first, known) = self.known.range(..=address).next_back()?;
-        known.blob.covers(address).then_some(first)
+        self.known.insert(known);
+        Ok(key)
     }
 
     /// The names of everything in a blob.
     fn read_known(&mut self, blob: Blob) -> Result<Known, Fault> {
         let method = blob.compilation().map(|compilation| self.method(compilation.method)).transpose()?;
-        let DebugInfo { pcs, data, metadata } = match blob.kind {
+        let debug = match blob.kind {
             Kind::Compiled(_) => DebugInfo::read(&self.memory, &self.layout, blob.address)?,
             _ => DebugInfo::default(),
         };
         let mut methods = HashMap::new();
-        for index in scopes::methods(&pcs, &data, self.layout.nmethod.unsigned5_base)? {
+        for index in scopes::methods(&debug.pcs, &debug.data, self.layout.nmethod.unsigned5_base)? {
             let slot = u64::from(index).checked_sub(1).filter(|&slot| slot < MAX_METADATA);
             let slot = slot.ok_or(Fault::Torn("a method's index"))?;
-            let address = self.memory.u64(metadata.wrapping_add(8 * slot))?;
+            let address = self.memory.u64(debug.metadata.wrapping_add(8 * slot))?;
             methods.insert(index, self.method(address)?);
         }
         let name = name::clean(&blob.name).into();
-        Ok(Known { blob, name, pcs, data, methods, method })
+        Ok(Known { blob, name, debug, methods, method })
     }
 
-    fn known_name(&self, first: u64, address: u64) -> Result<Code, Fault> {
-        let known = self.known.get(&first).ok_or(Fault::NoCode)?;
-        let tier = Tier::of(known.blob.kind);
-        let Some(method) = &known.method else {
-            return Ok(Code {
-                frames: vec![Frame::Made(Arc::clone(&known.name))],
-                tier,
-                enters_monitor: false,
-            });
-        };
-        let offset = u32::try_from(address - first).map_err(|_| Fault::Torn("an address"))?;
-        let scopes = scopes::at(&known.pcs, &known.data, self.layout.nmethod.unsigned5_base, offset)?;
-        let mut frames = Vec::with_capacity(scopes.len().max(1));
-        for scope in &scopes {
-            let method = known.methods.get(&scope.method).ok_or(Fault::Torn("a scope"))?;
-            frames.push(Frame::Java(Arc::clone(method), method.line(scope.bci)));
-        }
-        // The outermost scope is the compiled method's own.
-        let outermost = scopes.last().and_then(|scope| known.methods.get(&scope.method));
-        match outermost {
-            None => frames.push(Frame::Java(Arc::clone(method), 0)),
-            Some(outermost) if **outermost == **method => {}
-            Some(_) => return Err(Fault::Torn("a scope")),
-        }
-        Ok(Code { frames, tier, enters_monitor: false })
+    fn known_name(&self, known: Option<&Known>, address: u64) -> Result<Code, Fault> {
+        known.ok_or(Fault::NoCode)?.name(self.layout.nmethod.unsigned5_base, address)
     }
 
     fn method(&mut self, address: u64) -> Result<Arc<Method>, Fault> {
@@ -343,12 +304,5 @@ impl<M: Memory> Jvm<M> {
         }
         self.methods.insert(address, Arc::clone(&method));
         Ok(method)
-    }
-}
-
-impl Known {
-    fn bytes(&self) -> usize {
-        // A rough size for the rest.
-        256 + self.pcs.len() + self.data.len() + 64 * self.methods.len()
     }
 }

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
+use profiler_common::unwind::java::CodeFrame;
+
 use super::{unsigned5::tests::encode, vmstructs::SYMBOLS, *};
 use crate::symbolize::runtime::memory::Image;
 
@@ -64,7 +66,7 @@ impl Piece {
 }
 
 /// (field, type, offset), those that JDK 17 exports.
-const FIELDS: [(&str, &str, u64); 47] = [
+const FIELDS: [(&str, &str, u64); 50] = [
     ("GrowableArrayBase::_len", "int", 0),
     ("GrowableArray<int>::_data", "int*", 8),
     ("CodeHeap::_memory", "VirtualSpace", 8),
@@ -77,12 +79,15 @@ const FIELDS: [(&str, &str, u64); 47] = [
     ("HeapBlock::Header::_used", "bool", 8),
     ("CodeBlob::_name", "const char*", 96),
     ("CodeBlob::_size", "int", 12),
+    ("CodeBlob::_header_size", "int", 16),
     ("CodeBlob::_frame_size", "int", 28),
     ("CodeBlob::_frame_complete_offset", "int", 20),
     ("CodeBlob::_code_begin", "address", 32),
     ("CodeBlob::_code_end", "address", 40),
     ("CompiledMethod::_method", "Method*", 112),
     ("CompiledMethod::_scopes_data_begin", "address", 120),
+    ("CompiledMethod::_deopt_handler_begin", "address", 128),
+    ("CompiledMethod::_deopt_mh_handler_begin", "address", 136),
     ("nmethod::_compile_id", "int", 304),
     ("nmethod::_comp_level", "int", 308),
     ("nmethod::_state", "volatile signed char", 315),
@@ -187,7 +192,7 @@ fn tables(library: &mut Piece, statics: &[(&'static str, u64)]) -> HashMap<&'sta
         let words: Vec<u64> = pairs.iter().flat_map(|&(name, value)| [library.text(name), value]).collect();
         table(library, &words, 2)
     };
-    let sizes = [("ConstMethod", 48), ("ConstantPool", 72)];
+    let sizes = [("ConstMethod", 48), ("ConstantPool", 72), ("nmethod", 352)];
     let types = pairs(library, &sizes);
     let ints = pairs(library, &[("frame::entry_frame_call_wrapper_offset", -6i32 as u32 as u64)]);
     let longs = pairs(library, &[("markWord::age_bits", 4)]);
@@ -326,7 +331,7 @@ fn addresses_are_named_with_what_is_inlined() {
         assert_eq!(jvm.name(nowhere), Err(Fault::NoCode), "{nowhere:#x}");
     }
     assert_eq!(jvm.name(NMETHOD), Err(Fault::Torn("an address")), "a blob's header is no code");
-    assert_eq!(jvm.remembered(NMETHOD + CODE).unwrap(), jvm.name(NMETHOD + CODE).unwrap());
+    assert_eq!(jvm.remembered(NMETHOD + CODE, None).unwrap(), jvm.name(NMETHOD + CODE).unwrap());
 }
 
 #[test]
@@ -364,6 +369,11 @@ fn a_walk_gets_its_numbers() {
         let mut far = layout.clone();
         far.blob_frame_size.offset = 200;
         assert_eq!(far.jvm(5), None, "further than is read");
+        let mut apart = layout.clone();
+        apart.heaps[0].reserved_high = LOW + CodeFrame::MAX_BYTES + 1;
+        assert_eq!(apart.jvm(5), None, "further than a frame's word reaches");
+        assert_eq!((jvm.code_base, jvm.compile_id, jvm.nmethod_header), (LOW, 16 + 304, 352));
+        assert_eq!((jvm.original_pc, jvm.deopt_handlers), (16 + 300, [16 + 128, 16 + 136]));
     }
     assert_eq!(layout.jvm(5).is_some(), cfg!(target_arch = "x86_64"));
 }
@@ -409,6 +419,17 @@ fn freed_and_replaced_code() {
     code(&mut jvm, NMETHOD + 304, 78);
     code(&mut jvm, NMETHOD + 308, 1);
     assert_eq!(jvm.name(NMETHOD + CODE).unwrap().tier, Tier::C1);
+    // Which code a frame is of decides, not what is there now.
+    let of = |jvm: &mut Jvm<Image>, id| jvm.name_of(CodeId::compilation(id), NMETHOD + CODE);
+    assert_eq!(of(&mut jvm, 77).unwrap(), named);
+    assert_eq!(of(&mut jvm, 78).unwrap().tier, Tier::C1);
+    assert_eq!(jvm.remembered(NMETHOD + CODE, Some(CodeId::compilation(77))).unwrap(), named);
+    assert_eq!(jvm.remembered(NMETHOD + CODE, None).unwrap().tier, Tier::C1);
+    for other in [CodeId::compilation(76), CodeId::UNKNOWN, CodeId::other(77)] {
+        assert_eq!(jvm.name_of(other, NMETHOD + CODE), Err(Fault::Torn("the code at an address")));
+        assert_eq!(jvm.remembered(NMETHOD + CODE, Some(other)), Err(Fault::NoCode));
+    }
+    assert_eq!(jvm.name_of(CodeId::compilation(78), NMETHOD), Err(Fault::Torn("an address")));
     // Its scopes say that they are another method's.
     code(&mut jvm, NMETHOD + 304, 79);
     let second = jvm.memory.u64(NMETHOD + 708).unwrap().to_ne_bytes();
@@ -424,7 +445,8 @@ fn survives(made: &Made) {
     let Ok(mut jvm) = made.jvm() else { return };
     for address in (LOW..LOW + 17 * SEGMENT).step_by(40) {
         drop(jvm.name(address));
-        drop(jvm.remembered(address));
+        drop(jvm.remembered(address, None));
+        drop(jvm.name_of(CodeId::compilation(77), address));
     }
     drop((jvm.layout(), jvm.interpreted(METASPACE, Some(100))));
     drop(jvm.all_code());

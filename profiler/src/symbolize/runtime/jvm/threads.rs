@@ -314,9 +314,9 @@ impl<M: Memory> Jvm<M> {
 
     /// The code that a stub returns to: its frame has a fixed size.
     fn caller_of_stub(&mut self, raw: &Raw, pc: u64) -> Result<Code, Fault> {
-        let first = self.known_before(pc.wrapping_sub(1)).ok_or(Fault::NoCode)?;
-        let words = self.known.get(&first).map_or(0, |known| known.blob.frame_size);
-        let words = u64::try_from(words).ok().filter(|&words| words > 0).ok_or(Fault::NoCode)?;
+        let known = self.known.latest(pc.wrapping_sub(1)).ok_or(Fault::NoCode)?;
+        let words =
+            u64::try_from(known.blob.frame_size).ok().filter(|&words| words > 0).ok_or(Fault::NoCode)?;
         let [sp, ..] = raw.last_java;
         let pc = self.memory.u64(sp.wrapping_add(8 * words).wrapping_sub(8))?;
         self.name(pc.wrapping_sub(1))

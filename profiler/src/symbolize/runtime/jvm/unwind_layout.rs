@@ -2,7 +2,7 @@
 //!
 //! Source: share/runtime/frame.hpp, cpu/x86/frame_x86.hpp (interpreted and entry frames), share/code/codeBlob.hpp.
 
-use profiler_common::unwind::java::{HEAD_WORDS, Heap, Jvm, MAX_HEAPS};
+use profiler_common::unwind::java::{CodeFrame, HEAD_BYTES, Heap, Jvm, MAX_HEAPS, SHORT_HEAD_BYTES};
 
 use super::{
     Fault,
@@ -28,6 +28,8 @@ pub struct UnwindLayout {
     pub block_header: u64,
     /// Offset of the pointer to a blob's name.
     pub blob_name: u64,
+    /// Size of a blob's own header, bytes.
+    pub blob_header_size: Scalar,
     /// Size of a frame, in words.
     pub blob_frame_size: Scalar,
     /// Distance from the first instruction from which on the frame is complete, bytes.
@@ -37,12 +39,16 @@ pub struct UnwindLayout {
     /// Addresses of the strings `nmethod` and `native nmethod`, where code of that kind was seen; a blob whose name is
     /// one of them is compiled code.
     pub nmethod_names: [Option<u64>; 2],
+    /// Size of the header of compiled code, which no other blob has.
+    pub nmethod_header_size: u64,
     /// Offset of the `Method*`.
     pub nmethod_method: u64,
     /// Number of the compilation.
     pub nmethod_compile_id: Scalar,
     /// Where a deoptimized frame keeps its own return address, from the stack pointer.
     pub nmethod_orig_pc_offset: Option<Scalar>,
+    /// Where such frames are returned to instead.
+    pub nmethod_deopt_handlers: [Option<Pointer>; 2],
     /// Addresses of the interpreter's code: first and behind the last.
     pub interpreter: (u64, u64),
     /// Where Java code returns to native code that called it.
@@ -105,13 +111,16 @@ impl UnwindLayout {
             block_used: layout.heap.block_used.offset,
             block_header: layout.heap.block_header,
             blob_name: layout.blob.name,
+            blob_header_size: layout.blob.header_size,
             blob_frame_size: layout.blob.frame_size,
             blob_frame_complete: layout.blob.frame_complete,
             blob_code_begin: layout.blob.code_begin,
             nmethod_names: nmethod_names(memory, layout, heaps)?,
+            nmethod_header_size: layout.nmethod.header_size,
             nmethod_method: layout.nmethod.method,
             nmethod_compile_id: layout.nmethod.compile_id,
             nmethod_orig_pc_offset: layout.nmethod.orig_pc_offset,
+            nmethod_deopt_handlers: layout.nmethod.deopt_handlers,
             interpreter: interpreter(memory, tables)?,
             call_stub_return: call_stub_return(memory, tables)?,
             entry_frame_call_wrapper: tables.constant(WRAPPER).ok_or(Fault::Missing(WRAPPER))?,
@@ -128,10 +137,17 @@ impl UnwindLayout {
         })
     }
 
+    /// The first address of all code heaps ([`Jvm::code_base`]). `None`: they reach further than the words of frames do.
+    pub fn code_base(&self) -> Option<u64> {
+        let heaps = || self.heaps.iter().filter(|heap| heap.low < heap.reserved_high);
+        let base = heaps().map(|heap| heap.low).min()?;
+        let end = heaps().map(|heap| heap.reserved_high).max()?;
+        (end - base <= CodeFrame::MAX_BYTES).then_some(base)
+    }
+
     /// The same as the kernel side takes it. `None`: it does not know such frames, or not so many heaps, or something is
     /// further behind the start of a block than it looks.
     pub fn jvm(&self, incarnation: u64) -> Option<Jvm> {
-        const HEAD: u64 = HEAD_WORDS as u64 * 4;
         let bcp = match self.interpreted_frame? {
             InterpretedFrame { sender_sp: -8, method: -24, bcp: -64 } => 0,
             InterpretedFrame { sender_sp: -8, method: -24, bcp: -56 } => 1,
@@ -142,32 +158,59 @@ impl UnwindLayout {
             let CodeHeap { low, reserved_high: high, segmap, log2_segment_size: shift, .. } = *heap;
             *heaps.get_mut(i)? = Heap { low, high, segmap, shift, padding: 0 };
         }
-        let within = |offset: u64, bytes: u64| (offset + bytes <= HEAD).then_some(offset as u32);
-        let of_blob = |field: Scalar| within(self.block_header + field.offset, u64::from(field.size));
+        let within = |offset: u64, bytes: u64, all: usize| {
+            (offset.checked_add(bytes)? <= all as u64).then_some(offset as u32)
+        };
+        let in_blob = |offset, bytes| within(self.block_header + offset, bytes, SHORT_HEAD_BYTES);
+        let of_blob = |field: Scalar| in_blob(field.offset, u64::from(field.size));
+        let in_nmethod = |offset, bytes| within(self.block_header + offset, bytes, HEAD_BYTES);
+        let of_nmethod = |field: Scalar| match field.size {
+            4 => in_nmethod(field.offset, 4),
+            _ => None,
+        };
         let (code_begin, code_begin_is_pointer) = match self.blob_code_begin {
-            Pointer::Absolute(offset) => (within(self.block_header + offset, 8)?, 1),
+            Pointer::Absolute(offset) => (in_blob(offset, 8)?, 1),
             Pointer::Relative(field) if field.size == 4 => (of_blob(field)?, 0),
             Pointer::Relative(_) => return None,
         };
-        if self.blob_frame_size.size != 4 || !matches!(self.blob_frame_complete.size, 2 | 4) {
+        let is_size = |field: Scalar| matches!(field.size, 2 | 4);
+        if self.blob_frame_size.size != 4
+            || !is_size(self.blob_frame_complete)
+            || !is_size(self.blob_header_size)
+        {
             return None;
         }
+        // Without these, deoptimized frames are frames at their handler.
+        let handlers = self.nmethod_deopt_handlers.map(|handler| match handler? {
+            Pointer::Absolute(offset) => Some((in_nmethod(offset, 8)?, 1)),
+            Pointer::Relative(field) => Some((of_nmethod(field)?, 0)),
+        });
         Some(Jvm {
             incarnation,
+            code_base: self.code_base()?,
             heaps,
             interpreter: self.interpreter.0,
             interpreter_end: self.interpreter.1,
             call_stub_return: self.call_stub_return,
-            used: within(self.block_used, 1)?,
+            used: within(self.block_used, 1, SHORT_HEAD_BYTES)?,
             frame_size: of_blob(self.blob_frame_size)?,
             frame_complete: of_blob(self.blob_frame_complete)?,
             frame_complete_bytes: u32::from(self.blob_frame_complete.size),
             code_begin,
             code_begin_is_pointer,
             block_header: self.block_header as u32,
+            header_size: of_blob(self.blob_header_size)?,
+            header_size_bytes: u32::from(self.blob_header_size.size),
+            nmethod_header: u32::try_from(self.nmethod_header_size).ok()?,
+            name: in_blob(self.blob_name, 8)?,
+            compile_id: of_nmethod(self.nmethod_compile_id)?,
+            original_pc: self.nmethod_orig_pc_offset.and_then(of_nmethod).unwrap_or(0),
+            deopt_handlers: handlers.map(|handler| handler.map_or(0, |(offset, _)| offset)),
+            deopt_handlers_are_pointers: handlers[0].map_or(0, |(_, is_pointer)| is_pointer),
             bcp,
             const_method: u32::try_from(self.const_method).ok()?,
             bytecode: u32::try_from(self.const_method_size).ok()?,
+            padding: 0,
         })
     }
 }

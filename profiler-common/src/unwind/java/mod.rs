@@ -9,8 +9,13 @@
 //! (`verified_entry`), cpu/x86/c1_MacroAssembler_x86.cpp (`build_frame`, `remove_frame`), cpu/x86/stubGenerator_x86_64.cpp
 //! (`generate_call_stub`).
 
-use core::hint::black_box;
+mod shape;
+mod word;
 
+pub use self::{
+    shape::{CODE_BYTES, Shape, shape},
+    word::{CodeFrame, CodeId, InterpretedFrame, is_java_word},
+};
 use super::step::{Caller, ends_with_call};
 use crate::{registers::Registers, stack::WalkEnd, unwind::Arch};
 
@@ -18,8 +23,13 @@ use crate::{registers::Registers, stack::WalkEnd, unwind::Arch};
 pub const MAX_HEAPS: usize = 4;
 /// Most JVMs whose Java code is walked at the same time.
 pub const MAX_JVMS: usize = 512;
-/// Words of 4 bytes that are read of a block: its header, and the front of the blob behind it.
-pub const HEAD_WORDS: usize = 16;
+/// Bytes that are read of a block: its header, and that of the blob behind it, which of an nmethod has up to 352.
+pub const HEAD_BYTES: usize = 384;
+/// Bytes that every block has (`CodeCacheMinBlockLength` segments): read where there are no more. What is looked for in
+/// blobs that are no nmethods is in them.
+pub const SHORT_HEAD_BYTES: usize = 128;
+/// Room for them, words of 4 bytes; a power of two, so that an index is easily bounded.
+pub const HEAD_WORDS: usize = 128;
 /// Most steps back to a block's first segment, of 254 segments each: blobs of up to 350 KB. HotSpot's largest, its own
 /// stubs, have 110 KB.
 pub const MAX_BACK: usize = 12;
@@ -52,6 +62,8 @@ pub struct Heap {
 pub struct Jvm {
     /// Of which incarnation of the process (`sample::CountKey::incarnation`).
     pub incarnation: u64,
+    /// The first address of all code heaps, which [`CodeFrame::offset`] counts from.
+    pub code_base: u64,
     /// The code heaps; those that are not there have no addresses.
     pub heaps: [Heap; MAX_HEAPS],
     /// The interpreter's code: first address.
@@ -74,16 +86,35 @@ pub struct Jvm {
     pub code_begin_is_pointer: u32,
     /// Bytes of a block before the blob.
     pub block_header: u32,
+    /// Where its blob says how long its own header is.
+    pub header_size: u32,
+    /// The bytes of that: 2 or 4.
+    pub header_size_bytes: u32,
+    /// How long that of an nmethod is, which no other kind of blob has.
+    pub nmethod_header: u32,
+    /// Where the pointer to the blob's name is.
+    pub name: u32,
+    /// Where an nmethod has the number of its compilation (four bytes).
+    pub compile_id: u32,
+    /// Where it says where a deoptimized frame keeps its own return address (four bytes: distance from the stack pointer);
+    /// 0: not known.
+    pub original_pc: u32,
+    /// Where it has the addresses that such a frame is returned to instead, as `code_begin`; 0: not known.
+    pub deopt_handlers: [u32; 2],
+    /// 1: those are pointers.
+    pub deopt_handlers_are_pointers: u32,
     /// Which of [`Interpreted`]'s words is the bytecode's address: 0 or 1.
     pub bcp: u32,
     /// Where a `Method` has the pointer to its `ConstMethod`.
     pub const_method: u32,
     /// The size of a `ConstMethod`, behind which the bytecode is.
     pub bytecode: u32,
+    /// Not used.
+    pub padding: u32,
 }
 
 const _: () = assert!(size_of::<Heap>() == 32);
-const _: () = assert!(size_of::<Jvm>() == 8 + MAX_HEAPS * 32 + 3 * 8 + 10 * 4);
+const _: () = assert!(size_of::<Jvm>() == 2 * 8 + MAX_HEAPS * 32 + 3 * 8 + 20 * 4);
 
 /// What the front of a block says of its blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +125,21 @@ pub struct Blob {
     pub frame_complete: i32,
     /// First instruction.
     pub code_begin: u64,
+    /// Which code it is.
+    pub code: CodeId,
+    /// Addresses that frames are returned to that were deoptimized; 0: not known, or none.
+    pub deopt_handlers: [u64; 2],
+    /// Where such a frame has its own return address, bytes above its stack pointer.
+    pub original_pc: u32,
+}
+
+impl Blob {
+    /// Whether an address that is returned to says that the frame was deoptimized. Its own is then at `original_pc`
+    /// (`frame::deoptimize`, share/runtime/frame.cpp).
+    #[inline(always)]
+    pub const fn is_deoptimized(&self, pc: u64) -> bool {
+        pc != 0 && (pc == self.deopt_handlers[0] || pc == self.deopt_handlers[1])
+    }
 }
 
 impl Jvm {
@@ -101,6 +147,11 @@ impl Jvm {
     #[inline(always)]
     pub fn blob(&self, block: u64, head: &[u32; HEAD_WORDS]) -> Option<Blob> {
         let word = |offset: u32| head[(offset >> 2) as usize % HEAD_WORDS];
+        let pointer = |offset: u32| u64::from(word(offset)) | u64::from(word(offset.wrapping_add(4))) << 32;
+        // A distance, from the blob's start.
+        let place = |distance: u32| {
+            block.wrapping_add(u64::from(self.block_header)).wrapping_add(u64::from(distance))
+        };
         if word(self.used) >> ((self.used & 3) * 8) & 0xff == 0 {
             return None;
         }
@@ -109,12 +160,37 @@ impl Jvm {
             2 => i32::from((complete >> ((self.frame_complete & 2) * 8)) as i16),
             _ => complete as i32,
         };
-        let begin = u64::from(word(self.code_begin));
         let code_begin = match self.code_begin_is_pointer {
-            0 => block.wrapping_add(u64::from(self.block_header)).wrapping_add(begin),
-            _ => begin | u64::from(word(self.code_begin.wrapping_add(4))) << 32,
+            0 => place(word(self.code_begin)),
+            _ => pointer(self.code_begin),
         };
-        Some(Blob { frame_size: word(self.frame_size) as i32, frame_complete, code_begin })
+        let header = word(self.header_size);
+        let header = match self.header_size_bytes {
+            2 => header >> ((self.header_size & 2) * 8) & 0xffff,
+            _ => header,
+        };
+        let (mut code, mut deopt_handlers, mut original_pc) = (CodeId::other(pointer(self.name)), [0; 2], 0);
+        if header == self.nmethod_header {
+            code = CodeId::compilation(word(self.compile_id));
+            original_pc = word(self.original_pc);
+            for (at, found) in self.deopt_handlers.iter().zip(&mut deopt_handlers) {
+                // Of those that an nmethod does not have, the distance is -1.
+                *found = match self.deopt_handlers_are_pointers {
+                    _ if *at == 0 || self.original_pc == 0 => 0,
+                    0 if word(*at) as i32 <= 0 => 0,
+                    0 => place(word(*at)),
+                    _ => pointer(*at),
+                };
+            }
+        }
+        let frame_size = word(self.frame_size) as i32;
+        Some(Blob { frame_size, frame_complete, code_begin, code, deopt_handlers, original_pc })
+    }
+
+    /// The word for an address in the code heaps, and which code is there.
+    #[inline(always)]
+    pub const fn code_word(&self, code: CodeId, address: u64) -> u64 {
+        CodeFrame { code, offset: address.wrapping_sub(self.code_base) as u32 }.word()
     }
 
     /// Whether an address is the interpreter's.
@@ -166,11 +242,11 @@ pub const INTERPRETED_BELOW: u64 = 64;
 /// Which of them is the `Method*`.
 pub const METHOD: usize = 5;
 /// Which of them is the caller's stack pointer.
-const SENDER_SP: usize = 7;
+pub const SENDER_SP: usize = 7;
 /// Which of them is the caller's frame pointer.
-const SENDER_FP: usize = 8;
+pub const SENDER_FP: usize = 8;
 /// Which of them is the return address.
-const RETURN_PC: usize = 9;
+pub const RETURN_PC: usize = 9;
 
 /// Whether a frame pointer can be that of an interpreted frame.
 ///
@@ -194,103 +270,6 @@ pub fn by_interpreted(frame: &Registers, words: &Interpreted) -> Result<Caller, 
         return Err(WalkEnd::JavaCode);
     }
     Ok(Caller { registers: Registers { pc, sp, fp, lr: 0 }, interrupted: false })
-}
-
-/// How far a compiled function has come in making or leaving its frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// The stack pointer is at the return address.
-    None,
-    /// It is at the caller's frame pointer.
-    Pushed,
-    /// The frame is complete.
-    Complete,
-    /// It has its size, but the caller's frame pointer is still in its register.
-    Sized,
-}
-
-/// Bytes of code that [`shape`] looks at, from the instruction on.
-pub const CODE_BYTES: usize = 32;
-
-/// The shape of an interrupted frame, by the instructions that come next. `before`: the 8 bytes before them, the nearest
-/// one the highest.
-///
-/// Frames are made by `[push rbp; [mov rbp, rsp]] sub rsp, SIZE`, behind a check of the stack's bound and before a
-/// check for the collector, or by `sub rsp, SIZE; mov [rsp + N], rbp`. They are left by `add rsp, SIZE; pop rbp` or
-/// `leave`, a poll for safepoints, and `ret`.
-#[inline(always)]
-pub fn shape(offset: u64, frame_complete: i32, before: u64, code: &[u8; CODE_BYTES]) -> Shape {
-    const PUSH: u8 = 0x55;
-    const POP: u8 = 0x5d;
-    let left = (frame_complete as u32 as u64).wrapping_sub(offset);
-    if frame_complete < 0 || offset >= frame_complete as u32 as u64 {
-        return if is_return(code, 0) {
-            Shape::None
-        } else if code[0] == POP && is_return(code, 1) {
-            Shape::Pushed
-        } else {
-            Shape::Complete
-        };
-    }
-    let subs = subs(code);
-    let is_move =
-        code[0] == 0x48 && (code[1] == 0x8b && code[2] == 0xec || code[1] == 0x89 && code[2] == 0xe5);
-    let last = (before >> 56) as u8;
-    let last_but_move = before >> 40 == 0xec_8b48 || before >> 40 == 0xe5_8948;
-    if subs & 1 != 0 {
-        let is_pushed = last == PUSH || (last_but_move && (before >> 32) as u8 == PUSH);
-        return if is_pushed { Shape::Pushed } else { Shape::None };
-    }
-    if is_move && last == PUSH {
-        return Shape::Pushed;
-    }
-    if code[0] == 0x48 && code[1] == 0x89 && (code[2] | 0xc0) == 0xec && code[3] == 0x24 {
-        return Shape::Sized;
-    }
-    // Behind the frame's making there is only the collector's check.
-    let is_ahead = left >= SUB_PLACES as u64 || subs & ((1 << (left & 31)) - 1) != 0;
-    if is_ahead { Shape::None } else { Shape::Complete }
-}
-
-/// Where [`subs`] looks.
-const SUB_PLACES: usize = CODE_BYTES - 2;
-
-/// Where in code there can be `sub rsp, SIZE`, a bit for each byte. Without branches, each of which a verifier would
-/// follow to both sides (`row::search`).
-#[inline(always)]
-fn subs(code: &[u8; CODE_BYTES]) -> u64 {
-    let mut found = 0;
-    for at in 0..SUB_PLACES {
-        let bytes = u64::from(code[at]) | u64::from(code[at + 1]) << 8 | u64::from(code[at + 2]) << 16;
-        // The size in one byte, or in four.
-        let differs = black_box(bytes & 0xff_fdff ^ 0xec_8148);
-        found |= differs.wrapping_sub(1) >> 63 << at;
-    }
-    found
-}
-
-/// Whether the instructions from there on return, but for a poll: `cmp rsp, [r15 + N]; ja` since JDK 16,
-/// `mov r10, [r15 + N]; test [r10], eax` or `test [rip + N], eax` before.
-#[inline(always)]
-const fn is_return(code: &[u8; CODE_BYTES], at: usize) -> bool {
-    const RET: u8 = 0xc3;
-    code[at] == RET
-        || (code[at] == 0x0f && code[at + 1] == 0x87 && code[at + 6] == RET)
-        || (code[at] == 0x49
-            && code[at + 1] == 0x3b
-            && code[at + 2] == 0xa7
-            && code[at + 7] == 0x0f
-            && code[at + 8] == 0x87
-            && code[at + 13] == RET)
-        || (code[at] == 0x41 && code[at + 1] == 0x85 && code[at + 2] == 0x02 && code[at + 3] == RET)
-        || (code[at] == 0x4d
-            && code[at + 1] == 0x8b
-            && code[at + 2] == 0x97
-            && code[at + 7] == 0x41
-            && code[at + 8] == 0x85
-            && code[at + 9] == 0x02
-            && code[at + 10] == RET)
-        || (code[at] == 0x85 && code[at + 1] == 0x05 && code[at + 6] == RET)
 }
 
 /// Where the registers of an interrupted frame's caller are: the places of return address and frame pointer (`None`: in
@@ -356,44 +335,6 @@ pub fn is_behind_call(pc: u64, mut read: impl FnMut(u64) -> Option<u64>) -> bool
     read(pc.wrapping_sub(8)).is_some_and(|before| ends_with_call(Arch::X86_64, before))
 }
 
-/// An interpreted frame as a word of a stack: which method, and which bytecode of it. No address has its highest bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InterpretedFrame {
-    /// The `Method*`.
-    pub method: u64,
-    /// Index of the bytecode; `None`: not known (native methods have none).
-    pub bci: Option<u16>,
-}
-
-impl InterpretedFrame {
-    const MARK: u64 = 0b1000;
-    /// One less than the highest, because readers of callers subtract one from what was made larger by one.
-    const NO_BCI: u16 = 0xfffe;
-
-    /// The word. `None`: the method has an address that none has.
-    #[inline(always)]
-    pub const fn word(self) -> Option<u64> {
-        if self.method >> 47 != 0 || self.method & 7 != 0 || self.method == 0 {
-            return None;
-        }
-        let bci = match self.bci {
-            Some(bci) if bci < Self::NO_BCI => bci,
-            _ => Self::NO_BCI,
-        };
-        Some(Self::MARK << 60 | self.method << 13 | bci as u64)
-    }
-
-    /// What the word of a frame says, if it is that of an interpreted one.
-    pub const fn of_word(word: u64) -> Option<Self> {
-        if word >> 60 != Self::MARK {
-            return None;
-        }
-        let bci = word as u16;
-        let method = word >> 16 << 20 >> 17;
-        Some(Self { method, bci: if bci < Self::NO_BCI { Some(bci) } else { None } })
-    }
-}
-
 #[cfg(feature = "user")]
 // SAFETY: repr(C), integers only, no padding (size asserted above); every bit pattern is valid.
 unsafe impl aya::Pod for Jvm {}
@@ -425,14 +366,16 @@ mod tests {
             code_begin: 16 + 32,
             code_begin_is_pointer: 1,
             block_header: 16,
+            header_size: 16 + 16,
+            header_size_bytes: 4,
+            nmethod_header: 352,
+            name: 16 + 96,
+            compile_id: 16 + 304,
+            original_pc: 16 + 300,
+            deopt_handlers: [16 + 128, 16 + 136],
+            deopt_handlers_are_pointers: 1,
             ..Jvm::default()
         }
-    }
-
-    fn code(bytes: &[u8]) -> [u8; CODE_BYTES] {
-        let mut code = [0x90; CODE_BYTES];
-        code[..bytes.len()].copy_from_slice(bytes);
-        code
     }
 
     #[test]
@@ -441,17 +384,52 @@ mod tests {
         head[2] = 1;
         (head[11], head[9]) = (6, 12);
         (head[12], head[13]) = (CODE as u32, (CODE >> 32) as u32);
-        let blob = Blob { frame_size: 6, frame_complete: 12, code_begin: CODE };
+        (head[28], head[29]) = (0x4000, 0x7000);
+        let blob = Blob {
+            frame_size: 6,
+            frame_complete: 12,
+            code_begin: CODE,
+            code: CodeId::other(0x7000_0000_4000),
+            deopt_handlers: [0; 2],
+            original_pc: 0,
+        };
         assert_eq!(jvm().blob(0x5000, &head), Some(blob));
         // JDK 25: a distance, and two bytes of which the other two are something else.
         let newer =
             Jvm { code_begin_is_pointer: 0, frame_complete: 16 + 22, frame_complete_bytes: 2, ..jvm() };
         (head[12], head[9]) = (0x80, 0xffff_1234);
-        let blob = Blob { frame_size: 6, frame_complete: -1, code_begin: 0x5000 + 16 + 0x80 };
+        let blob = Blob { frame_complete: -1, code_begin: 0x5000 + 16 + 0x80, ..blob };
         assert_eq!(newer.blob(0x5000, &head), Some(blob));
         // The byte beside is not the one.
         head[2] = 0xff00;
         assert_eq!(jvm().blob(0x5000, &head), None);
+    }
+
+    #[test]
+    fn a_compilation_says_which_it_is() {
+        let mut head = [0u32; HEAD_WORDS];
+        (head[2], head[8], head[80], head[79]) = (1, 352, 77, 40);
+        (head[36], head[37], head[38], head[39]) = (CODE as u32 + 0x50, (CODE >> 32) as u32, 0, 0);
+        let of = |jvm: Jvm, head: &_| jvm.blob(0x5000, head).unwrap();
+        let blob = of(jvm(), &head);
+        assert_eq!((blob.code, blob.original_pc), (CodeId::compilation(77), 40));
+        assert!(blob.is_deoptimized(CODE + 0x50));
+        assert!(
+            !blob.is_deoptimized(CODE + 0x51) && !blob.is_deoptimized(0),
+            "the other handler is not there"
+        );
+        assert!(!of(Jvm { original_pc: 0, ..jvm() }, &head).is_deoptimized(CODE + 0x50));
+        // JDK 25: two bytes for the header, distances for the handlers.
+        let newer =
+            Jvm { header_size: 16 + 18, header_size_bytes: 2, deopt_handlers_are_pointers: 0, ..jvm() };
+        (head[8], head[36], head[38]) = (352 << 16 | 5, 0x90, u32::MAX);
+        let blob = of(newer, &head);
+        assert_eq!(blob.code, CodeId::compilation(77));
+        assert!(blob.is_deoptimized(0x5000 + 16 + 0x90) && !blob.is_deoptimized(0x5000 + 15));
+        // Another kind of blob.
+        head[8] = 104 << 16 | 352;
+        assert!(!of(newer, &head).code.is_compilation());
+        assert!(!of(newer, &head).is_deoptimized(0x5000 + 16 + 0x90));
     }
 
     #[test]
@@ -460,56 +438,6 @@ mod tests {
             [back(7, 0), back(7, 3), back(7, FREE), back(7, 8)],
             [Ok(7), Err(Some(4)), Err(None), Err(None)]
         );
-    }
-
-    /// What two compilers make, instruction by instruction, with the shape before each.
-    #[test]
-    fn frames_are_seen_to_be_made_and_left() {
-        use Shape::{Complete, None, Pushed, Sized};
-        let poll = [0x49, 0x3b, 0xa7, 0x20, 4, 0, 0, 0x0f, 0x87, 9, 0, 0, 0];
-        // Bang, push, sub; barrier; body; add, pop, poll, ret.
-        let made: &[(&[u8], Shape)] = &[
-            (&[0x89, 0x84, 0x24, 0, 0xc0, 0xfe, 0xff], None),
-            (&[0x55], None),
-            (&[0x48, 0x83, 0xec, 0x30], Pushed),
-            (&[0x41, 0x81, 0x7f, 0x20, 0x62, 0, 0, 0], Complete),
-            (&[0x0f, 0x85, 1, 2, 3, 4], Complete),
-        ];
-        let left: &[(&[u8], Shape)] = &[
-            (&[0x41, 0x3b, 0xc8], Complete),
-            (&[0x48, 0x83, 0xc4, 0x30], Complete),
-            (&[0x5d], Pushed),
-            (&poll[..7], None),
-            (&poll[7..], None),
-            (&[0xc3], None),
-        ];
-        check(&[made, left], 26);
-        // By a frame pointer, as bridges to native methods do.
-        let made: &[(&[u8], Shape)] =
-            &[(&[0x55], None), (&[0x48, 0x8b, 0xec], Pushed), (&[0x48, 0x81, 0xec, 0x40, 1, 0, 0], Pushed)];
-        check(&[made, &[(&[0x48, 0x8b, 0xc8], Complete), (&[0xc9], Complete), (&[0xc3], None)]], 11);
-        // In one step, of functions that call nothing.
-        let made: &[(&[u8], Shape)] =
-            &[(&[0x48, 0x81, 0xec, 0x18, 0, 0, 0], None), (&[0x48, 0x89, 0x6c, 0x24, 0x10], Sized)];
-        check(&[made, left], 12);
-        // The instructions before a frame can be many: a check of the class, at another entry.
-        assert_eq!(shape(0, 60, 0, &code(&[0x44, 0x8b, 0x56, 8])), None);
-    }
-
-    fn check(parts: &[&[(&[u8], Shape)]], complete: i32) {
-        let all: std::vec::Vec<u8> =
-            parts.iter().flat_map(|part| part.iter()).flat_map(|(bytes, _)| bytes.iter().copied()).collect();
-        let mut at = 0;
-        for (bytes, expected) in parts.iter().flat_map(|part| part.iter()) {
-            let rest = &all[at..];
-            let mut before = [0x90; 8];
-            let known = at.min(8);
-            before[8 - known..].copy_from_slice(&all[at - known..at]);
-            let code = code(&rest[..rest.len().min(CODE_BYTES)]);
-            let found = shape(at as u64, complete, u64::from_le_bytes(before), &code);
-            assert_eq!(found, *expected, "before {bytes:x?}");
-            at += bytes.len();
-        }
     }
 
     #[test]
@@ -560,25 +488,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn interpreted_frames_are_words(method in 1u64..1 << 44, bci in 0u16..0xfffe, is_caller: bool) {
-            let frame = InterpretedFrame { method: method << 3, bci: Some(bci) };
-            let word = frame.word().unwrap();
-            // As the kernel side writes callers, and readers read them.
-            let read = word.wrapping_add(u64::from(is_caller)).wrapping_sub(u64::from(is_caller));
-            prop_assert_eq!(InterpretedFrame::of_word(read), Some(frame));
-            let native = InterpretedFrame { bci: None, ..frame };
-            let word = native.word().unwrap();
-            prop_assert_eq!(InterpretedFrame::of_word(word), Some(native));
-            prop_assert_eq!((word + 1) >> 16, word >> 16);
-        }
-
-        #[test]
-        fn no_address_is_an_interpreted_frame(address in 0u64..1 << 57) {
-            prop_assert_eq!(InterpretedFrame::of_word(address), None);
-            prop_assert_eq!(InterpretedFrame::of_word(!address), None);
-        }
-
         /// Whatever is read, the stack pointer moves outwards.
         #[test]
         fn the_walk_goes_outwards(size: i32, sp in 0u64..1 << 47, fp in 0u64..1 << 47, word: u64, words: Interpreted) {
@@ -591,10 +500,5 @@ mod tests {
             }
         }
 
-        #[test]
-        fn any_code_has_a_shape(offset: u64, complete: i32, before: u64, code: [u8; CODE_BYTES]) {
-            let shape = shape(offset, complete, before, &code);
-            prop_assert!(Place::of(shape, complete, &frame()).sp >= SP);
-        }
     }
 }
