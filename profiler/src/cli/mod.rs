@@ -6,6 +6,7 @@ pub mod error;
 mod event;
 pub mod explain;
 pub mod generate;
+mod java_events;
 pub mod jvm;
 mod kernel_facts;
 mod kprobe;

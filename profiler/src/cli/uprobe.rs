@@ -1,4 +1,4 @@
-//! `-e uprobe:PATH:SYMBOL[+OFFSET]` and `-e uretprobe:PATH:SYMBOL`: from words to a place in a file.
+//! `-e uprobe:PATH:SYMBOL[+OFFSET]`, `-e uretprobe:PATH:SYMBOL` and `-e uspan:PATH:SYMBOL`: from words to a place in a file.
 //!
 //! The path is one of this process's, or of the first process that `-p` names, in whose root it is then looked for, links
 //! included. A symbol is the name of a function as the file's symbol tables have it, or its address (`0x...`, ELF virtual).
@@ -16,6 +16,7 @@ use crate::{
     model::name::clean,
     probe::{
         Chosen, Event, Part,
+        between::{self, NUMBER},
         uprobe::{Asked, Place},
     },
     symbolize::{functions, open},
@@ -29,11 +30,32 @@ pub fn resolve(
     process: Option<u32>,
     place: usize,
 ) -> Result<Chosen, Failure> {
+    let (name, at) = named(prefix, text, process, place, returns)?;
+    let asked = Asked { name, places: vec![at], returns };
+    Ok(Chosen { event: Event::Uprobe(place as u8), part: Part::Uprobe(asked) })
+}
+
+/// The event of the time in a function, whose name is written as `text` behind the prefix. The others: as of [`resolve`].
+pub fn resolve_time(text: &str, process: Option<u32>, place: usize) -> Result<Chosen, Failure> {
+    let (name, at) = named(between::PREFIX, text, process, place, true)?;
+    let asked =
+        between::Asked { number: format!("{name}{NUMBER}"), name, begins: vec![at.clone()], ends: vec![at] };
+    Ok(Chosen { event: Event::Calls(place as u8), part: Part::Between(asked) })
+}
+
+/// The name that recordings have of an event, and the place that it is about. `whole`: of functions only.
+fn named(
+    prefix: &str,
+    text: &str,
+    process: Option<u32>,
+    place: usize,
+    whole: bool,
+) -> Result<(String, Place), Failure> {
     let usage = |what: &str| refused(&format!("-e {prefix}{text}"), what);
-    let form = if returns {
-        "uretprobe:PATH:FUNCTION"
+    let form = if whole {
+        format!("{prefix}PATH:FUNCTION")
     } else {
-        "uprobe:PATH:FUNCTION or uprobe:PATH:FUNCTION+OFFSET"
+        format!("{prefix}PATH:FUNCTION or {prefix}PATH:FUNCTION+OFFSET")
     };
     // The name of a function has no colon, a path may have.
     let (path, symbol) = text
@@ -46,7 +68,7 @@ pub fn resolve(
     }
     let (symbol, into) = match symbol.rsplit_once('+') {
         None => (symbol, 0),
-        Some(_) if returns => return Err(usage("a function returns as a whole: no offset")),
+        Some(_) if whole => return Err(usage("a function returns as a whole: no offset")),
         Some((symbol, offset)) => {
             let into = number(offset).ok_or_else(|| usage("the offset is not a number"))?;
             (symbol, into)
@@ -59,9 +81,7 @@ pub fn resolve(
     })?;
     let into = if into == 0 { String::new() } else { format!("+{into:#x}") };
     let name = format!("{prefix}{}:{}{into}", clean(path.as_bytes()), clean(symbol.as_bytes()));
-    let places = vec![Place { offset, semaphore: None }];
-    let asked = Asked { name, file: Arc::new(file), places, returns };
-    Ok(Chosen { event: Event::Uprobe(place as u8), part: Part::Uprobe(asked) })
+    Ok((name, Place { file: Arc::new(file), offset, semaphore: None }))
 }
 
 /// A usage error: what was written, and what is wrong with it.
@@ -225,5 +245,7 @@ mod tests {
         }
         let error = resolve(("uretprobe:", true), "/proc/self/exe:main+4", None, 0).unwrap_err();
         assert!(error.message.contains("no offset"), "{error}");
+        let error = resolve_time("/proc/self/exe:main+4", None, 0).unwrap_err();
+        assert!(error.message.contains("-e uspan:/proc/self/exe:main+4: a function returns"), "{error}");
     }
 }
