@@ -27,7 +27,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Split.java");
-const SOURCES: [&str; 2] = [SOURCE, concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Stacks.java")];
+const SOURCES: [&str; 3] = [
+    SOURCE,
+    concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Stacks.java"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Events.java"),
+];
 /// Milliseconds.
 const TIME: &str = "2000";
 

@@ -3,7 +3,7 @@
  * Waits for the tables of unwinders before, for so much CPU time.
  *
  * usage: spans WARM_MILLISECONDS ROUNDS WAIT_MILLISECONDS [wait]
- *     Says `ready` and waits for input. In each of two threads so many rounds of three spans `app:begin` .. `app:end`: around
+ *     Says `ready` and waits for input. In each of two threads, on CPUs of their own, so many rounds of three spans `app:begin` .. `app:end`: around
  *     nothing (`short_span`), around a wait, with an end in another function (`wait_span`), and around another span and a wait
  *     (`nested_span`); and calls of `timed`, first one that is left by longjmp and one that calls itself 80 times, then one
  *     each round that waits and calls itself twice. Then an end without a beginning; a thread that ends inside of a span
@@ -15,6 +15,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <string.h>
 
@@ -128,9 +129,25 @@ NOINLINE void leave_timed(void)
     AFTER();
 }
 
+/* Keeps a thread on a CPU of its own, if there are several. */
+static void keep_apart(int number)
+{
+    cpu_set_t allowed, one;
+    CPU_ZERO(&one);
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) < 2)
+        return;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &allowed) && number-- == 0)
+            CPU_SET(cpu, &one);
+    sched_setaffinity(0, sizeof one, &one);
+}
+
+static struct sum all_sums[3][KINDS];
+
 static void *work(void *argument)
 {
     struct sum *sums = argument;
+    keep_apart(sums == all_sums[1]);
     leave_timed();
     call_timed(sums, 80);
     for (long i = 0; i < rounds; i++) {
@@ -223,20 +240,19 @@ int main(int argc, char **argv)
         return open_one(warm_ns);
     wait_ns = ms_argument(argc, argv, 3);
     rounds = strtol(argv[2], NULL, 10);
-    struct sum sums[3][KINDS] = {0};
     pthread_t threads[2], ends;
     say("ready"), wait_for_go();
     warm(warm_ns);
     for (int i = 0; i < 2; i++)
-        if (pthread_create(&threads[i], NULL, work, sums[i]))
+        if (pthread_create(&threads[i], NULL, work, all_sums[i]))
             abort();
     for (int i = 0; i < 2; i++)
         pthread_join(threads[i], NULL);
     end_without_beginning();
-    if (pthread_create(&ends, NULL, ends_inside, &sums[2][EXIT]))
+    if (pthread_create(&ends, NULL, ends_inside, &all_sums[2][EXIT]))
         abort();
     pthread_join(ends, NULL);
-    sums[2][EXIT].around = now() - sums[2][EXIT].around;
+    all_sums[2][EXIT].around = now() - all_sums[2][EXIT].around;
     if (argc > 4)
         say("done"), wait_for_go();
     char said[1024];
@@ -244,9 +260,9 @@ int main(int argc, char **argv)
     for (int kind = 0; kind < EXEC; kind++) {
         struct sum all = {0};
         for (int i = 0; i < 3; i++) {
-            all.number += sums[i][kind].number;
-            all.inside += sums[i][kind].inside;
-            all.around += sums[i][kind].around;
+            all.number += all_sums[i][kind].number;
+            all.inside += all_sums[i][kind].inside;
+            all.around += all_sums[i][kind].around;
         }
         length += snprintf(said + length, sizeof said - length, ",\"%s\":[%ld,%llu,%llu]", names[kind], all.number,
                            (unsigned long long)all.inside, (unsigned long long)all.around);

@@ -186,7 +186,7 @@ fn events(args: &ListArgs) -> Result<(Vec<Row>, Option<String>), Failure> {
 fn built_in() -> impl Iterator<Item = Row> {
     PROBES.iter().map(|probe| Row {
         event: probe.name.to_owned(),
-        kind: if probe.name.contains(':') { "form" } else { "event" },
+        kind: if is_form(probe.name) { "form" } else { "event" },
         summary: Some(probe.summary.to_owned()),
         sample_types: probe
             .sample_types
@@ -196,6 +196,11 @@ fn built_in() -> impl Iterator<Item = Row> {
         fields: None,
         places: None,
     })
+}
+
+/// Whether a name stands for many: what is to be written in a part's place is in capitals.
+fn is_form(name: &str) -> bool {
+    name.contains(|c: char| c.is_ascii_uppercase())
 }
 
 /// All tracepoints, as CATEGORY:NAME.
@@ -311,9 +316,12 @@ fn text(rows: &[Row], note: Option<&str>) -> String {
             Some(summary) => {
                 let types: Vec<String> =
                     row.sample_types.iter().map(|t| format!("{} in {}", t.name, t.unit)).collect();
-                // Of others, the sample type is the event itself.
-                let types =
-                    if row.kind == "event" { format!(" [{}]", types.join(", ")) } else { String::new() };
+                // Of others that have one, the sample type is the event itself.
+                let types = if row.kind == "event" || types.len() > 1 {
+                    format!(" [{}]", types.join(", "))
+                } else {
+                    String::new()
+                };
                 out += &format!("{:width$}  {summary}{types}\n", row.event);
             }
             None => out += &format!("{}\n", row.event),
@@ -368,6 +376,8 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&json(&rows, None)).unwrap();
         assert_eq!(value["schema"], "profiler.list/1");
         assert_eq!(value["rows"][0]["event"], "cpu");
+        let kind = |name: &str| rows.iter().find(|row| row.event == name).map(|row| row.kind);
+        assert_eq!(["java:gc", "usdt:PATH:PROVIDER:BEGIN..END"].map(kind), [Some("event"), Some("form")]);
         assert_eq!(value["rows"][0]["sample_types"][1]["unit"], "nanoseconds");
     }
 
