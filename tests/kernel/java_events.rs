@@ -152,16 +152,26 @@ fn check_collections(collector: &str, run: &Run) {
     let numbers = ["java:collections", "java:safepoints"].map(|event| run.view(event).total());
     let [gc_ns, safepoint_ns] = ["java:gc", "java:safepoint"].map(|event| run.view(event).total());
     println!("{collector}: {numbers:?}, {gc_ns} and {safepoint_ns} ns; counted {:?}", run.counters);
-    assert_eq!(numbers[0], pauses.len() as u64, "{collector}: {pauses:?}");
-    assert_eq!((numbers[0], invocations), (COLLECTIONS, COLLECTIONS), "{collector}: {:?}", run.counters);
+    // The parallel collector may collect twice in one operation of the JVM, which is one span.
+    let twice = collector.contains("Parallel") && pauses.len() as u64 == 2 * COLLECTIONS;
+    let logged = pauses.len() as u64 / if twice { 2 } else { 1 };
+    assert_eq!((numbers[0], logged), (COLLECTIONS, COLLECTIONS), "{collector}: {pauses:?}");
+    assert_eq!(invocations, pauses.len() as u64, "{collector}: {:?}", run.counters);
     let counted = run.counted(|name| name == "sun.rt.safepoints");
     assert_eq!((numbers[1], counted), (safepoints.len() as u64, numbers[1]), "{collector}: {safepoints:?}");
-    // What is logged of a pause is inside of the markers: half a microsecond of it may be rounding.
+    // What the JVM counts of a collection is inside of the markers, in ticks of a nanosecond. So is what it logs of one, but for
+    // G1, whose clock runs already when it comes to the first marker: half a microsecond of it may be rounding.
+    let inside = run.counted(|name| name.starts_with("sun.gc.collector.") && name.ends_with(".time"));
     let paused: f64 = pauses.iter().map(|line| time(line, "Pause", "ms", 1e6)).sum();
     let stopped: f64 = safepoints.iter().map(|line| time(line, "At safepoint: ", " ns", 1.0)).sum();
     println!("{collector}: {paused:.0} ns of pauses and {stopped:.0} ns at safepoints in the log");
     let slack = |number: u64| (number * (500 + CLOCKS)) as f64;
-    assert!(gc_ns as f64 >= paused - slack(numbers[0]), "{collector}: {gc_ns} ns, logged {paused}");
+    let least = (inside as f64 - slack(numbers[0])).max(if collector.contains("G1") {
+        0.0
+    } else {
+        paused - slack(pauses.len() as u64)
+    });
+    assert!(gc_ns as f64 >= least, "{collector}: {gc_ns} ns, logged {paused}, counted {inside}");
     assert!(safepoint_ns as f64 >= stopped - slack(numbers[1]), "{collector}: {safepoint_ns} ns, {stopped}");
     // Collections are at safepoints; and if these are only for them, in the time that the program waited for them.
     assert!(gc_ns <= safepoint_ns + numbers[0] * CLOCKS, "{collector}: {gc_ns} in {safepoint_ns} ns");

@@ -19,11 +19,14 @@ use crate::{
         java::{self, EVENTS, JavaSpec},
         uprobe::{Asked, MARKER_PREFIX, Place},
     },
-    symbolize::runtime::jvm::open::{self, OpenError},
+    symbolize::{
+        markers::Markers,
+        runtime::jvm::open::{self, OpenError},
+    },
 };
 
 /// What tells the same of a JVM without its markers.
-const WITHOUT_MARKERS: &str = "`profiler java -p PID` shows what a JVM counts of collections, safepoints and compilations, \
+pub(super) const WITHOUT_MARKERS: &str = "`profiler java -p PID` shows what a JVM counts of collections, safepoints and compilations, \
                                without markers";
 
 /// The event of that name. `processes`: those that `-p` names. `place`: how many hooks were named before.
@@ -62,6 +65,12 @@ pub fn resolve(name: &str, processes: &[u32], place: usize) -> Result<Chosen, Fa
         Part::Uprobe(Asked { name: event.name().to_owned(), places: begins, returns: false })
     };
     Ok(Chosen { event: Event::Java(event.java, place as u8), part })
+}
+
+/// The markers of a process's JVM, or why there are none.
+pub(super) fn markers_of(pid: u32) -> Result<Markers, String> {
+    let library = open::library(pid).map_err(|error| error.to_string())?;
+    usdt::read(&library.file).map_err(|error| format!("the markers of its libjvm.so cannot be read: {error}"))
 }
 
 /// The libraries of some processes, each once, with the first process that has it. Processes that are no JVMs have none, but

@@ -1,6 +1,7 @@
 //! `profiler list`: what `record -e` can be told, the tracepoints of this kernel with their fields, and the markers and
 //! functions of a file ([`places`]).
 
+mod java;
 mod places;
 
 use std::io::{self, Write};
@@ -35,7 +36,7 @@ const TRACER: &str = "ftrace";
           what has `fork` in its name\n  profiler list 'block:*'                       the tracepoints of a category\n  \
           profiler list sched:sched_switch --fields     what a filter can compare\n  profiler list \
           usdt:/usr/lib/libfoo.so         the markers of a file\n  profiler list 'uprobe:/usr/bin/app:parse_*'   functions \
-          of a file"
+          of a file\n  profiler list java -p 4711                    which events that JVM has"
 )]
 pub struct ListArgs {
     /// Only names that contain this, or that match it as a whole if it has `*` or `?` (with or without what
@@ -44,7 +45,7 @@ pub struct ListArgs {
     #[arg(value_name = "PATTERN")]
     pub pattern: Option<String>,
 
-    /// PATH is as that process sees it.
+    /// PATH is as that process sees it. With `java`: which of the events of a JVM its JVM has.
     #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Option<u32>,
 
@@ -69,7 +70,7 @@ struct Row {
     sample_types: Vec<SampleType>,
     /// `None`: not asked for.
     fields: Option<Vec<FieldRow>>,
-    /// Of markers.
+    /// Of markers, and of events that are some of a process's.
     places: Option<Vec<places::PlaceRow>>,
 }
 
@@ -139,13 +140,18 @@ struct Empty {}
 /// # Errors
 /// If nothing matches, or the fields that were asked for cannot be read.
 pub fn run(args: &ListArgs, out: &mut dyn Write) -> Result<(), Failure> {
-    let (rows, note) = match args.pattern.as_deref().and_then(places::Asked::of) {
-        Some(asked) => asked.rows(args.pid)?,
-        None if args.pid.is_some() => {
-            let message = "-p is about files, and no file is named";
-            return Err(Failure::new(Exit::Usage, message).mend("name one: profiler list usdt:PATH -p PID"));
-        }
-        None => events(args)?,
+    let pattern = args.pattern.as_deref();
+    let (rows, note) = match (pattern.and_then(places::Asked::of), args.pid) {
+        (Some(asked), process) => asked.rows(process)?,
+        (None, Some(pid)) => match pattern.filter(|pattern| java::is_meant(pattern)) {
+            Some(pattern) => java::rows(pattern, pid)?,
+            None => {
+                let message = "-p is about files and JVMs, and neither is named";
+                let mend = "name one: profiler list usdt:PATH -p PID, or profiler list java -p PID";
+                return Err(Failure::new(Exit::Usage, message).mend(mend));
+            }
+        },
+        (None, None) => events(args)?,
     };
     let text = if args.json { json(&rows, note) } else { text(&rows, note.as_deref()) };
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -79,6 +79,22 @@ fn named(
         let failure = usage(&what);
         if mend.is_empty() { failure } else { failure.mend(clean(mend.as_bytes())) }
     })?;
+    if whole {
+        match Returns::of(&file) {
+            Returns::Kept => {}
+            Returns::Read => {
+                log::warn!(
+                    "-e {prefix}{}: an exception (C++) or a panic (Rust) that goes through the function while it is recorded ends \
+                     the program",
+                    clean(text.as_bytes())
+                );
+            }
+            Returns::Moved => {
+                let what = "a program in Go moves its stacks, and does not survive that a return is hooked";
+                return Err(usage(what).mend("record its calls: uprobe:PATH:FUNCTION"));
+            }
+        }
+    }
     let into = if into == 0 { String::new() } else { format!("+{into:#x}") };
     let name = format!("{prefix}{}:{}{into}", clean(path.as_bytes()), clean(symbol.as_bytes()));
     Ok((name, Place { file: Arc::new(file), offset, semaphore: None }))
@@ -108,6 +124,33 @@ fn in_root_of(path: &Path, pid: u32) -> io::Result<File> {
     }
     use std::os::fd::AsFd as _;
     open::regular_in(root.as_fd(), path)
+}
+
+/// What a program does with return addresses on its stack, beside returning. While a return is hooked, the one there is the
+/// kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Returns {
+    /// Nothing that is known of.
+    Kept,
+    /// It looks for handlers of exceptions or panics by them, and ends if it finds none.
+    Read,
+    /// It moves stacks to other places by them.
+    Moved,
+}
+
+impl Returns {
+    /// By the sections that compilers make for it; of a file that cannot be read, nothing is known.
+    fn of(file: &File) -> Self {
+        let bytes = Bytes::File(file);
+        let sections =
+            elf::read_headers(bytes).and_then(|headers| headers.sections(bytes)).unwrap_or_default();
+        let has = |end: &[u8]| sections.iter().any(|section| section.name.ends_with(end));
+        match (has(b".gopclntab"), has(b".gcc_except_table")) {
+            (true, _) => Self::Moved,
+            (_, true) => Self::Read,
+            _ => Self::Kept,
+        }
+    }
 }
 
 /// Why there is no place, and what mends it.
@@ -221,6 +264,13 @@ mod tests {
         }
         let none = one_of(&Named::default(), "x", 0).unwrap_err();
         assert!(none.what.contains("no names of functions"));
+    }
+
+    #[test]
+    fn what_is_done_with_returns_is_seen_from_the_sections() {
+        // Panics of this test are caught.
+        assert_eq!(Returns::of(&File::open("/proc/self/exe").unwrap()), Returns::Read);
+        assert_eq!(Returns::of(&File::open("/proc/self/status").unwrap()), Returns::Kept);
     }
 
     #[test]
