@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs, path::Path, thread, time::Duration};
 use profiler::model::{Profile, StackEnd};
 use profiler_tests::{
     expect,
-    record::{Record, fails_with},
+    record::{Record, fails_with, profiler},
     target::{Target, number},
     view::{Entry, View},
     workload,
@@ -224,6 +224,22 @@ fn compilations_and_loads_are_those_that_the_jvm_logs() {
         let inside = run.counted(|name| name == "java.ci.totalTime");
         let most = run.profile.meta.duration_ns * 16;
         assert!((inside..most).contains(&(time.total() + logged * CLOCKS)), "{} ns, {inside}", time.total());
+    });
+}
+
+#[test]
+fn events_of_a_jvm_are_listed_with_their_places() {
+    each_jdk("events_of_a_jvm_are_listed_with_their_places", |jdk| {
+        let mut target = jdk.program("known.Events", &[], &["collect", "0"]);
+        let listed = profiler(["list", "java", "-p", &target.pid().to_string(), "--json"]);
+        target.kill();
+        let value: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        let rows = value["rows"].as_array().unwrap();
+        let places = |row: &Value| row["places"].as_array().unwrap().len();
+        let found: Vec<_> = rows.iter().map(|row| (row["event"].as_str().unwrap(), places(row))).collect();
+        // A collection can begin at several places.
+        assert!(found[0].0 == "java:gc" && found[0].1 >= 2, "{found:?}");
+        assert_eq!(found[1..], [("java:safepoint", 2), ("java:jit", 2), ("java:class-load", 1)]);
     });
 }
 
