@@ -33,7 +33,9 @@ fn run(jdk: &Jdk, (events, spans): (&str, usize), options: &[&str], arguments: [
         "-Xlog:gc,safepoint,class+load,jit+compilation=debug:file={}:tags:filecount=0",
         path.display()
     );
-    let mut target = jdk.program("known.Events", &[&[log.as_str()], options].concat(), &arguments);
+    // No safepoints at regular times, which can be while it is idle.
+    let fixed = [log.as_str(), "-XX:+UnlockDiagnosticVMOptions", "-XX:GuaranteedSafepointInterval=0"];
+    let mut target = jdk.program("known.Events", &[&fixed, options].concat(), &arguments);
     let pid = target.pid();
     let mut recording = Record::new().args(["-e", events, "-p", &pid.to_string()]).start();
     recording.wait_until_attached(2 * spans);
