@@ -65,11 +65,16 @@ pub enum Loss {
     InterfacesFull = 26,
     /// A dropped packet of a kind that has no account: it is in `[other]`.
     DropsFull = 27,
+    /// The time between two places is missing: the map of times that have begun was full.
+    OpenSpansFull = 28,
+    /// The time between two places is missing: its end was come to and its beginning had not been seen, or a function was left
+    /// without a return.
+    SpanUnpaired = 29,
 }
 
 impl Loss {
     /// All slots, in index order.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::CountsFull,
         Self::StacksFull,
         Self::NoScratch,
@@ -98,6 +103,8 @@ impl Loss {
         Self::QueuedFull,
         Self::InterfacesFull,
         Self::DropsFull,
+        Self::OpenSpansFull,
+        Self::SpanUnpaired,
     ];
 
     /// Those of probes that count samples by stack.
@@ -118,6 +125,8 @@ impl Loss {
         Self::ConnectingFull,
         Self::SocketsFull,
         Self::ListenersFull,
+        Self::OpenSpansFull,
+        Self::SpanUnpaired,
     ];
 
     /// Those of the accounting of threads.
@@ -169,6 +178,8 @@ impl Loss {
             Self::QueuedFull => "queued_packets_map_full",
             Self::InterfacesFull => "packets_without_account",
             Self::DropsFull => "drops_without_account",
+            Self::OpenSpansFull => "open_spans_map_full",
+            Self::SpanUnpaired => "spans_without_both_ends",
         }
     }
 }

@@ -42,6 +42,9 @@ pub mod x86_64 {
         pub ss: u64,
     }
 
+    /// Bytes from the start to the stack pointer.
+    pub const STACK_POINTER: usize = FRAME + core::mem::offset_of!(Frame, rsp);
+
     /// `sizeof(struct pt_regs)`.
     pub const SIZE: usize = FRAME + size_of::<Frame>();
     const _: () = assert!(SIZE == 168);
@@ -85,6 +88,9 @@ pub mod aarch64 {
     }
 
     const _: () = assert!(FRAME + size_of::<Frame>() == (31 + 3) * 8);
+
+    /// Bytes from the start to the stack pointer.
+    pub const STACK_POINTER: usize = FRAME + core::mem::offset_of!(Frame, sp);
 
     /// PSR_MODE_MASK and PSR_MODE32_BIT: exception level, stack and whether the code is 32-bit; 0 is 64-bit user mode.
     const MODE: u64 = 0x1f;

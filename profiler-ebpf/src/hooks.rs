@@ -5,12 +5,17 @@
 //! kernel/events/core.c; `kprobe_perf_func`, kernel/trace/trace_kprobe.c): 1, they are.
 
 use aya_ebpf::{
-    macros::{kprobe, tracepoint, uprobe},
-    programs::{ProbeContext, TracePointContext},
+    macros::{kprobe, raw_tracepoint, tracepoint, uprobe},
+    programs::{ProbeContext, RawTracePointContext, TracePointContext},
 };
 
 use crate::{
-    probe::{kprobe::Kprobe, tracepoint::Tracepoint, uprobe::Uprobe},
+    probe::{
+        between::{self, Between},
+        kprobe::Kprobe,
+        tracepoint::Tracepoint,
+        uprobe::Uprobe,
+    },
     sample,
 };
 
@@ -61,6 +66,15 @@ programs!(
 );
 
 programs!(
+    uprobe,
+    ProbeContext,
+    Between,
+    [between_0 0, between_1 1, between_2 2, between_3 3],
+    between_walk,
+    between_begun
+);
+
+programs!(
     kprobe,
     ProbeContext,
     Kprobe,
@@ -68,3 +82,26 @@ programs!(
     kprobe_walk,
     kprobe_count
 );
+
+/// The programs at the ends of spans.
+macro_rules! ends {
+    ($($end:ident $place:literal),*) => {
+        $(
+            /// A task comes to the end of a span of that place.
+            #[uprobe]
+            pub fn $end(ctx: ProbeContext) -> u32 {
+                between::ended::<$place>(&ctx);
+                1
+            }
+        )*
+    };
+}
+
+ends!(between_end_0 0, between_end_1 1, between_end_2 2, between_end_3 3);
+
+/// `sched_process_exit(task)`, `sched_process_exec(task, old_pid, bprm)`: the ends of a thread's spans will not be come to.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn between_left(_ctx: RawTracePointContext) -> i32 {
+    between::left();
+    0
+}

@@ -27,11 +27,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Split.java");
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 5] = [
     SOURCE,
     concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Stacks.java"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Reuse.java"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Deopt.java"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Events.java"),
 ];
 /// Milliseconds.
 const TIME: &str = "2000";

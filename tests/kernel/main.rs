@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "these are tests, their helper functions too")]
 
 mod bad_input;
+mod between;
 mod columns;
 mod command;
 mod disk;
@@ -13,6 +14,7 @@ mod fallbacks;
 mod generic;
 mod ground_truth;
 mod hostile;
+mod java_events;
 mod java_reuse;
 mod java_stacks;
 mod java_view;

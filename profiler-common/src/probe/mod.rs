@@ -1,5 +1,6 @@
 //! One module per probe, under the name that the probe has on the kernel side and in user space.
 
+pub mod between;
 pub mod cpu;
 pub mod kprobe;
 pub mod net;

@@ -43,18 +43,30 @@ impl<const PLACE: usize> Probe for Uprobe<PLACE> {
 
     #[inline(always)]
     fn enter() -> bool {
-        let is_mine = UPROBE_BUSY.insert(cpu(), 1, BPF_NOEXIST as u64).is_ok();
-        if !is_mine {
-            loss::count(Loss::UprobeBusy);
-        }
-        is_mine
+        enter()
     }
 
     #[inline(always)]
     fn leave() {
-        // It is there: who leaves has entered, on this CPU, which such programs do not leave.
-        _ = UPROBE_BUSY.remove(cpu());
+        leave();
     }
+}
+
+/// Takes this CPU's memory for programs at places in user code; `false`: another one has it, which is counted.
+#[inline(always)]
+pub fn enter() -> bool {
+    let is_mine = UPROBE_BUSY.insert(cpu(), 1, BPF_NOEXIST as u64).is_ok();
+    if !is_mine {
+        loss::count(Loss::UprobeBusy);
+    }
+    is_mine
+}
+
+/// Gives it back.
+#[inline(always)]
+pub fn leave() {
+    // It is there: who leaves has entered, on this CPU, which such programs do not leave.
+    _ = UPROBE_BUSY.remove(cpu());
 }
 
 #[inline(always)]

@@ -17,6 +17,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use profiler_common::{
     probe::{
+        between::{MAX_OPEN, OPEN},
         net::NetOffsets,
         net_stacks::MAX_CONNECTING,
         syscall_stacks::{CallStackConfig, MAX_IN_CALLS, Wanted},
@@ -125,9 +126,11 @@ impl Kernel {
             .override_global("WAIT_CONFIG", &wait_config, true)
             .override_global("HOOK_FILTERS", &options.hook_filters, true)
             .override_global("CALL_STACKS", &call_stacks, true)
+            .override_global("BETWEEN_CALLS", &options.between.unwrap_or(0), true)
             .override_global("SCHED_COUNTERS", &counters, true)
             .override_global("CALLS_OF_THREADS", &calls_of_threads, true)
             .map_max_entries(BUSY, options.uprobe_cpus)
+            .map_max_entries(OPEN, if options.between.is_some() { MAX_OPEN as u32 } else { 1 })
             .map_max_entries("TARGETS", targets)
             .map_max_entries("WAITS", waits)
             .map_max_entries("IN_CALLS", in_calls)

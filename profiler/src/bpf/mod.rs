@@ -14,6 +14,7 @@ pub mod inner;
 pub mod kept;
 pub mod load;
 mod map;
+pub mod open_spans;
 pub mod options;
 pub mod packets;
 pub mod samples;

@@ -69,6 +69,8 @@ pub struct LoadOptions {
     pub hook_filters: HookFilters,
     /// CPUs that there can be, if there are events in user code; else 1.
     pub uprobe_cpus: u32,
+    /// Times between two places are counted; of the events at which places they are calls of a function, a bit for each.
+    pub between: Option<u32>,
     /// The event whose hits are counted (`Samples::seen`).
     pub seen: What,
     /// Account threads.
@@ -98,6 +100,7 @@ impl LoadOptions {
             call_stacks: None,
             hook_filters: HookFilters::NONE,
             uprobe_cpus: 1,
+            between: None,
             seen: What::Tick,
             sched: None,
             calls: None,

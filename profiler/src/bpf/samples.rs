@@ -20,6 +20,7 @@ use super::{
     in_calls::InCalls,
     kept::{CapturedStack, KeptStacks, Named},
     load::Kernel,
+    open_spans::{OpenSpans, Switch},
     stats::{Counters, map_memory},
     waits::Waits,
 };
@@ -109,6 +110,17 @@ impl WalkPrograms {
     }
 }
 
+/// What is counted only when it ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Follow {
+    /// Tasks off the CPU.
+    pub waits: bool,
+    /// System calls, when they return or with a stack that the kernel side remembers.
+    pub calls: bool,
+    /// Times between two places in user code.
+    pub spans: bool,
+}
+
 /// The maps that samples are counted in.
 pub struct Samples {
     counts: Generations<CountKey, CountValue>,
@@ -117,18 +129,24 @@ pub struct Samples {
     losses: Counters,
     kept: Rc<KeptStacks>,
     delayed: Vec<Box<dyn Delayed>>,
+    switch: Option<Switch>,
 }
 
 impl Samples {
-    /// Takes the maps out of the object and makes their generations. `waits`: tasks off the CPU are counted; `calls`: system
-    /// calls are, when they return or with a stack that the kernel side remembers.
-    pub fn new(kernel: &mut Kernel, sizing: &Sizing, waits: bool, calls: bool) -> Result<Self, BpfError> {
+    /// Takes the maps out of the object and makes their generations.
+    pub fn new(kernel: &mut Kernel, sizing: &Sizing, follow: Follow) -> Result<Self, BpfError> {
         let mut delayed: Vec<Box<dyn Delayed>> = Vec::new();
-        if waits {
+        if follow.waits {
             delayed.push(Box::new(Waits::new(kernel)?));
         }
-        if calls {
+        if follow.calls {
             delayed.push(Box::new(InCalls::new(kernel)?));
+        }
+        let mut switch = None;
+        if follow.spans {
+            let new = Switch::new(kernel)?;
+            delayed.push(Box::new(OpenSpans::new(kernel, new.off_ns())?));
+            switch = Some(new);
         }
         Ok(Self {
             counts: Generations::new(&mut kernel.ebpf, "COUNTS", sizing.counts)?,
@@ -137,7 +155,18 @@ impl Samples {
             losses: Counters::new(&kernel.ebpf, "LOSSES")?,
             kept: Rc::default(),
             delayed,
+            switch,
         })
+    }
+
+    /// Times between two places are counted from now on, if they are to be: all hooks are there.
+    pub fn begin_spans(&mut self) -> Result<(), BpfError> {
+        self.switch.as_mut().map_or(Ok(()), Switch::turn_on)
+    }
+
+    /// They are not any more, before the first hook is taken away; those that go on are counted until now, `now_ns`.
+    pub fn end_spans(&mut self, now_ns: u64) -> Result<(), BpfError> {
+        self.switch.as_mut().map_or(Ok(()), |switch| switch.turn_off(now_ns))
     }
 
     /// Ends a window while samples are taken.

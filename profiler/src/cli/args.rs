@@ -102,7 +102,8 @@ pub enum Command {
     after_help = "Without a target, all processes are recorded. Without -o, the recording goes to profile.pb.gz and \
     a summary to stdout.\n\nExamples:\n  profiler record -d 10                      the whole machine for 10 s\n  \
     profiler record -o flame.svg -- make -j4   a command, as a flamegraph\n  profiler record -p 4711 -F 999 -d 30 \
-    -o -        a process and its children, text on stdout"
+    -o -        a process and its children, text on stdout\n  profiler record -p 4711 -e java:gc,java:safepoint -d 60    how \
+    long a JVM stops its program, and how often"
 )]
 pub struct RecordArgs {
     /// Samples per second and CPU, for events that a timer makes [default: 99]

@@ -3,6 +3,7 @@
 use super::{
     args::{RecordArgs, Sampler},
     error::{Exit, Failure},
+    java_events,
     kernel_facts::check_call,
     kprobe, tracepoint, uprobe, usdt,
 };
@@ -10,7 +11,7 @@ use crate::{
     host::limits::Limits,
     model::name,
     probe::{
-        self, Chosen, Event, PROBES, Part, kprobe as kernel_code,
+        self, Chosen, Event, PROBES, Part, between, java, kprobe as kernel_code,
         tracepoint::PREFIX,
         uprobe::{MARKER_PREFIX, PREFIXES},
     },
@@ -22,7 +23,7 @@ const DEFAULT_FREQUENCY_HZ: u64 = 99;
 
 /// The events, each once, in the order that they were named, and samples per second and CPU (0 if no timer makes them).
 pub fn resolve(args: &RecordArgs) -> Result<(Vec<Chosen>, u64), Failure> {
-    let events = events(&args.event, args.pid.first().copied())?;
+    let events = events(&args.event, &args.pid)?;
     let timed = events.iter().any(|chosen| chosen.event.is_timed());
     let untimed = events.iter().find(|chosen| !chosen.event.is_timed());
     let refused = |option: &str, chosen: &Chosen, why: &str| {
@@ -106,7 +107,8 @@ fn filter(text: &str) -> std::ops::Range<usize> {
     }
 }
 
-fn events(texts: &[String], process: Option<u32>) -> Result<Vec<Chosen>, Failure> {
+/// The events. `processes`: whose files they are about, the first one's unless more is said.
+fn events(texts: &[String], processes: &[u32]) -> Result<Vec<Chosen>, Failure> {
     let known = || PROBES.iter().map(|probe| probe.name).collect::<Vec<_>>().join(", ");
     let mut chosen: Vec<Chosen> = Vec::new();
     let mut hooks = 0;
@@ -131,7 +133,7 @@ fn events(texts: &[String], process: Option<u32>) -> Result<Vec<Chosen>, Failure
                 of_calls = Some(at);
                 continue;
             }
-            if let Some(new) = hook(name, process, hooks)? {
+            if let Some(new) = hook(name, processes, hooks)? {
                 if !chosen.iter().any(|known| known.part == new.part) {
                     chosen.push(new);
                     hooks += 1;
@@ -173,12 +175,19 @@ fn add_call(chosen: &mut Chosen, call: &str) -> Result<(), Failure> {
 }
 
 /// The event that is named by its hook; `None` if it is named otherwise. `hooks`: how many were before.
-fn hook(name: &str, process: Option<u32>, hooks: usize) -> Result<Option<Chosen>, Failure> {
+fn hook(name: &str, processes: &[u32], hooks: usize) -> Result<Option<Chosen>, Failure> {
+    let process = processes.first().copied();
     if let Some(rest) = name.strip_prefix(PREFIX) {
         return tracepoint::resolve(rest, hooks).map(Some);
     }
     if let Some(rest) = name.strip_prefix(MARKER_PREFIX) {
         return usdt::resolve(rest, process, hooks).map(Some);
+    }
+    if let Some(rest) = name.strip_prefix(between::PREFIX) {
+        return uprobe::resolve_time(rest, process, hooks).map(Some);
+    }
+    if name.starts_with(java::PREFIX) {
+        return java_events::resolve(name, processes, hooks).map(Some);
     }
     let behind = |prefixes: [(&'static str, bool); 2]| {
         prefixes.into_iter().find_map(|prefix| Some((prefix, name.strip_prefix(prefix.0)?)))

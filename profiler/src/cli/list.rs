@@ -1,6 +1,7 @@
 //! `profiler list`: what `record -e` can be told, the tracepoints of this kernel with their fields, and the markers and
 //! functions of a file ([`places`]).
 
+mod java;
 mod places;
 
 use std::io::{self, Write};
@@ -35,7 +36,7 @@ const TRACER: &str = "ftrace";
           what has `fork` in its name\n  profiler list 'block:*'                       the tracepoints of a category\n  \
           profiler list sched:sched_switch --fields     what a filter can compare\n  profiler list \
           usdt:/usr/lib/libfoo.so         the markers of a file\n  profiler list 'uprobe:/usr/bin/app:parse_*'   functions \
-          of a file"
+          of a file\n  profiler list java -p 4711                    which events that JVM has"
 )]
 pub struct ListArgs {
     /// Only names that contain this, or that match it as a whole if it has `*` or `?` (with or without what
@@ -44,7 +45,7 @@ pub struct ListArgs {
     #[arg(value_name = "PATTERN")]
     pub pattern: Option<String>,
 
-    /// PATH is as that process sees it.
+    /// PATH is as that process sees it. With `java`: which of the events of a JVM its JVM has.
     #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Option<u32>,
 
@@ -69,7 +70,7 @@ struct Row {
     sample_types: Vec<SampleType>,
     /// `None`: not asked for.
     fields: Option<Vec<FieldRow>>,
-    /// Of markers.
+    /// Of markers, and of events that are some of a process's.
     places: Option<Vec<places::PlaceRow>>,
 }
 
@@ -139,13 +140,18 @@ struct Empty {}
 /// # Errors
 /// If nothing matches, or the fields that were asked for cannot be read.
 pub fn run(args: &ListArgs, out: &mut dyn Write) -> Result<(), Failure> {
-    let (rows, note) = match args.pattern.as_deref().and_then(places::Asked::of) {
-        Some(asked) => asked.rows(args.pid)?,
-        None if args.pid.is_some() => {
-            let message = "-p is about files, and no file is named";
-            return Err(Failure::new(Exit::Usage, message).mend("name one: profiler list usdt:PATH -p PID"));
-        }
-        None => events(args)?,
+    let pattern = args.pattern.as_deref();
+    let (rows, note) = match (pattern.and_then(places::Asked::of), args.pid) {
+        (Some(asked), process) => asked.rows(process)?,
+        (None, Some(pid)) => match pattern.filter(|pattern| java::is_meant(pattern)) {
+            Some(pattern) => java::rows(pattern, pid)?,
+            None => {
+                let message = "-p is about files and JVMs, and neither is named";
+                let mend = "name one: profiler list usdt:PATH -p PID, or profiler list java -p PID";
+                return Err(Failure::new(Exit::Usage, message).mend(mend));
+            }
+        },
+        (None, None) => events(args)?,
     };
     let text = if args.json { json(&rows, note) } else { text(&rows, note.as_deref()) };
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -186,7 +192,7 @@ fn events(args: &ListArgs) -> Result<(Vec<Row>, Option<String>), Failure> {
 fn built_in() -> impl Iterator<Item = Row> {
     PROBES.iter().map(|probe| Row {
         event: probe.name.to_owned(),
-        kind: if probe.name.contains(':') { "form" } else { "event" },
+        kind: if is_form(probe.name) { "form" } else { "event" },
         summary: Some(probe.summary.to_owned()),
         sample_types: probe
             .sample_types
@@ -196,6 +202,11 @@ fn built_in() -> impl Iterator<Item = Row> {
         fields: None,
         places: None,
     })
+}
+
+/// Whether a name stands for many: what is to be written in a part's place is in capitals.
+fn is_form(name: &str) -> bool {
+    name.contains(|c: char| c.is_ascii_uppercase())
 }
 
 /// All tracepoints, as CATEGORY:NAME.
@@ -311,9 +322,12 @@ fn text(rows: &[Row], note: Option<&str>) -> String {
             Some(summary) => {
                 let types: Vec<String> =
                     row.sample_types.iter().map(|t| format!("{} in {}", t.name, t.unit)).collect();
-                // Of others, the sample type is the event itself.
-                let types =
-                    if row.kind == "event" { format!(" [{}]", types.join(", ")) } else { String::new() };
+                // Of others that have one, the sample type is the event itself.
+                let types = if row.kind == "event" || types.len() > 1 {
+                    format!(" [{}]", types.join(", "))
+                } else {
+                    String::new()
+                };
                 out += &format!("{:width$}  {summary}{types}\n", row.event);
             }
             None => out += &format!("{}\n", row.event),
@@ -368,6 +382,8 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&json(&rows, None)).unwrap();
         assert_eq!(value["schema"], "profiler.list/1");
         assert_eq!(value["rows"][0]["event"], "cpu");
+        let kind = |name: &str| rows.iter().find(|row| row.event == name).map(|row| row.kind);
+        assert_eq!(["java:gc", "usdt:PATH:PROVIDER:BEGIN..END"].map(kind), [Some("event"), Some("form")]);
         assert_eq!(value["rows"][0]["sample_types"][1]["unit"], "nanoseconds");
     }
 

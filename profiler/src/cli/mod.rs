@@ -7,6 +7,7 @@ mod event;
 pub mod explain;
 pub mod generate;
 pub mod java;
+mod java_events;
 pub mod jvm;
 mod kernel_facts;
 mod kprobe;

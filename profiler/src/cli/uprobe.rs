@@ -1,4 +1,4 @@
-//! `-e uprobe:PATH:SYMBOL[+OFFSET]` and `-e uretprobe:PATH:SYMBOL`: from words to a place in a file.
+//! `-e uprobe:PATH:SYMBOL[+OFFSET]`, `-e uretprobe:PATH:SYMBOL` and `-e uspan:PATH:SYMBOL`: from words to a place in a file.
 //!
 //! The path is one of this process's, or of the first process that `-p` names, in whose root it is then looked for, links
 //! included. A symbol is the name of a function as the file's symbol tables have it, or its address (`0x...`, ELF virtual).
@@ -16,6 +16,7 @@ use crate::{
     model::name::clean,
     probe::{
         Chosen, Event, Part,
+        between::{self, NUMBER},
         uprobe::{Asked, Place},
     },
     symbolize::{functions, open},
@@ -29,11 +30,32 @@ pub fn resolve(
     process: Option<u32>,
     place: usize,
 ) -> Result<Chosen, Failure> {
+    let (name, at) = named(prefix, text, process, place, returns)?;
+    let asked = Asked { name, places: vec![at], returns };
+    Ok(Chosen { event: Event::Uprobe(place as u8), part: Part::Uprobe(asked) })
+}
+
+/// The event of the time in a function, whose name is written as `text` behind the prefix. The others: as of [`resolve`].
+pub fn resolve_time(text: &str, process: Option<u32>, place: usize) -> Result<Chosen, Failure> {
+    let (name, at) = named(between::PREFIX, text, process, place, true)?;
+    let asked =
+        between::Asked { number: format!("{name}{NUMBER}"), name, begins: vec![at.clone()], ends: vec![at] };
+    Ok(Chosen { event: Event::Calls(place as u8), part: Part::Between(asked) })
+}
+
+/// The name that recordings have of an event, and the place that it is about. `whole`: of functions only.
+fn named(
+    prefix: &str,
+    text: &str,
+    process: Option<u32>,
+    place: usize,
+    whole: bool,
+) -> Result<(String, Place), Failure> {
     let usage = |what: &str| refused(&format!("-e {prefix}{text}"), what);
-    let form = if returns {
-        "uretprobe:PATH:FUNCTION"
+    let form = if whole {
+        format!("{prefix}PATH:FUNCTION")
     } else {
-        "uprobe:PATH:FUNCTION or uprobe:PATH:FUNCTION+OFFSET"
+        format!("{prefix}PATH:FUNCTION or {prefix}PATH:FUNCTION+OFFSET")
     };
     // The name of a function has no colon, a path may have.
     let (path, symbol) = text
@@ -46,7 +68,7 @@ pub fn resolve(
     }
     let (symbol, into) = match symbol.rsplit_once('+') {
         None => (symbol, 0),
-        Some(_) if returns => return Err(usage("a function returns as a whole: no offset")),
+        Some(_) if whole => return Err(usage("a function returns as a whole: no offset")),
         Some((symbol, offset)) => {
             let into = number(offset).ok_or_else(|| usage("the offset is not a number"))?;
             (symbol, into)
@@ -57,11 +79,25 @@ pub fn resolve(
         let failure = usage(&what);
         if mend.is_empty() { failure } else { failure.mend(clean(mend.as_bytes())) }
     })?;
+    if whole {
+        match Returns::of(&file) {
+            Returns::Kept => {}
+            Returns::Read => {
+                log::warn!(
+                    "-e {prefix}{}: an exception (C++) or a panic (Rust) that goes through the function while it is recorded ends \
+                     the program",
+                    clean(text.as_bytes())
+                );
+            }
+            Returns::Moved => {
+                let what = "a program in Go moves its stacks, and does not survive that a return is hooked";
+                return Err(usage(what).mend("record its calls: uprobe:PATH:FUNCTION"));
+            }
+        }
+    }
     let into = if into == 0 { String::new() } else { format!("+{into:#x}") };
     let name = format!("{prefix}{}:{}{into}", clean(path.as_bytes()), clean(symbol.as_bytes()));
-    let places = vec![Place { offset, semaphore: None }];
-    let asked = Asked { name, file: Arc::new(file), places, returns };
-    Ok(Chosen { event: Event::Uprobe(place as u8), part: Part::Uprobe(asked) })
+    Ok((name, Place { file: Arc::new(file), offset, semaphore: None }))
 }
 
 /// A usage error: what was written, and what is wrong with it.
@@ -88,6 +124,33 @@ fn in_root_of(path: &Path, pid: u32) -> io::Result<File> {
     }
     use std::os::fd::AsFd as _;
     open::regular_in(root.as_fd(), path)
+}
+
+/// What a program does with return addresses on its stack, beside returning. While a return is hooked, the one there is the
+/// kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Returns {
+    /// Nothing that is known of.
+    Kept,
+    /// It looks for handlers of exceptions or panics by them, and ends if it finds none.
+    Read,
+    /// It moves stacks to other places by them.
+    Moved,
+}
+
+impl Returns {
+    /// By the sections that compilers make for it; of a file that cannot be read, nothing is known.
+    fn of(file: &File) -> Self {
+        let bytes = Bytes::File(file);
+        let sections =
+            elf::read_headers(bytes).and_then(|headers| headers.sections(bytes)).unwrap_or_default();
+        let has = |end: &[u8]| sections.iter().any(|section| section.name.ends_with(end));
+        match (has(b".gopclntab"), has(b".gcc_except_table")) {
+            (true, _) => Self::Moved,
+            (_, true) => Self::Read,
+            _ => Self::Kept,
+        }
+    }
 }
 
 /// Why there is no place, and what mends it.
@@ -204,6 +267,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_done_with_returns_is_seen_from_the_sections() {
+        // Panics of this test are caught.
+        assert_eq!(Returns::of(&File::open("/proc/self/exe").unwrap()), Returns::Read);
+        assert_eq!(Returns::of(&File::open("/proc/self/status").unwrap()), Returns::Kept);
+    }
+
+    #[test]
     fn numbers_are_decimal_or_hexadecimal() {
         assert_eq!([number("16"), number("0x10")], [Some(16); 2]);
         assert_eq!([number(""), number("0x"), number("+1"), number("0x+1"), number("-1")], [None; 5]);
@@ -225,5 +295,7 @@ mod tests {
         }
         let error = resolve(("uretprobe:", true), "/proc/self/exe:main+4", None, 0).unwrap_err();
         assert!(error.message.contains("no offset"), "{error}");
+        let error = resolve_time("/proc/self/exe:main+4", None, 0).unwrap_err();
+        assert!(error.message.contains("-e uspan:/proc/self/exe:main+4: a function returns"), "{error}");
     }
 }

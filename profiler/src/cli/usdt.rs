@@ -1,4 +1,5 @@
-//! `-e usdt:PATH:PROVIDER:NAME`: from words to the places of a marker in a file.
+//! `-e usdt:PATH:PROVIDER:NAME` and `-e usdt:PATH:PROVIDER:BEGIN..END`: from words to the places of a marker in a file, or of
+//! two.
 //!
 //! The path is as that of `-e uprobe:...`. Provider and name are those of the file's notes, as `profiler list usdt:PATH` shows
 //! them.
@@ -17,6 +18,7 @@ use crate::{
     model::name::clean,
     probe::{
         Chosen, Event, Part,
+        between::{self, DOTS, NUMBER},
         uprobe::{Asked, MARKER_PREFIX, MAX_PLACES, Place},
     },
     symbolize::markers::{self, Marker, Markers},
@@ -38,7 +40,8 @@ pub fn resolve(text: &str, process: Option<u32>, place: usize) -> Result<Chosen,
         .filter(|(path, provider, name)| !path.is_empty() && !provider.is_empty() && !name.is_empty())
         .ok_or_else(|| {
             usage("no path, provider and name").mend(
-                "write it usdt:PATH:PROVIDER:NAME; `profiler list usdt:PATH` shows the markers of a file",
+                "write it usdt:PATH:PROVIDER:NAME or usdt:PATH:PROVIDER:BEGIN..END; `profiler list usdt:PATH` shows the \
+                 markers of a file",
             )
         })?;
     if place >= MAX_HOOKS {
@@ -48,14 +51,62 @@ pub fn resolve(text: &str, process: Option<u32>, place: usize) -> Result<Chosen,
     let file = file_of(Path::new(path), process).map_err(|error| usage(&error.to_string()))?;
     let markers =
         read(&file).map_err(|error| usage(&format!("the file's markers cannot be read: {error}")))?;
-    let marker = find(&markers, provider, name).map_err(|(what, mend)| {
+    let failure = |Refused { what, mend }| {
         let failure = usage(&what);
         if mend.is_empty() { failure } else { failure.mend(mend) }
-    })?;
-    let places = places(marker).map_err(|what| usage(&what))?;
-    let name = format!("{MARKER_PREFIX}{}:{provider}:{name}", clean(path.as_bytes()));
-    let asked = Asked { name, file: Arc::new(file), places, returns: false };
+    };
+    let file = Arc::new(file);
+    let full = format!("{MARKER_PREFIX}{}:{provider}:{name}", clean(path.as_bytes()));
+    if let Some((begin, end)) = name.split_once(DOTS) {
+        let (begins, ends) = pair(&markers, &file, provider, (begin, end)).map_err(failure)?;
+        let asked = between::Asked { number: format!("{full}{NUMBER}"), name: full, begins, ends };
+        return Ok(Chosen { event: Event::Between(place as u8), part: Part::Between(asked) });
+    }
+    let places = of_marker(&markers, &file, provider, name).map_err(failure)?;
+    let asked = Asked { name: full, places, returns: false };
     Ok(Chosen { event: Event::Usdt(place as u8), part: Part::Uprobe(asked) })
+}
+
+/// Why there are no places, and what mends it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub what: String,
+    pub mend: String,
+}
+
+/// The places of a marker.
+pub(super) fn of_marker(
+    markers: &Markers,
+    file: &Arc<File>,
+    provider: &str,
+    name: &str,
+) -> Result<Vec<Place>, Refused> {
+    let marker = find(markers, provider, name)?;
+    places(marker, file).map_err(|what| Refused { what, mend: String::new() })
+}
+
+/// The places of two markers that begin and end a span.
+pub(super) fn pair(
+    markers: &Markers,
+    file: &Arc<File>,
+    provider: &str,
+    (begin, end): (&str, &str),
+) -> Result<(Vec<Place>, Vec<Place>), Refused> {
+    let refused = |what: &str| {
+        let mend = format!("write it usdt:PATH:{provider}:BEGIN{DOTS}END");
+        Err(Refused { what: what.to_owned(), mend })
+    };
+    if begin.is_empty() || end.is_empty() {
+        return refused("two markers are needed, one that begins and one that ends");
+    }
+    if begin == end {
+        return refused("the same marker cannot begin and end");
+    }
+    let of = |name: &str| {
+        let named = |Refused { what, mend }| Refused { what: format!("{name}: {what}"), mend };
+        of_marker(markers, file, provider, name).map_err(named)
+    };
+    Ok((of(begin)?, of(end)?))
 }
 
 /// The markers of a file.
@@ -67,7 +118,8 @@ pub(super) fn read(file: &File) -> Result<Markers, ElfError> {
 }
 
 /// The marker of that name, or why there is none and what mends it.
-fn find<'a>(found: &'a Markers, provider: &str, name: &str) -> Result<&'a Marker, (String, String)> {
+fn find<'a>(found: &'a Markers, provider: &str, name: &str) -> Result<&'a Marker, Refused> {
+    let refused = |what: String, mend: String| Err(Refused { what, mend });
     let markers = &found.markers;
     if let Some(marker) = markers.iter().find(|m| m.provider == provider && m.name == name) {
         return Ok(marker);
@@ -75,7 +127,7 @@ fn find<'a>(found: &'a Markers, provider: &str, name: &str) -> Result<&'a Marker
     let damaged =
         if found.damaged == 0 { String::new() } else { format!(" ({} notes are damaged)", found.damaged) };
     if markers.is_empty() {
-        return Err((format!("the file has no markers{damaged}"), String::new()));
+        return refused(format!("the file has no markers{damaged}"), String::new());
     }
     let of_provider: Vec<&str> =
         markers.iter().filter(|m| m.provider == provider).map(|m| m.name.as_str()).collect();
@@ -86,7 +138,7 @@ fn find<'a>(found: &'a Markers, provider: &str, name: &str) -> Result<&'a Marker
         providers.truncate(MOST_PROVIDERS);
         let more = if more == 0 { String::new() } else { format!(" and {more} others") };
         let mend = format!("its providers: {}{more}", providers.join(", "));
-        return Err((format!("the file has no markers of that provider{damaged}"), mend));
+        return refused(format!("the file has no markers of that provider{damaged}"), mend);
     }
     let near = near(name, of_provider.iter().copied());
     let mend = if near.is_empty() {
@@ -94,11 +146,11 @@ fn find<'a>(found: &'a Markers, provider: &str, name: &str) -> Result<&'a Marker
     } else {
         format!("near: {}", near.join(", "))
     };
-    Err((format!("the provider has no marker of that name{damaged}"), mend))
+    refused(format!("the provider has no marker of that name{damaged}"), mend)
 }
 
 /// Where in the file the marker is.
-fn places(marker: &Marker) -> Result<Vec<Place>, String> {
+fn places(marker: &Marker, file: &Arc<File>) -> Result<Vec<Place>, String> {
     let number = marker.places.len();
     if number > MAX_PLACES {
         return Err(format!("the marker has {number} places, more than {MAX_PLACES}"));
@@ -112,7 +164,7 @@ fn places(marker: &Marker) -> Result<Vec<Place>, String> {
                 || format!("the file has no data at {:#x}, the marker's semaphore", semaphore.address);
             semaphore.offset.ok_or_else(missing)
         });
-        Ok(Place { offset, semaphore: semaphore.transpose()? })
+        Ok(Place { file: Arc::clone(file), offset, semaphore: semaphore.transpose()? })
     };
     marker.places.iter().map(place).collect()
 }
@@ -132,6 +184,10 @@ mod tests {
         Marker { provider: provider.into(), name: name.into(), places: (0..places).map(place).collect() }
     }
 
+    fn file() -> Arc<File> {
+        Arc::new(File::open("/proc/self/exe").unwrap())
+    }
+
     #[test]
     fn a_marker_is_found_or_what_is_there_is_told() {
         let found = Markers {
@@ -143,16 +199,42 @@ mod tests {
             damaged: 0,
         };
         assert_eq!(find(&found, "b", "gc__begin").map(|m| m.places.len()), Ok(2));
-        let told = |provider, name| find(&found, provider, name).unwrap_err().1;
+        let told = |provider, name| find(&found, provider, name).unwrap_err().mend;
         assert_eq!(told("a", "gc-begin"), "near: gc__begin");
         assert_eq!(told("a", "zzzzzzzz"), "`profiler list usdt:PATH:a` shows its 2 markers");
         assert_eq!(told("c", "gc__begin"), "its providers: a, b");
         let none = find(&Markers { markers: vec![], damaged: 2 }, "a", "b").map(|_| ()).unwrap_err();
-        assert_eq!(none, ("the file has no markers (2 notes are damaged)".to_owned(), String::new()));
+        let what = "the file has no markers (2 notes are damaged)".to_owned();
+        assert_eq!(none, Refused { what, mend: String::new() });
+    }
+
+    #[test]
+    fn a_span_has_two_markers() {
+        let found = Markers {
+            markers: vec![marker("a", "gc__begin", 1), marker("a", "gc__end", 2), marker("b", "other", 1)],
+            damaged: 0,
+        };
+        let found = |begin, end| {
+            pair(&found, &file(), "a", (begin, end))
+                .map(|(begins, ends)| (begins.len(), ends.len()))
+                .map_err(|refused| format!("{}; {}", refused.what, refused.mend))
+        };
+        assert_eq!(found("gc__begin", "gc__end"), Ok((1, 2)));
+        for (begin, end, part) in [
+            ("gc__begin", "gc__ends", "gc__ends: the provider has no marker of that name; near: gc__end"),
+            ("other", "gc__end", "other: the provider has no marker"),
+            ("gc__end", "gc__end", "the same marker"),
+            ("", "gc__end", "two markers are needed"),
+            ("gc__begin", "", "usdt:PATH:a:BEGIN..END"),
+        ] {
+            let error = found(begin, end).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]
     fn places_are_all_of_them_or_none() {
+        let places = |marker: &Marker| places(marker, &file());
         assert_eq!(places(&marker("a", "b", MAX_PLACES)).map(|places| places.len()), Ok(MAX_PLACES));
         let error = places(&marker("a", "b", MAX_PLACES + 1)).unwrap_err();
         assert!(error.contains("257 places, more than 256"), "{error}");

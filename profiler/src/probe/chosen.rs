@@ -2,7 +2,7 @@
 
 use profiler_common::sample::What;
 
-use super::{Amount, Event, kprobe, tracepoint, uprobe};
+use super::{Amount, Event, between, kprobe, tracepoint, uprobe};
 use crate::model::SampleType;
 
 /// An event to record.
@@ -27,6 +27,8 @@ pub enum Part {
     Uprobe(uprobe::Asked),
     /// A place in the kernel's code.
     Kprobe(kprobe::Asked),
+    /// Times between two places in user code.
+    Between(between::Asked),
 }
 
 /// A sample type that is recorded.
@@ -54,6 +56,7 @@ impl Chosen {
             Part::Tracepoint(asked) => asked.name.clone(),
             Part::Uprobe(asked) => asked.name.clone(),
             Part::Kprobe(asked) => asked.name.clone(),
+            Part::Between(asked) => asked.name.clone(),
         }
     }
 
@@ -68,6 +71,10 @@ impl Chosen {
                     Part::Tracepoint(_) | Part::Uprobe(_) | Part::Kprobe(_) => {
                         SampleType::new(&self.name(), spec.unit)
                     }
+                    Part::Between(asked) if spec.amount == Amount::Count => {
+                        SampleType::new(&asked.number, spec.unit)
+                    }
+                    Part::Between(asked) => SampleType::new(&asked.name, spec.unit),
                 },
                 what: spec.what,
                 amount: spec.amount,

@@ -1,7 +1,9 @@
 //! What makes a sample.
 
 use super::{
-    ProbeSpec, cpu, kprobe, net_stacks, offcpu, socket_packets, switches, syscall_stacks, tracepoint, uprobe,
+    ProbeSpec, between, cpu,
+    java::{self, Java},
+    kprobe, net_stacks, offcpu, socket_packets, switches, syscall_stacks, tracepoint, uprobe,
 };
 use crate::bpf::samples::Sizing;
 
@@ -38,6 +40,12 @@ pub enum Event {
     Usdt(u8),
     /// A place in the kernel's code is come to; its place among the hooks that the user names.
     Kprobe(u8),
+    /// The time between two markers; the event's place among the hooks that the user names.
+    Between(u8),
+    /// The time in a function; the event's place among the hooks that the user names.
+    Calls(u8),
+    /// What a JVM does, by its markers; the event's place among the hooks that the user names.
+    Java(Java, u8),
 }
 
 impl Event {
@@ -66,10 +74,16 @@ impl Event {
         matches!(self, Self::Retransmit | Self::Drops)
     }
 
+    /// Whether it is of places in user code.
+    pub const fn is_user_code(self) -> bool {
+        matches!(self, Self::Uprobe(_) | Self::Usdt(_) | Self::Between(_) | Self::Calls(_) | Self::Java(..))
+    }
+
     /// Why its samples cannot be only those of user mode; `None`: they can.
     pub const fn never_in_user_mode(self) -> Option<&'static str> {
         match self {
-            Self::Cpu | Self::Uprobe(_) | Self::Usdt(_) => None,
+            Self::Cpu => None,
+            _ if self.is_user_code() => None,
             _ => Some("it happens in the kernel"),
         }
     }
@@ -77,7 +91,7 @@ impl Event {
     /// Why they cannot be only those of the kernel; `None`: they can.
     pub const fn never_in_kernel(self) -> Option<&'static str> {
         match self {
-            Self::Uprobe(_) | Self::Usdt(_) => Some("what is hooked is user code"),
+            _ if self.is_user_code() => Some("what is hooked is user code"),
             _ => None,
         }
     }
@@ -100,6 +114,9 @@ impl Event {
             Self::Uprobe(place) => uprobe::spec_at(place),
             Self::Usdt(place) => uprobe::marker_at(place),
             Self::Kprobe(place) => kprobe::spec_at(place),
+            Self::Between(place) => between::spec_at(place),
+            Self::Calls(place) => between::calls_at(place),
+            Self::Java(java, place) => java::spec_at(java, place),
         }
     }
 
@@ -124,9 +141,13 @@ impl Event {
             Self::NetTx | Self::NetRx | Self::Connect | Self::Retransmit | Self::Drops => {
                 net_stacks::sizing(cpus)
             }
-            Self::Tracepoint(_) | Self::Uprobe(_) | Self::Usdt(_) | Self::Kprobe(_) => {
-                tracepoint::sizing_of_hooks(cpus)
-            }
+            Self::Tracepoint(_)
+            | Self::Uprobe(_)
+            | Self::Usdt(_)
+            | Self::Kprobe(_)
+            | Self::Between(_)
+            | Self::Calls(_)
+            | Self::Java(..) => tracepoint::sizing_of_hooks(cpus),
         }
     }
 }

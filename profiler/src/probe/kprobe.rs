@@ -60,5 +60,7 @@ pub struct Asked {
 /// Those of the program, and of perf_event_open(2).
 pub fn open(kernel: &mut Kernel, cpu: u32, place: u8, asked: &Asked) -> Result<HookProbe, ProbeError> {
     let program = kernel.load_and_share(PROGRAMS[usize::from(place) % MAX_HOOKS].sample)?;
-    HookProbe::new(&asked.name, program, [Hook::kernel_code(&asked.code, cpu)])
+    let hook = Hook::kernel_code(&asked.code, cpu)
+        .map_err(|source| ProbeError::Hook { name: asked.name.clone(), source })?;
+    Ok(HookProbe::new(&asked.name, program, vec![hook]))
 }

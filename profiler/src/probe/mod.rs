@@ -5,9 +5,11 @@
 //! Those in [`PROBES`] count samples by stack ([`crate::bpf::samples`]) and are what `record` records; [`sched`],
 //! [`syscalls`], [`net`] and [`packets`] account.
 
+pub mod between;
 mod chosen;
 pub mod cpu;
 mod event;
+pub mod java;
 pub mod kprobe;
 pub mod net;
 pub mod net_stacks;
@@ -108,6 +110,12 @@ pub const PROBES: &[ProbeSpec] = &[
     uprobe::SPECS[0],
     uprobe::MARKERS[0],
     kprobe::SPECS[0],
+    between::SPECS[0],
+    between::CALLS[0],
+    java::SPECS[0][0],
+    java::SPECS[1][0],
+    java::SPECS[2][0],
+    java::SPECS[3][0],
 ];
 
 /// The probe of that name.
@@ -181,6 +189,8 @@ pub enum Probe {
     Uprobe(tracepoint::HookProbe),
     /// The `kprobe` probe.
     Kprobe(tracepoint::HookProbe),
+    /// The `between` probe.
+    Between(between::BetweenProbe),
     /// The `syscalls` and `syscall-time` probe.
     Syscalls(syscall_stacks::SyscallsProbe),
     /// The `net-tx`, `net-rx` or `connect` probe.
@@ -226,15 +236,26 @@ impl Probe {
             (Event::Tracepoint(place), Part::Tracepoint(asked)) => {
                 Ok(Self::Tracepoint(tracepoint::open(kernel, setup.first_cpu(), place, asked)?))
             }
-            (Event::Uprobe(place) | Event::Usdt(place), Part::Uprobe(asked)) => {
+            (Event::Uprobe(place) | Event::Usdt(place) | Event::Java(_, place), Part::Uprobe(asked)) => {
                 Ok(Self::Uprobe(uprobe::open(kernel, setup.first_cpu(), place, asked)?))
             }
             (Event::Kprobe(place), Part::Kprobe(asked)) => {
                 Ok(Self::Kprobe(kprobe::open(kernel, setup.first_cpu(), place, asked)?))
             }
-            (Event::Tracepoint(_) | Event::Uprobe(_) | Event::Usdt(_) | Event::Kprobe(_), _) => {
-                Err(ProbeError::NoHook)
+            (Event::Between(place) | Event::Calls(place) | Event::Java(_, place), Part::Between(asked)) => {
+                let calls = matches!(chosen.event, Event::Calls(_));
+                Ok(Self::Between(between::open(kernel, setup.first_cpu(), place, asked, calls)?))
             }
+            (
+                Event::Tracepoint(_)
+                | Event::Uprobe(_)
+                | Event::Usdt(_)
+                | Event::Kprobe(_)
+                | Event::Between(_)
+                | Event::Calls(_)
+                | Event::Java(..),
+                _,
+            ) => Err(ProbeError::NoHook),
         }
     }
 
@@ -247,6 +268,7 @@ impl Probe {
             Self::Tracepoint(probe) | Self::Uprobe(probe) | Self::Kprobe(probe) => probe.enable(),
             Self::Syscalls(probe) => Ok(probe.enable(kernel)?),
             Self::Net(probe) | Self::SocketPackets(probe) => Ok(probe.enable(kernel)?),
+            Self::Between(probe) => probe.enable(kernel),
         }
     }
 
@@ -256,7 +278,12 @@ impl Probe {
             Self::Tracepoint(probe) | Self::Kprobe(probe) => Some(probe.missed()),
             Self::Syscalls(probe) => probe.missed(),
             Self::SocketPackets(probe) => Some(probe.missed()),
-            Self::Cpu(_) | Self::Switches(_) | Self::Offcpu(_) | Self::Uprobe(_) | Self::Net(_) => None,
+            Self::Cpu(_)
+            | Self::Switches(_)
+            | Self::Offcpu(_)
+            | Self::Uprobe(_)
+            | Self::Net(_)
+            | Self::Between(_) => None,
         }
     }
 
@@ -269,6 +296,7 @@ impl Probe {
             Self::Tracepoint(probe) | Self::Uprobe(probe) | Self::Kprobe(probe) => probe.disable(samples),
             Self::Syscalls(probe) => Ok(probe.disable(samples)?),
             Self::Net(probe) | Self::SocketPackets(probe) => Ok(probe.disable(samples)?),
+            Self::Between(probe) => probe.disable(samples),
         }
     }
 }

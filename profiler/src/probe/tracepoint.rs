@@ -1,9 +1,6 @@
 //! Probe `tracepoint`, user side: a program at any tracepoint that the kernel has, for each that the user names.
 
-use std::{
-    io,
-    os::fd::{AsFd as _, OwnedFd},
-};
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use profiler_common::{
     probe::tracepoint::{HookFilter, HookFilters, PROGRAMS},
@@ -96,7 +93,9 @@ pub fn sizing_of_hooks(cpus: usize) -> Sizing {
 /// Those of the program, and of perf_event_open(2).
 pub fn open(kernel: &mut Kernel, cpu: u32, place: u8, asked: &Asked) -> Result<HookProbe, ProbeError> {
     let program = kernel.load_and_share(PROGRAMS[usize::from(place) % MAX_HOOKS].sample)?;
-    HookProbe::new(&asked.name, program, [Hook::tracepoint(asked.id, cpu)])
+    let hook = Hook::tracepoint(asked.id, cpu)
+        .map_err(|source| ProbeError::Hook { name: asked.name.clone(), source })?;
+    Ok(HookProbe::new(&asked.name, program, vec![hook]))
 }
 
 /// The attached probe of an event that the user named by its hook: a program, and all places that it runs at.
@@ -108,17 +107,8 @@ pub struct HookProbe {
 
 impl HookProbe {
     /// A loaded program and what it is to run at.
-    ///
-    /// # Errors
-    /// That of the first hook that has one, with the event's name.
-    pub fn new(
-        name: &str,
-        program: OwnedFd,
-        hooks: impl IntoIterator<Item = io::Result<Hook>>,
-    ) -> Result<Self, ProbeError> {
-        let hooks = hooks.into_iter().collect::<io::Result<_>>();
-        let hooks = hooks.map_err(|source| ProbeError::Hook { name: name.to_owned(), source })?;
-        Ok(Self { name: name.to_owned(), program, hooks })
+    pub fn new(name: &str, program: OwnedFd, hooks: Vec<Hook>) -> Self {
+        Self { name: name.to_owned(), program, hooks }
     }
 
     /// The program runs at each hit from now on.

@@ -1,7 +1,7 @@
 //! Probe `uprobe`, user side: a breakpoint in the code of a file, for each that the user names; or one at each of the places
 //! of a marker.
 
-use std::{fs::File, os::fd::AsRawFd as _, path::PathBuf, sync::Arc};
+use std::{fs::File, io, os::fd::AsRawFd as _, path::PathBuf, sync::Arc};
 
 use profiler_common::{probe::uprobe::PROGRAMS, sample::MAX_HOOKS};
 
@@ -81,22 +81,31 @@ pub const fn marker_at(place: u8) -> &'static ProbeSpec {
 }
 
 /// A place in the code of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Place {
+    /// The file, open: its path may be another process's.
+    pub file: Arc<File>,
     /// Where in the file, bytes.
     pub offset: u64,
     /// Where in the file the number is that tells the program that somebody listens.
     pub semaphore: Option<u64>,
 }
 
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.file, &other.file)
+            && (self.offset, self.semaphore) == (other.offset, other.semaphore)
+    }
+}
+
+impl Eq for Place {}
+
 /// Places in code to record as one event.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// As recordings name it.
     pub name: String,
-    /// The file, open: its path may be another process's.
-    pub file: Arc<File>,
-    /// Where in the file: one place, or all those of a marker.
+    /// Where: one place, or all those of a marker.
     pub places: Vec<Place>,
     /// Not when it is come to, but when the function that begins there returns.
     pub returns: bool,
@@ -116,10 +125,20 @@ impl Eq for Asked {}
 /// Those of the program, and of perf_event_open(2).
 pub fn open(kernel: &mut Kernel, cpu: u32, place: u8, asked: &Asked) -> Result<HookProbe, ProbeError> {
     let program = kernel.load_and_share(PROGRAMS[usize::from(place) % MAX_HOOKS].sample)?;
-    let path = PathBuf::from(format!("/proc/self/fd/{}", asked.file.as_raw_fd()));
-    let hooks = asked.places.iter().map(|&Place { offset, semaphore }| {
-        let code = UserCode { path: path.clone(), offset, semaphore, returns: asked.returns };
-        Hook::user_code(&code, cpu)
-    });
-    HookProbe::new(&asked.name, program, hooks)
+    let hooks = hooks(&asked.name, &asked.places, asked.returns, cpu)?;
+    Ok(HookProbe::new(&asked.name, program, hooks))
+}
+
+/// Hooks at places. `returns`: at the returns of the functions that begin there. `name`: the event's.
+///
+/// # Errors
+/// Those of perf_event_open(2).
+pub(super) fn hooks(name: &str, places: &[Place], returns: bool, cpu: u32) -> Result<Vec<Hook>, ProbeError> {
+    let hook = |place: &Place| {
+        let path = PathBuf::from(format!("/proc/self/fd/{}", place.file.as_raw_fd()));
+        let (offset, semaphore) = (place.offset, place.semaphore);
+        Hook::user_code(&UserCode { path, offset, semaphore, returns }, cpu)
+    };
+    let hooks = places.iter().map(hook).collect::<io::Result<_>>();
+    hooks.map_err(|source| ProbeError::Hook { name: name.to_owned(), source })
 }

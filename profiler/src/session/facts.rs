@@ -71,9 +71,13 @@ impl Driver {
     /// What is hit by an event that no timer makes.
     fn hook(chosen: &Chosen) -> String {
         let tracepoint = match chosen.event {
-            Event::Tracepoint(_) | Event::Uprobe(_) | Event::Usdt(_) | Event::Kprobe(_) => {
-                return chosen.name();
-            }
+            Event::Tracepoint(_)
+            | Event::Uprobe(_)
+            | Event::Usdt(_)
+            | Event::Kprobe(_)
+            | Event::Between(_)
+            | Event::Calls(_)
+            | Event::Java(..) => return chosen.name(),
             Event::NetTx => net_stacks::SENT_TRACEPOINT,
             Event::NetRx => net_stacks::RECEIVED_TRACEPOINT,
             Event::Connect => net_stacks::STATE_TRACEPOINT,
@@ -139,7 +143,7 @@ pub fn left_out(
     losses: &mut Losses,
     meta: &mut Meta,
 ) -> Result<(), SessionError> {
-    if probes.iter().any(|probe| matches!(probe, Probe::Uprobe(_))) {
+    if probes.iter().any(|probe| matches!(probe, Probe::Uprobe(_) | Probe::Between(_))) {
         let note = "each coming to a place in user code is a trap that takes some microseconds: what comes to it often is \
                     slower than without"
             .to_owned();

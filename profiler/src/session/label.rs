@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use profiler_common::{
-    probe::{net_stacks::FAILED, socket_packets, syscall_stacks},
+    probe::{between, net_stacks::FAILED, socket_packets, syscall_stacks},
     sample::What,
     sched::{
         cause::Cause,
@@ -40,7 +40,15 @@ impl Label {
 /// a runtime says that is waited for, where the kernel only knows that it is another thread.
 pub fn of(what: What, detail: u32, reasons: &DropReasons, wait: Option<Wait>) -> Option<Label> {
     match what {
-        What::Tick | What::Switch | What::Hook0 | What::Hook1 | What::Hook2 | What::Hook3 => None,
+        What::Tick | What::Switch => None,
+        What::Hook0 | What::Hook1 | What::Hook2 | What::Hook3 => {
+            let text = match detail {
+                between::UNFINISHED => "[until the end]",
+                between::LEFT_OPEN => "[until the thread's end]",
+                _ => return None,
+            };
+            Some(Label { module: "[span]", text: text.to_owned() })
+        }
         What::Blocked | What::Queued => Some(Label::of_wait(of_wait(what, Detail(detail), wait))),
         What::Sent | What::Received => {
             let kind = ["[tcp]", "[udp]", "[unix]", "[another protocol]"].get(detail as usize);
@@ -166,6 +174,14 @@ mod tests {
         );
         assert_eq!(text(What::Queued, Detail::queued(Queue::Preempted)), label("[runnable: preempted]"));
         assert_eq!([What::Tick, What::Switch].map(|what| text(what, Detail(0))), [None, None]);
+    }
+
+    #[test]
+    fn spans_that_did_not_end_say_so() {
+        let text = |detail| of(What::Hook3, detail, &DropReasons::default(), None).map(|label| label.text);
+        assert_eq!(text(between::ENDED), None);
+        assert_eq!(text(between::UNFINISHED).as_deref(), Some("[until the end]"));
+        assert_eq!(text(between::LEFT_OPEN).as_deref(), Some("[until the thread's end]"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
         samples::WalkPrograms,
     },
     host::{cpus, limits::Limits},
-    probe::{Chosen, Event, tracepoint},
+    probe::{Chosen, Event, between, tracepoint},
 };
 
 /// The loaded object, and what walks by tables.
@@ -50,6 +50,7 @@ pub fn load(options: &RecordOptions, access: &TaskAccess) -> Result<Loaded, Sess
             call_stacks: options.call_stacks,
             hook_filters: tracepoint::filters(&options.events),
             uprobe_cpus: uprobe_cpus(&options.events),
+            between: between::asked(&options.events),
             seen: seen(&options.events),
             sched: None,
             calls: None,
@@ -108,7 +109,7 @@ fn net(options: &RecordOptions) -> Option<NetOptions> {
 
 /// CPUs that there can be, if there are events in user code; else 1.
 fn uprobe_cpus(events: &[Chosen]) -> u32 {
-    if !events.iter().any(|chosen| matches!(chosen.event, Event::Uprobe(_) | Event::Usdt(_))) {
+    if !events.iter().any(|chosen| chosen.event.is_user_code()) {
         return 1;
     }
     // All that there can be, whatever their numbers are.

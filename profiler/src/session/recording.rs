@@ -28,14 +28,14 @@ use super::{
 use crate::{
     bpf::{
         load::Kernel,
-        samples::{Samples, Sizing, WalkPrograms, Window},
+        samples::{Follow, Samples, Sizing, WalkPrograms, Window},
         stats::RunTime,
         targets::Targets,
     },
     host::{cpu_times::stolen_ns, features::Feature},
     model::{Cost, Profile},
     perf::{clock::monotonic_ns, record::ProcessEvent, sideband::Sideband},
-    probe::{Probe, Setup},
+    probe::{Probe, Setup, between},
     symbolize::{Symbolizer, Watch},
     unwind::builder::Built,
 };
@@ -129,8 +129,12 @@ impl<'a> Recording<'a> {
         }
         let sizes = options.events.iter().map(|chosen| chosen.event.sizing(options.frequency_hz, cpus.len()));
         let sizing = sizes.reduce(Sizing::and).ok_or(SessionError::NoEvent)?;
-        let samples =
-            Samples::new(&mut kernel, &sizing, options.waits.is_some(), options.call_stacks.is_some())?;
+        let follow = Follow {
+            waits: options.waits.is_some(),
+            calls: options.call_stacks.is_some(),
+            spans: between::asked(&options.events).is_some(),
+        };
+        let samples = Samples::new(&mut kernel, &sizing, follow)?;
         let setup = Setup {
             cpus,
             timer: options.timer(),
@@ -180,6 +184,7 @@ impl<'a> Recording<'a> {
         for probe in &mut self.probes {
             probe.enable(&mut self.kernel)?;
         }
+        self.samples.begin_spans()?;
         self.stolen_before_ns = stolen_ns();
         (self.start_ns, self.start_unix_ns) = (monotonic_ns(), unix_ns());
         self.cost.start_ns = self.start_ns.saturating_sub(begun_ns);

@@ -110,6 +110,7 @@ const RECIPES: &[Recipe] = &[
     bare("hooks", "hooks.c", Language::C, &[]),
     bare("rare_calls", "rare_calls.c", Language::C, &[]),
     bare("markers", "markers.c", Language::C, &["-ldl"]),
+    bare("spans", "spans.c", Language::C, &["-pthread"]),
     bare("markers.so", "markers_library.c", Language::C, &["-shared", "-fPIC"]),
     c("storm", "storm.c", &[]),
     c("call_storm", "call_storm.c", &[]),

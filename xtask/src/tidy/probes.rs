@@ -8,10 +8,11 @@ use super::Problem;
 const SIDES: [&str; 3] = ["profiler-ebpf/src/probe/", "profiler-common/src/probe/", "profiler/src/probe/"];
 
 /// Files that are not on every side, and why.
-const EXCEPTIONS: [(&str, &str); 4] = [
+const EXCEPTIONS: [(&str, &str); 5] = [
     ("mod", "the list of the probes"),
     ("chosen", "what of the probes' events a user asks for"),
     ("event", "which events there are"),
+    ("java", "names of events that the probes `uprobe` and `between` record"),
     (
         "process",
         "process events feed the symbolizer and the filter: nobody asks for them by name, nothing is counted",

@@ -118,6 +118,15 @@ fn all_functions(file: &File) -> Result<Vec<String>, elf::ElfError> {
     Ok(functions::named(bytes, &headers, &headers.sections(bytes)?, "")?.others)
 }
 
+/// All places of a marker.
+pub(super) fn place_rows(marker: &Marker) -> impl Iterator<Item = PlaceRow> {
+    marker.places.iter().map(|place| PlaceRow {
+        address: format!("{:#x}", place.address),
+        arguments: place.arguments.clone(),
+        semaphore: place.semaphore.is_some(),
+    })
+}
+
 fn row(event: String, marker: &Marker) -> Row {
     let places = &marker.places;
     let number = if let [_] = places[..] { "1 place".to_owned() } else { format!("{} places", places.len()) };
@@ -128,14 +137,7 @@ fn row(event: String, marker: &Marker) -> Row {
         [] | [""] => String::new(),
         _ => format!(", arguments {}", arguments.join(" | ")),
     };
-    let rows = places
-        .iter()
-        .map(|place| PlaceRow {
-            address: format!("{:#x}", place.address),
-            arguments: place.arguments.clone(),
-            semaphore: place.semaphore.is_some(),
-        })
-        .collect();
+    let rows = place_rows(marker).collect();
     Row {
         summary: Some(format!("{number}{semaphore}{arguments}")),
         places: Some(rows),

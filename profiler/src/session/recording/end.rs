@@ -21,6 +21,7 @@ impl Recording<'_> {
     /// Stops sampling.
     pub fn end(&mut self) -> Result<(), SessionError> {
         if self.end_ns == 0 {
+            self.samples.end_spans(monotonic_ns())?;
             for probe in &mut self.probes {
                 probe.disable(&mut self.samples)?;
             }

@@ -120,14 +120,17 @@ pub(super) fn tracefs(facts: &Facts) -> Check {
 }
 
 pub(super) fn uprobes(facts: &Facts) -> Check {
-    let check =
-        works("uprobes", "places in user code (`-e uprobe:...`, `-e usdt:...`)", "perf knows uprobes");
+    let check = works(
+        "uprobes",
+        "places in user code (`-e uprobe:...`, `-e usdt:...`, `-e uspan:...`, `-e java:...`)",
+        "perf knows uprobes",
+    );
     match facts.tried.user_code {
         Ok(()) => check,
         Err(_) => check.not(
             Unavailable,
             "this kernel was built without uprobes (CONFIG_UPROBE_EVENTS): no events `uprobe:...`, `uretprobe:...`, \
-             `usdt:...`",
+             `usdt:...`, `uspan:...`, `java:...`",
         ),
     }
 }

@@ -3,7 +3,7 @@
 //! The library is opened as all modules are (`symbolize::open`): through the mapping itself, so that containers,
 //! chroots and deleted files do not matter.
 
-use std::{collections::HashMap, io};
+use std::{collections::HashMap, fs::File, io};
 
 use super::{Fault, Jvm, vmstructs::SYMBOLS};
 use crate::{
@@ -47,7 +47,7 @@ pub enum OpenError {
 }
 
 /// A mapping of libjvm's code.
-struct Library {
+struct Mapping {
     start: u64,
     end: u64,
     file_offset: u64,
@@ -55,23 +55,37 @@ struct Library {
     identity: FileIdentity,
 }
 
+/// The library of a JVM, opened.
+pub struct Library {
+    /// The file.
+    pub file: File,
+    /// Where its code is mapped.
+    start: u64,
+    /// Which part of the file that is.
+    file_offset: u64,
+}
+
+/// Opens the library of a process's JVM.
+///
+/// # Errors
+/// It has none, or it cannot be opened.
+pub fn library(pid: u32) -> Result<Library, OpenError> {
+    let mapping = find(pid).map_err(OpenError::Process)?.ok_or(OpenError::NoJvm)?;
+    let Mapping { start, end, file_offset, .. } = mapping;
+    let (path, identity) = (&mapping.path, &mapping.identity);
+    let file =
+        open::mapped(Mapped { pid, parent: 0, start, end, path, identity }).map_err(OpenError::Library)?;
+    Ok(Library { file, start, file_offset })
+}
+
 /// Opens the JVM of a process.
 ///
 /// # Errors
 /// It has none, or it cannot be read.
 pub fn open(pid: u32) -> Result<Jvm<ProcessMemory>, OpenError> {
-    let library = find(pid).map_err(OpenError::Process)?.ok_or(OpenError::NoJvm)?;
+    let library = library(pid)?;
     let memory = ProcessMemory::open(pid).map_err(OpenError::Memory)?;
-    let file = open::mapped(Mapped {
-        pid,
-        parent: 0,
-        start: library.start,
-        end: library.end,
-        path: &library.path,
-        identity: &library.identity,
-    })
-    .map_err(OpenError::Library)?;
-    let bytes = Bytes::File(&file);
+    let bytes = Bytes::File(&library.file);
     let headers = elf::read_headers(bytes)?;
     if !headers.layout.is_64 || headers.layout.big_endian != cfg!(target_endian = "big") {
         return Err(OpenError::Foreign);
@@ -89,13 +103,13 @@ pub fn open(pid: u32) -> Result<Jvm<ProcessMemory>, OpenError> {
     Ok(Jvm::new(memory, |name| symbols.get(name).copied())?)
 }
 
-fn find(pid: u32) -> io::Result<Option<Library>> {
+fn find(pid: u32) -> io::Result<Option<Mapping>> {
     let mut found = None;
     maps::read_executable(pid, &mut Vec::new(), |line| {
         let path = open::without_deleted(line.path);
         let is_library = path.rsplit(|&byte| byte == b'/').next() == Some(LIBRARY);
         if let Some(identity) = line.identity().filter(|_| is_library && found.is_none()) {
-            found = Some(Library {
+            found = Some(Mapping {
                 start: line.start,
                 end: line.end,
                 file_offset: line.file_offset,
