@@ -5,7 +5,9 @@
  *                              three), says what it did, waits for the end of its input
  *     callers   `work` below `half`, `third` and `fifth`, by chance in the ratio 5:3:2
  *     deep      `work`, now longer, below 60 calls of `deep`
- *     waits     threads that park, sleep and wait for a monitor */
+ *     waits     threads that park, sleep and wait for a monitor
+ *
+ * In the language of JDK 8. */
 package known;
 
 import java.util.concurrent.locks.LockSupport;
@@ -52,7 +54,7 @@ public class Stacks {
 
     /* No concatenation, for which the JVM would make classes. */
     static void say(Object... parts) {
-        var text = new StringBuilder("{");
+        StringBuilder text = new StringBuilder("{");
         for (int i = 0; i < parts.length; i += 2)
             text.append(i > 0 ? ",\"" : "\"").append(parts[i]).append("\":").append(parts[i + 1]);
         System.out.println(text.append("}"));
@@ -128,7 +130,7 @@ public class Stacks {
     }
 
     static Thread start(String name, Task task) {
-        var thread = new Thread(() -> {
+        Thread thread = new Thread(() -> {
             try {
                 task.run();
             } catch (Exception e) {
@@ -152,16 +154,18 @@ public class Stacks {
         while (System.nanoTime() < end) round(before);
         end = System.nanoTime() + Long.parseLong(arguments[1]) * 1_000_000;
         switch (arguments[0]) {
-            case "callers" -> start("known-worker", Stacks::callers).join();
-            case "deep" -> start("known-worker", Stacks::dive).join();
-            default -> {
-                var holder = start("known-hold", Stacks::hold);
-                var threads = new Thread[] {
+            case "callers":
+                start("known-worker", Stacks::callers).join();
+                break;
+            case "deep":
+                start("known-worker", Stacks::dive).join();
+                break;
+            default:
+                Thread[] threads = {
                     start("known-parks", Stacks::parks), start("known-sleeps", Stacks::sleeps),
-                    start("known-locks", Stacks::locks), holder };
-                for (var thread : threads) thread.join();
+                    start("known-locks", Stacks::locks), start("known-hold", Stacks::hold) };
+                for (Thread thread : threads) thread.join();
                 say("done", 1);
-            }
         }
         // Names are read while it lives.
         while (System.in.read() >= 0) { }

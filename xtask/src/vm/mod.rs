@@ -24,7 +24,7 @@ use crate::{
 };
 use expected::{Expectation, Verdict};
 use kernels::{KERNELS, Kernel};
-use machine::Machine;
+pub use machine::Machine;
 
 /// How long a guest may run: several times what the slowest kernel takes.
 const GUEST_LIMIT: Duration = Duration::from_secs(900);
