@@ -1,16 +1,17 @@
 //! Stacks through Java code, with each JDK of this machine: to the thread's first function, with every frame of Java in
 //! its place, on the CPU and off it, by both compilers and the interpreter. No option keeps frame pointers.
 
-use profiler::model::{FrameKind, Profile, StackEnd};
+use profiler::model::{Frame, FrameKind, Profile, StackEnd};
 use profiler_tests::{
     expect,
+    jdk::{Jdk, each_jdk},
     record::Record,
     target::number,
     view::{Entry, View},
 };
 use serde_json::Value;
 
-use crate::jvm::{Jdk, each_jdk, recorded};
+use crate::jvm::recorded;
 
 /// Milliseconds.
 const TIME: &str = "2000";
@@ -38,14 +39,22 @@ fn names<'a>(entry: &Entry<'a>) -> Vec<&'a str> {
     entry.user_frames().map(|frame| frame.function.name.as_str()).collect()
 }
 
-/// Whether a stack reaches the first function of a thread that Java started, by way of the methods that it begins with.
+/// Whether a stack reaches the first function of a thread that Java started, by way of the methods that it begins with. The
+/// native functions may have no names: those of unpacked JDKs have no debug files.
 fn is_whole(entry: &Entry<'_>) -> bool {
-    let names = names(entry);
-    let run = names.iter().rposition(|name| *name == "java.lang.Thread.run");
-    let stub = names.iter().rposition(|name| name.starts_with("StubRoutines"));
-    let native = names.iter().rposition(|name| name.starts_with("JavaThread::thread_main_inner"));
+    let frames: Vec<_> = entry.user_frames().collect();
+    let last = |is: &dyn Fn(&Frame<'_>) -> bool| frames.iter().rposition(|frame| is(frame));
+    let run = last(&|frame| frame.function.name == "java.lang.Thread.run");
+    let stub = last(&|frame| frame.function.name.starts_with("StubRoutines"));
+    let native = last(&|frame| frame.module.name() == "libjvm.so");
     let is_in_order = run.is_some() && run < stub && stub < native;
-    entry.end == StackEnd::Complete && is_in_order && names.last() == Some(&"start_thread")
+    let is_first = |frame: &&Frame<'_>| {
+        // Of the C library, or before glibc 2.34 of a library of its own.
+        let is_unnamed = frame.function.unresolved.is_some()
+            && (frame.module.name() == "libc.so.6" || frame.module.name().starts_with("libpthread"));
+        frame.function.name == "start_thread" || is_unnamed
+    };
+    entry.end == StackEnd::Complete && is_in_order && frames.last().is_some_and(is_first)
 }
 
 fn is_worker(entry: &Entry<'_>) -> bool {
@@ -159,8 +168,9 @@ fn waits_of_java_threads_have_their_stacks() {
     each_jdk("waits_of_java_threads_have_their_stacks", |jdk| {
         let (profile, _) = record(jdk, "offcpu", &[], "waits");
         let view = View::of_type(&profile, "offcpu");
+        let park = if jdk.major == 8 { "sun.misc.Unsafe.park" } else { "jdk.internal.misc.Unsafe.park" };
         for (thread, method, caller) in [
-            ("known-parks", "jdk.internal.misc.Unsafe.park", "known.Stacks.parks"),
+            ("known-parks", park, "known.Stacks.parks"),
             ("known-sleeps", "java.lang.Thread.sleep", "known.Stacks.sleeps"),
             ("known-locks", "known.Stacks.locks", "known.Stacks.locks"),
         ] {

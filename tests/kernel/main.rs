@@ -15,6 +15,7 @@ mod ground_truth;
 mod hostile;
 mod java_stacks;
 mod jvm;
+mod jvm_says;
 mod kernel_code;
 mod markers;
 mod modes;

@@ -1,3 +1,5 @@
 //! x
 use crate::process::Failure;
-pub fn jvm_matrix(_only: Option<&str>) -> Result<(), Failure> { Ok(()) }
+pub fn jvm_matrix(_only: Option<&str>) -> Result<(), Failure> {
+    Ok(())
+}

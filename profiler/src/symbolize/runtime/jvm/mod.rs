@@ -195,6 +195,9 @@ impl<M: Memory> Jvm<M> {
     pub fn interpreted(&mut self, method: u64, bci: Option<u16>) -> Result<Code, Fault> {
         let found = self.method(method)?;
         let line = match bci {
+            // A native method's frame has the place of its first bytecode, of which there is none, once the interpreter
+            // has called into the JVM (`InterpreterMacroAssembler::save_bcp`).
+            Some(0) if found.code_size == 0 => 0,
             Some(bci) if u32::from(bci) >= found.code_size => return Err(Fault::Torn("a bytecode's index")),
             Some(bci) => found.line(i32::from(bci)),
             None => 0,
