@@ -65,8 +65,8 @@ fn is_worker(entry: &Entry<'_>) -> bool {
 /// percentage that is spent in what they call.
 fn check_callers(view: &View<'_>, said: &Value, least: f64) {
     let all = view.list(|e| is_worker(e) && !is_whole(e));
-    let total = view.count(is_worker);
-    expect::at_least(&all, view.count(|e| is_worker(e) && is_whole(e)), total, WHOLE);
+    let (whole, total) = whole(view);
+    expect::at_least(&all, whole, total, WHOLE);
     let calls: u64 = ["half", "third", "fifth"].iter().map(|name| number(said, name)).sum();
     // Not only somewhere in the stack: below one of them is what it calls, above what calls it.
     let stands = |entry: &Entry<'_>, name: &str| {
@@ -91,6 +91,18 @@ fn check_callers(view: &View<'_>, said: &Value, least: f64) {
     assert_eq!(view.count(twice), 0, "{}", view.list(twice));
 }
 
+/// Samples of the worker that are whole, and all.
+fn whole(view: &View<'_>) -> (u64, u64) {
+    (view.count(|e| is_worker(e) && is_whole(e)), view.count(is_worker))
+}
+
+/// Says how many of the worker's samples are whole, of which kind of code.
+fn note(jdk: &Jdk, kind: &str, view: &View<'_>) {
+    let (whole, total) = whole(view);
+    println!("{}", ends(view));
+    jdk.note(&format!("whole stacks, {kind}"), whole, total);
+}
+
 const CHAIN: [&str; 2] = ["known.Stacks.round", "known.Stacks.callers"];
 
 #[test]
@@ -99,7 +111,7 @@ fn java_callers_have_their_shares_and_their_callers() {
         for options in [&[][..], &["-XX:TieredStopAtLevel=1"], &["-XX:+UseParallelGC"]] {
             let (profile, said) = record(jdk, "cpu", options, "callers");
             let view = View::of(&profile);
-            println!("{options:?}: {} samples, {}", view.count(is_worker), ends(&view));
+            note(jdk, "compiled", &view);
             check_callers(&view, &said, 60.0);
         }
     });
@@ -117,14 +129,14 @@ fn interpreted_java_frames_are_named_by_their_methods() {
     each_jdk("interpreted_java_frames_are_named_by_their_methods", |jdk| {
         let (profile, said) = record(jdk, "cpu", &["-Xint"], "callers");
         let view = View::of(&profile);
-        println!("{} samples, {}", view.count(is_worker), ends(&view));
+        note(jdk, "interpreted", &view);
         check_callers(&view, &said, 60.0);
         // One that is never compiled between others that are.
         let exclude =
             ["third", "round"].map(|name| format!("-XX:CompileCommand=exclude,known.Stacks::{name}"));
         let (profile, said) = record(jdk, "cpu", &exclude.each_ref().map(String::as_str), "callers");
         let view = View::of(&profile);
-        println!("{} samples, {}", view.count(is_worker), ends(&view));
+        note(jdk, "interpreted", &view);
         // The loop takes most of the time then.
         check_callers(&view, &said, 20.0);
         let kinds = |e: &Entry<'_>, name: &str, kind: FrameKind| {
@@ -152,6 +164,7 @@ fn java_recursion_has_all_its_frames() {
                 let deep = names[1..].iter().take_while(|name| **name == "known.Stacks.deep").count();
                 deep == 60 && names.get(61) == Some(&"known.Stacks.dive") && is_whole(e)
             };
+            note(jdk, "recursion", &view);
             let all = view.list(|e| in_work(e) && !is_right(e));
             expect::at_least(&all, view.count(in_work), view.count(is_worker), 80.0);
             expect::at_least(&all, view.count(|e| in_work(e) && is_right(e)), view.count(in_work), WHOLE);
@@ -181,6 +194,7 @@ fn waits_of_java_threads_have_their_stacks() {
                 is_whole(e) && names.contains(&method) && first.is_some()
             };
             let wrong = view.list(|e| of_it(e) && !is_right(e));
+            jdk.note("whole stacks, waits", view.count(|e| of_it(e) && is_right(e)), view.count(of_it));
             expect::at_least(&wrong, view.count(|e| of_it(e) && is_right(e)), view.count(of_it), WHOLE);
             // The control: each waits in its own method only.
             let others = ["parks", "sleeps", "locks"].map(|name| format!("known.Stacks.{name}"));

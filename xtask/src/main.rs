@@ -7,6 +7,7 @@ mod archive;
 mod bench;
 mod cross;
 mod dist;
+mod document;
 mod ebpf;
 mod jdks;
 mod jvm_matrix;

@@ -18,6 +18,7 @@ mod verdict;
 use std::{collections::BTreeMap, fs, path::Path, sync::Mutex, thread, time::Duration, time::Instant};
 
 use crate::{
+    document,
     process::{Failure, say, succeeds},
     setup::apt::Apt,
     workspace,
@@ -122,7 +123,7 @@ pub fn vm_test(plan: &Plan, document: bool) -> Result<(), Failure> {
         absent.map(|kernel| format!("kernel {kernel} is mandatory and absent")).collect();
     problems.extend(runs.iter().flat_map(wrong));
     if problems.is_empty() && document && plan.filter.is_none() {
-        table::write(&table)?;
+        document::write("docs/kernels.md", "vm-test", &format!("\n{table}\n"))?;
     }
     if problems.is_empty() { Ok(()) } else { Err(Failure::new(problems.join("\n"))) }
 }
