@@ -16,7 +16,7 @@ use crate::jvm::recorded;
 /// Milliseconds.
 const TIME: &str = "2000";
 /// Methods stay frames of their own.
-const APART: &str = "-XX:CompileCommand=dontinline,known.Stacks*::*";
+pub const APART: &str = "-XX:CompileCommand=dontinline,known.Stacks*::*";
 /// Percent of the samples of a thread whose stacks must be whole and right.
 const WHOLE: f64 = 98.0;
 
@@ -57,13 +57,13 @@ fn is_whole(entry: &Entry<'_>) -> bool {
     entry.end == StackEnd::Complete && is_in_order && frames.last().is_some_and(is_first)
 }
 
-fn is_worker(entry: &Entry<'_>) -> bool {
+pub fn is_worker(entry: &Entry<'_>) -> bool {
     entry.thread.name == "known-worker" && !entry.is_early()
 }
 
 /// Checks that the stacks of the worker are whole, and that its time is split between its methods as it says. `least`: the
 /// percentage that is spent in what they call.
-fn check_callers(view: &View<'_>, said: &Value, least: f64) {
+pub fn check_callers(view: &View<'_>, said: &Value, least: f64) {
     let all = view.list(|e| is_worker(e) && !is_whole(e));
     let (whole, total) = whole(view);
     expect::at_least(&all, whole, total, WHOLE);

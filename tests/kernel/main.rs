@@ -13,6 +13,7 @@ mod fallbacks;
 mod generic;
 mod ground_truth;
 mod hostile;
+mod java_processes;
 mod java_stacks;
 mod jvm;
 mod jvm_says;
