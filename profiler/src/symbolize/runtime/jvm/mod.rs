@@ -161,9 +161,9 @@ impl<M: Memory> Jvm<M> {
     /// The numbers that a walk through Java frames needs.
     ///
     /// # Errors
-    /// They are not exported, or the process is gone.
+    /// They are not exported, the JVM is still starting, or the process is gone.
     pub fn layout(&self) -> Result<UnwindLayout, Fault> {
-        UnwindLayout::new(&self.memory, &self.tables, &self.layout, &self.heaps)
+        UnwindLayout::new(&self.memory, &self.tables, &self.layout)
     }
 
     /// The code at an address: the sampled instruction, or for a caller an address inside its call instruction.

@@ -41,7 +41,11 @@ pub enum OpenError {
     /// A 32-bit JVM, or one of another byte order.
     #[error("libjvm.so: not of this machine's word size and byte order")]
     Foreign,
-    /// Its tables are of no known version, or not there yet.
+    /// It is not HotSpot's.
+    #[error("libjvm.so exports no {0}: not HotSpot")]
+    NotHotSpot(&'static str),
+    /// Its tables are of no known version; or it is starting, and they are not there yet: while the dynamic linker is at
+    /// work, they can be anything.
     #[error(transparent)]
     Fault(#[from] Fault),
 }
@@ -81,11 +85,11 @@ pub fn open(pid: u32) -> Result<Jvm<ProcessMemory>, OpenError> {
     let bias = library.start.wrapping_sub(address);
     let names = SYMBOLS.map(str::as_bytes);
     let found = elf_symbols::addresses(bytes, &headers, &sections, &names);
-    let symbols: HashMap<&str, u64> = SYMBOLS
-        .into_iter()
-        .zip(found)
-        .filter_map(|(name, address)| Some((name, address?.wrapping_add(bias))))
-        .collect();
+    let absolute = |(name, address): (&'static str, Option<u64>)| {
+        Ok((name, address.ok_or(OpenError::NotHotSpot(name))?.wrapping_add(bias)))
+    };
+    let symbols: HashMap<&str, u64> =
+        SYMBOLS.into_iter().zip(found).map(absolute).collect::<Result<_, OpenError>>()?;
     Ok(Jvm::new(memory, |name| symbols.get(name).copied())?)
 }
 

@@ -64,7 +64,8 @@ impl Piece {
 }
 
 /// (field, type, offset), those that JDK 17 exports.
-const FIELDS: [(&str, &str, u64); 47] = [
+const FIELDS: [(&str, &str, u64); 48] = [
+    ("ThreadsList::_length", "const uint", 4),
     ("GrowableArrayBase::_len", "int", 0),
     ("GrowableArray<int>::_data", "int*", 8),
     ("CodeHeap::_memory", "VirtualSpace", 8),
@@ -113,7 +114,8 @@ const FIELDS: [(&str, &str, u64); 47] = [
     ("JavaFrameAnchor::_last_Java_fp", "intptr_t*", 16),
     ("Unrelated::_field", "SomethingElse", 1 << 40),
 ];
-const STATICS: [&str; 4] = [
+const STATICS: [&str; 5] = [
+    "ThreadsSMRSupport::_java_thread_list",
     "CodeCache::_heaps",
     "Abstract_VM_Version::_vm_major_version",
     "AbstractInterpreter::_code",
@@ -136,13 +138,15 @@ fn made() -> Made {
     let mut library = Piece::new(LIBRARY, 0);
     let statics = STATICS.map(|name| (name, library.push(&[0; 8])));
     let symbols = tables(&mut library, &statics);
-    let [heaps, major, interpreter, call_stub] = statics.map(|(_, address)| address);
+    let [threads, heaps, major, interpreter, call_stub] = statics.map(|(_, address)| address);
     library.half(major, 17);
     library.word(call_stub, 0x1234_5678);
 
     let mut heap = Piece::new(HEAP_OBJECT, 1024);
     let (list, pointers, queue) = (HEAP_OBJECT + 512, HEAP_OBJECT + 600, HEAP_OBJECT + 700);
     library.word(heaps, list);
+    library.word(threads, HEAP_OBJECT + 800);
+    heap.half(HEAP_OBJECT + 804, 1);
     heap.half(list, 1);
     heap.word(list + 8, pointers);
     heap.word(pointers, HEAP_OBJECT);
@@ -391,6 +395,14 @@ fn a_version_without_a_field_is_refused_by_its_name() {
     let at = library.windows(12).position(|bytes| bytes == b"_compile_id\0").unwrap();
     library[at] = b'x';
     assert_eq!(made.jvm().unwrap_err(), Fault::Missing("nmethod::_compile_id"));
+}
+
+/// Before its first thread, what a walk needs is not final.
+#[test]
+fn a_jvm_that_is_starting_has_no_numbers_yet() {
+    let mut made = made();
+    made.image.pieces.get_mut(&HEAP_OBJECT).unwrap()[804] = 0;
+    assert_eq!(made.jvm().unwrap().layout(), Err(Fault::Torn("no Java thread yet")));
 }
 
 /// Code that was named and is freed is remembered; code that took its place has its own name.
