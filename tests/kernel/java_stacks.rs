@@ -18,7 +18,7 @@ const TIME: &str = "2000";
 /// Methods stay frames of their own.
 pub const APART: &str = "-XX:CompileCommand=dontinline,known.Stacks*::*";
 /// Percent of the samples of a thread whose stacks must be whole and right.
-const WHOLE: f64 = 98.0;
+pub const WHOLE: f64 = 98.0;
 
 /// Records a mode of the workload in a JVM with these options, and what it says that it did.
 fn record(jdk: &Jdk, events: &str, options: &[&str], mode: &str) -> (Profile, Value) {
@@ -41,7 +41,7 @@ fn names<'a>(entry: &Entry<'a>) -> Vec<&'a str> {
 
 /// Whether a stack reaches the first function of a thread that Java started, by way of the methods that it begins with. The
 /// native functions may have no names: those of unpacked JDKs have no debug files.
-fn is_whole(entry: &Entry<'_>) -> bool {
+pub fn is_whole(entry: &Entry<'_>) -> bool {
     let frames: Vec<_> = entry.user_frames().collect();
     let last = |is: &dyn Fn(&Frame<'_>) -> bool| frames.iter().rposition(|frame| is(frame));
     let run = last(&|frame| frame.function.name == "java.lang.Thread.run");

@@ -24,7 +24,8 @@ const HOMES: &str = "usr/lib/jvm";
 /// What the machine's temporary files are in, which every place shows.
 const SHARED: &str = "/tmp";
 
-const SOURCES: [&str; 2] = [
+const SOURCES: [&str; 3] = [
+    concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Crowd.java"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Split.java"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Stacks.java"),
 ];

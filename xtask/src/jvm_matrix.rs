@@ -1,4 +1,4 @@
-//! `cargo xtask jvm-matrix`: the tests of Java names and stacks (`tests/kernel/{jvm,java_stacks}.rs`) with each JDK that
+//! `cargo xtask jvm-matrix`: the tests of Java names and stacks (`tests/kernel/{jvm,java_stacks,java_processes}.rs`) with each JDK that
 //! [`jdks`] unpacks, and what they found as a table: on stdout, and between two comments of docs/jvm.md.
 
 use std::{
@@ -20,10 +20,10 @@ use crate::{
 
 const DOCUMENT: &str = "docs/jvm.md";
 /// The tests that are about JVMs, by the start of their names.
-const TESTS: [&str; 2] = ["jvm::", "java_stacks::"];
+const TESTS: [&str; 3] = ["jvm::", "java_stacks::", "java_processes::"];
 
 /// What the tests note (`profiler_tests::jdk::Jdk::note`), and how it is shown.
-const COLUMNS: [(&str, &str); 8] = [
+const COLUMNS: [(&str, &str); 9] = [
     ("perf map", "all code as in the perf map"),
     ("compilations", "compilations as in the log"),
     ("addresses", "addresses named"),
@@ -32,6 +32,7 @@ const COLUMNS: [(&str, &str); 8] = [
     ("whole stacks, interpreted", "interpreted"),
     ("whole stacks, recursion", "recursion"),
     ("whole stacks, waits", "waits, by time"),
+    ("early samples, large", "samples before a large JVM is known"),
 ];
 
 /// What was found with one JDK.
@@ -204,7 +205,7 @@ mod tests {
         let text = markdown(&[(8, Ok(found)), (9, Err("sid has no openjdk-9".to_owned()))]);
         let lines: Vec<_> = text.lines().collect();
         assert!(lines.iter().all(|line| line.matches('|').count() == COLUMNS.len() + 4), "{text}");
-        assert_eq!(lines[2], "| 8 | 1.8.0 | - | all 600 | - | - | 99.50 % of 200 | - | - | - | none |");
+        assert_eq!(lines[2], "| 8 | 1.8.0 | - | all 600 | - | - | 99.50 % of 200 | - | - | - | - | none |");
         assert!(lines[3].starts_with("| 9 | absent: sid has no openjdk-9 |"), "{text}");
     }
 }
