@@ -16,6 +16,7 @@ mod hostile;
 mod java_processes;
 mod java_stacks;
 mod jvm;
+mod jvm_damage;
 mod jvm_says;
 mod kernel_code;
 mod markers;

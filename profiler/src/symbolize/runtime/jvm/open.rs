@@ -64,6 +64,15 @@ struct Library {
 /// # Errors
 /// It has none, or it cannot be read.
 pub fn open(pid: u32) -> Result<Jvm<ProcessMemory>, OpenError> {
+    let (memory, symbols) = exports(pid)?;
+    Ok(Jvm::new(memory, |name| symbols.get(name).copied())?)
+}
+
+/// The memory of a process, and the absolute addresses in it of the variables ([`SYMBOLS`]) that its libjvm exports.
+///
+/// # Errors
+/// As [`open`].
+pub fn exports(pid: u32) -> Result<(ProcessMemory, HashMap<&'static str, u64>), OpenError> {
     let library = find(pid).map_err(OpenError::Process)?.ok_or(OpenError::NoJvm)?;
     let memory = ProcessMemory::open(pid).map_err(OpenError::Memory)?;
     let file = open::mapped(Mapped {
@@ -88,9 +97,8 @@ pub fn open(pid: u32) -> Result<Jvm<ProcessMemory>, OpenError> {
     let absolute = |(name, address): (&'static str, Option<u64>)| {
         Ok((name, address.ok_or(OpenError::NotHotSpot(name))?.wrapping_add(bias)))
     };
-    let symbols: HashMap<&str, u64> =
-        SYMBOLS.into_iter().zip(found).map(absolute).collect::<Result<_, OpenError>>()?;
-    Ok(Jvm::new(memory, |name| symbols.get(name).copied())?)
+    let symbols = SYMBOLS.into_iter().zip(found).map(absolute).collect::<Result<_, OpenError>>()?;
+    Ok((memory, symbols))
 }
 
 fn find(pid: u32) -> io::Result<Option<Library>> {

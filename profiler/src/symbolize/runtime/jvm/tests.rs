@@ -1,7 +1,7 @@
 //! A small JVM made by hand, byte by byte, with the layout of JDK 17: known answers, and what happens if any of its
 //! bytes is another one.
 
-use std::collections::HashMap;
+use std::{cell::Cell, collections::HashMap};
 
 use proptest::prelude::*;
 
@@ -433,15 +433,82 @@ fn freed_and_replaced_code() {
 
 /// Whatever the bytes are: an answer or a reason, after bounded reading.
 fn survives(made: &Made) {
-    let Ok(mut jvm) = made.jvm() else { return };
+    if let Ok(mut jvm) = made.jvm() {
+        ask(&mut jvm, |image| image.read.take());
+    }
+}
+
+/// Asks everything that can be asked. `read` gives the bytes that were read, and counts from 0 on.
+fn ask<M: Memory>(jvm: &mut Jvm<M>, read: impl Fn(&M) -> u64) {
+    let mut bounded = |jvm: &mut Jvm<M>, what: &str| {
+        let read = read(jvm.memory.inner_mut());
+        assert!(read <= MAX_READ, "{what}: {read} bytes read");
+    };
+    bounded(jvm, "new");
+    drop(jvm.refresh());
     for address in (LOW..LOW + 17 * SEGMENT).step_by(40) {
         drop(jvm.name(address));
         drop(jvm.remembered(address));
     }
-    drop((jvm.layout(), jvm.interpreted(METASPACE, Some(100))));
+    drop((jvm.layout(), jvm.interpreted(METASPACE, Some(100)), jvm.covers(LOW)));
+    bounded(jvm, "names");
     drop(jvm.all_code());
-    let read = jvm.memory.inner_mut().read.get();
-    assert!(read < 2 * MAX_READ + (64 << 20), "{read} bytes read");
+    bounded(jvm, "all code");
+    drop((jvm.refresh(), jvm.name(NMETHOD + CODE), jvm.layout()));
+    bounded(jvm, "again");
+}
+
+/// A JVM that goes on while it is read: one in so many reads gives something else, or nothing.
+struct Changing {
+    image: Image,
+    one_in: u64,
+    random: Cell<u64>,
+}
+
+impl Changing {
+    fn next(&self) -> u64 {
+        // Marsaglia's xorshift64: the same numbers in every run.
+        let mut x = self.random.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.set(x);
+        x
+    }
+}
+
+impl Memory for Changing {
+    fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), Unmapped> {
+        self.image.read(address, buffer)?;
+        if !self.next().is_multiple_of(self.one_in) {
+            return Ok(());
+        }
+        let at = self.next() as usize % buffer.len().max(1);
+        match (self.next() % 5, buffer.get_mut(at)) {
+            (0, Some(byte)) => *byte ^= 1 << (self.next() % 8),
+            (1, Some(byte)) => *byte = self.next() as u8,
+            (2, _) => buffer.fill(0xff),
+            (3, _) => buffer.fill(0),
+            _ => return Err(Unmapped { address }),
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_jvm_may_change_while_it_is_read() {
+    let made = made();
+    let mut named = 0;
+    for seed in 1..=3_000 {
+        let image = Image { read: Cell::default(), ..made.image.clone() };
+        let memory = Changing { image, one_in: u64::MAX, random: Cell::new(seed * 0x9e37_79b9_7f4a_7c15) };
+        let mut jvm = Jvm::new(memory, |name| made.symbols.get(name).copied()).unwrap();
+        jvm.memory.inner_mut().one_in = [5, 50, 500][seed as usize % 3];
+        ask(&mut jvm, |memory| memory.image.read.take());
+        named += u32::from(jvm.name(NMETHOD + CODE).is_ok());
+    }
+    // It is not that nothing can be read any more.
+    assert!((1_000..3_000).contains(&named), "{named}");
 }
 
 proptest! {
