@@ -78,7 +78,9 @@ fn a_large_jvm_is_walked_in_little_memory() {
         expect::no_sample_lost(&profile);
         let view = View::of(&profile);
         let is_crowd = |e: &Entry<'_>| e.thread.name.starts_with("known-crowd");
-        let known = |e: &Entry<'_>| is_crowd(e) && !e.is_early();
+        // A thread runs native code before and behind its Java code.
+        let is_java = |e: &Entry<'_>| e.frames.iter().any(|frame| frame.module.name() == "[jit]");
+        let known = |e: &Entry<'_>| is_crowd(e) && !e.is_early() && is_java(e);
         let early = view.count(|e| is_crowd(e) && e.end == StackEnd::NotLoaded);
         let whole = |e: &Entry<'_>| known(e) && is_whole(e);
         let list = view.list(|e| known(e) && !is_whole(e));
