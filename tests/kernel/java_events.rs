@@ -5,6 +5,7 @@ use std::{collections::HashMap, fs, path::Path, thread, time::Duration};
 use profiler::model::{Profile, StackEnd};
 use profiler_tests::{
     expect,
+    jdk::{Jdk, each_jdk},
     record::{Record, fails_with, profiler},
     target::{Target, number},
     view::{Entry, View},
@@ -12,8 +13,6 @@ use profiler_tests::{
 };
 use rustix::process::Signal;
 use serde_json::Value;
-
-use crate::jvm::{Jdk, each_jdk};
 
 /// What a run yields.
 struct Run {

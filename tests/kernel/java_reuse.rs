@@ -4,13 +4,14 @@
 use profiler::model::{FrameKind, Profile, Reason};
 use profiler_tests::{
     expect,
+    jdk::{Jdk, each_jdk},
     record::Record,
     target::number,
     view::{Entry, View},
 };
 use serde_json::Value;
 
-use crate::jvm::{Jdk, each_jdk, line_of, recorded};
+use crate::jvm::{line_of, recorded};
 
 /// Milliseconds.
 const TIME: &str = "4000";

@@ -1,23 +1,24 @@
 //! Stacks through Java code, with each JDK of this machine: to the thread's first function, with every frame of Java in
 //! its place, on the CPU and off it, by both compilers and the interpreter. No option keeps frame pointers.
 
-use profiler::model::{FrameKind, Profile, StackEnd};
+use profiler::model::{Frame, FrameKind, Profile, StackEnd};
 use profiler_tests::{
     expect,
+    jdk::{Jdk, each_jdk},
     record::Record,
     target::number,
     view::{Entry, View},
 };
 use serde_json::Value;
 
-use crate::jvm::{Jdk, each_jdk, recorded};
+use crate::jvm::recorded;
 
 /// Milliseconds.
 const TIME: &str = "2000";
 /// Methods stay frames of their own.
-const APART: &str = "-XX:CompileCommand=dontinline,known.Stacks*::*";
+pub const APART: &str = "-XX:CompileCommand=dontinline,known.Stacks*::*";
 /// Percent of the samples of a thread whose stacks must be whole and right.
-const WHOLE: f64 = 98.0;
+pub const WHOLE: f64 = 98.0;
 
 /// Records a mode of the workload in a JVM with these options, and what it says that it did.
 fn record(jdk: &Jdk, events: &str, options: &[&str], mode: &str) -> (Profile, Value) {
@@ -38,26 +39,34 @@ fn names<'a>(entry: &Entry<'a>) -> Vec<&'a str> {
     entry.user_frames().map(|frame| frame.function.name.as_str()).collect()
 }
 
-/// Whether a stack reaches the first function of a thread that Java started, by way of the methods that it begins with.
-fn is_whole(entry: &Entry<'_>) -> bool {
-    let names = names(entry);
-    let run = names.iter().rposition(|name| *name == "java.lang.Thread.run");
-    let stub = names.iter().rposition(|name| name.starts_with("StubRoutines"));
-    let native = names.iter().rposition(|name| name.starts_with("JavaThread::thread_main_inner"));
+/// Whether a stack reaches the first function of a thread that Java started, by way of the methods that it begins with. The
+/// native functions may have no names: those of unpacked JDKs have no debug files.
+pub fn is_whole(entry: &Entry<'_>) -> bool {
+    let frames: Vec<_> = entry.user_frames().collect();
+    let last = |is: &dyn Fn(&Frame<'_>) -> bool| frames.iter().rposition(|frame| is(frame));
+    let run = last(&|frame| frame.function.name == "java.lang.Thread.run");
+    let stub = last(&|frame| frame.function.name.starts_with("StubRoutines"));
+    let native = last(&|frame| frame.module.name() == "libjvm.so");
     let is_in_order = run.is_some() && run < stub && stub < native;
-    entry.end == StackEnd::Complete && is_in_order && names.last() == Some(&"start_thread")
+    let is_first = |frame: &&Frame<'_>| {
+        // Of the C library, or before glibc 2.34 of a library of its own.
+        let is_unnamed = frame.function.unresolved.is_some()
+            && (frame.module.name() == "libc.so.6" || frame.module.name().starts_with("libpthread"));
+        frame.function.name == "start_thread" || is_unnamed
+    };
+    entry.end == StackEnd::Complete && is_in_order && frames.last().is_some_and(is_first)
 }
 
-fn is_worker(entry: &Entry<'_>) -> bool {
+pub fn is_worker(entry: &Entry<'_>) -> bool {
     entry.thread.name == "known-worker" && !entry.is_early()
 }
 
 /// Checks that the stacks of the worker are whole, and that its time is split between its methods as it says. `least`: the
 /// percentage that is spent in what they call.
-fn check_callers(view: &View<'_>, said: &Value, least: f64) {
+pub fn check_callers(view: &View<'_>, said: &Value, least: f64) {
     let all = view.list(|e| is_worker(e) && !is_whole(e));
-    let total = view.count(is_worker);
-    expect::at_least(&all, view.count(|e| is_worker(e) && is_whole(e)), total, WHOLE);
+    let (whole, total) = whole(view);
+    expect::at_least(&all, whole, total, WHOLE);
     let calls: u64 = ["half", "third", "fifth"].iter().map(|name| number(said, name)).sum();
     // Not only somewhere in the stack: below one of them is what it calls, above what calls it.
     let stands = |entry: &Entry<'_>, name: &str| {
@@ -82,6 +91,18 @@ fn check_callers(view: &View<'_>, said: &Value, least: f64) {
     assert_eq!(view.count(twice), 0, "{}", view.list(twice));
 }
 
+/// Samples of the worker that are whole, and all.
+fn whole(view: &View<'_>) -> (u64, u64) {
+    (view.count(|e| is_worker(e) && is_whole(e)), view.count(is_worker))
+}
+
+/// Says how many of the worker's samples are whole, of which kind of code.
+fn note(jdk: &Jdk, kind: &str, view: &View<'_>) {
+    let (whole, total) = whole(view);
+    println!("{}", ends(view));
+    jdk.note(&format!("whole stacks, {kind}"), whole, total);
+}
+
 const CHAIN: [&str; 2] = ["known.Stacks.round", "known.Stacks.callers"];
 
 #[test]
@@ -90,7 +111,7 @@ fn java_callers_have_their_shares_and_their_callers() {
         for options in [&[][..], &["-XX:TieredStopAtLevel=1"], &["-XX:+UseParallelGC"]] {
             let (profile, said) = record(jdk, "cpu", options, "callers");
             let view = View::of(&profile);
-            println!("{options:?}: {} samples, {}", view.count(is_worker), ends(&view));
+            note(jdk, "compiled", &view);
             check_callers(&view, &said, 60.0);
         }
     });
@@ -108,14 +129,14 @@ fn interpreted_java_frames_are_named_by_their_methods() {
     each_jdk("interpreted_java_frames_are_named_by_their_methods", |jdk| {
         let (profile, said) = record(jdk, "cpu", &["-Xint"], "callers");
         let view = View::of(&profile);
-        println!("{} samples, {}", view.count(is_worker), ends(&view));
+        note(jdk, "interpreted", &view);
         check_callers(&view, &said, 60.0);
         // One that is never compiled between others that are.
         let exclude =
             ["third", "round"].map(|name| format!("-XX:CompileCommand=exclude,known.Stacks::{name}"));
         let (profile, said) = record(jdk, "cpu", &exclude.each_ref().map(String::as_str), "callers");
         let view = View::of(&profile);
-        println!("{} samples, {}", view.count(is_worker), ends(&view));
+        note(jdk, "interpreted", &view);
         // The loop takes most of the time then.
         check_callers(&view, &said, 20.0);
         let kinds = |e: &Entry<'_>, name: &str, kind: FrameKind| {
@@ -143,6 +164,7 @@ fn java_recursion_has_all_its_frames() {
                 let deep = names[1..].iter().take_while(|name| **name == "known.Stacks.deep").count();
                 deep == 60 && names.get(61) == Some(&"known.Stacks.dive") && is_whole(e)
             };
+            note(jdk, "recursion", &view);
             let all = view.list(|e| in_work(e) && !is_right(e));
             expect::at_least(&all, view.count(in_work), view.count(is_worker), 80.0);
             expect::at_least(&all, view.count(|e| in_work(e) && is_right(e)), view.count(in_work), WHOLE);
@@ -160,22 +182,22 @@ fn waits_of_java_threads_have_their_stacks() {
         // Compiled, or by the interpreter, which tells by its bytecode.
         for options in [&[][..], &["-Xint"]] {
             let (profile, _) = record(jdk, "offcpu", options, "waits");
-            check_waits(&View::of_type(&profile, "offcpu"));
+            check_waits(jdk, &View::of_type(&profile, "offcpu"));
         }
     });
 }
 
-fn check_waits(view: &View<'_>) {
-    const PARK: &str = "jdk.internal.misc.Unsafe.park";
+fn check_waits(jdk: &Jdk, view: &View<'_>) {
+    let park = if jdk.major == 8 { "sun.misc.Unsafe.park" } else { "jdk.internal.misc.Unsafe.park" };
     for (thread, wait, method, caller) in [
-        ("known-parks", "[blocked: park]", PARK, "known.Stacks.parks"),
+        ("known-parks", "[blocked: park]", park, "known.Stacks.parks"),
         ("known-sleeps", "[blocked: thread-sleep]", "java.lang.Thread.sleep", "known.Stacks.sleeps"),
         ("known-locks", "[blocked: monitor]", "known.Stacks.locks", "known.Stacks.locks"),
         ("known-awaits", "[blocked: object-wait]", "java.lang.Object.wait", "known.Stacks.awaits"),
     ] {
         let label = |e: &Entry<'_>| e.frames.first().map(|frame| frame.function.name.clone());
         // Between its locks it parks too.
-        let is_between = |e: &Entry<'_>| thread == "known-locks" && e.has(PARK);
+        let is_between = |e: &Entry<'_>| thread == "known-locks" && e.has(park);
         let of_it = |e: &Entry<'_>| e.thread.name == thread && !e.is_early();
         let is_right = |e: &Entry<'_>| {
             let names = names(e);
@@ -184,6 +206,7 @@ fn check_waits(view: &View<'_>) {
             is_whole(e) && names.contains(&method) && first.is_some() && label(e).as_deref() == Some(wait)
         };
         let wrong = view.list(|e| of_it(e) && !is_right(e));
+        jdk.note("whole stacks, waits", view.count(|e| of_it(e) && is_right(e)), view.count(of_it));
         expect::at_least(&wrong, view.count(|e| of_it(e) && is_right(e)), view.count(of_it), WHOLE);
         // The control: each waits in its own method only.
         let others = ["parks", "sleeps", "locks", "awaits"].map(|name| format!("known.Stacks.{name}"));

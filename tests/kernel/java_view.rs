@@ -3,11 +3,10 @@
 use profiler_tests::{
     accounts::{Accounting, Accounts, blocked, number},
     expect,
+    jdk::{Jdk, each_jdk},
     record::{fails_with, profiler},
 };
 use serde_json::Value;
-
-use crate::jvm::{Jdk, each_jdk};
 
 /// Milliseconds.
 const TIME: &str = "2000";

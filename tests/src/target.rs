@@ -22,8 +22,18 @@ impl Target {
     /// Starts a program.
     pub fn start(program: &Path, arguments: &[impl AsRef<OsStr>]) -> Self {
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", program.display()));
+        command.args(arguments);
+        Self::of(command)
+    }
+
+    /// Starts what a command says.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn of(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child =
+            command.spawn().unwrap_or_else(|e| panic!("{}: {e}", command.get_program().display()));
         let output = BufReader::new(child.stdout.take().expect("it is piped"));
         Self { child, output }
     }

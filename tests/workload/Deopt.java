@@ -59,7 +59,7 @@ public class Deopt {
         while (System.nanoTime() < start + 500_000_000) sink += outer(square, 0);
         long time = Long.parseLong(arguments[0]);
         long end = System.nanoTime() + time * 1_000_000;
-        var dozes = Stacks.start("known-dozes", () -> sink += outer(square, end));
+        Thread dozes = Stacks.start("known-dozes", () -> sink += outer(square, end));
         Thread.sleep(time / 4);
         sink += new Triangle().corners();
         before = waits;

@@ -6,7 +6,6 @@
  * Before, says `ready`, waits for a line and works for 300 ms; behind, waits for the end of its input. */
 package known;
 
-import java.io.InputStream;
 
 public class Events {
     /* Loads `Loaded` itself, all others as usual. */
@@ -48,10 +47,7 @@ public class Events {
 
     public static void main(String[] arguments) throws Exception {
         int number = Integer.parseInt(arguments[1]);
-        byte[] code;
-        try (InputStream in = Events.class.getResourceAsStream("Events$Loaded.class")) {
-            code = in.readAllBytes();
-        }
+        byte[] code = Reuse.bytes("known.Events$Loaded");
         System.out.println("ready");
         System.in.read();
         for (long end = System.nanoTime() + 300_000_000L; System.nanoTime() < end; ) { }

@@ -26,9 +26,13 @@ public class Reuse {
     }
 
     static byte[] bytes(String name) throws Exception {
-        try (var in = Reuse.class.getClassLoader().getResourceAsStream(name.replace('.', '/') + ".class")) {
-            return in.readAllBytes();
+        java.io.ByteArrayOutputStream bytes = new java.io.ByteArrayOutputStream();
+        byte[] part = new byte[4096];
+        try (java.io.InputStream in =
+                 Reuse.class.getClassLoader().getResourceAsStream(name.replace('.', '/') + ".class")) {
+            for (int read; (read = in.read(part)) >= 0; ) bytes.write(part, 0, read);
         }
+        return bytes.toByteArray();
     }
 
     /* In a class that can be unloaded when this has returned. */
@@ -56,8 +60,8 @@ public class Reuse {
         while (System.nanoTime() < start + 500_000_000) sink++;
         long end = System.nanoTime() + Long.parseLong(arguments[0]) * 1_000_000;
         long[] rounds = new long[2];
-        var first = Stacks.start("known-first", () -> rounds[0] = busy("known.Reuse$First", end));
-        var second = Stacks.start("known-second", () -> rounds[1] = busy("known.Reuse$Second", end));
+        Thread first = Stacks.start("known-first", () -> rounds[0] = busy("known.Reuse$First", end));
+        Thread second = Stacks.start("known-second", () -> rounds[1] = busy("known.Reuse$Second", end));
         first.join();
         second.join();
         Stacks.say("first", rounds[0], "second", rounds[1]);

@@ -4,11 +4,17 @@
  * usage: Split split MILLISECONDS     says `ready`, waits for a line, splits its time, says what it did,
  *                              waits for the end of its input
  *        Split many                   has many methods compiled, says `ready`, waits for the end of its input
- *        Split churn                  the same again and again, in classes that come and go, until its input ends */
+ *        Split churn                  the same again and again, in classes that come and go, until its input ends
+ *
+ * In the language of JDK 8. */
 package known;
 
+import java.lang.invoke.MethodHandle;
 import java.lang.invoke.MethodHandles;
 import java.lang.invoke.MethodType;
+import java.lang.reflect.Method;
+import java.net.URL;
+import java.net.URLClassLoader;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
@@ -68,7 +74,7 @@ public class Split {
 
     /* Text, collections, streams, lambdas, method handles, exceptions: what the JVM has most kinds of code for. */
     static void many(int rounds) throws Throwable {
-        var handle = MethodHandles.lookup().findVirtual(String.class, "length", MethodType.methodType(int.class));
+        MethodHandle handle = MethodHandles.lookup().findVirtual(String.class, "length", MethodType.methodType(int.class));
         for (int round = 0; round < rounds; round++) {
             Map<String, List<Integer>> map = new HashMap<>();
             for (int i = 0; i < 200; i++) {
@@ -90,9 +96,9 @@ public class Split {
 
     /* Its own class from a loader of its own, which can go when the thread has ended. */
     static void again() throws Exception {
-        var own = Split.class.getProtectionDomain().getCodeSource().getLocation();
-        try (var loader = new java.net.URLClassLoader(new java.net.URL[] {own}, null)) {
-            var calls = loader.loadClass("known.Split").getDeclaredMethod("calls", long.class, long.class);
+        URL own = Split.class.getProtectionDomain().getCodeSource().getLocation();
+        try (URLClassLoader loader = new URLClassLoader(new URL[] {own}, null)) {
+            Method calls = loader.loadClass("known.Split").getDeclaredMethod("calls", long.class, long.class);
             calls.setAccessible(true);
             for (int i = 0; i < 30; i++) calls.invoke(null, 1_000L, 100L);
         }
@@ -100,13 +106,15 @@ public class Split {
 
     public static void main(String[] arguments) throws Throwable {
         switch (arguments[0]) {
-            case "split" -> split(Long.parseLong(arguments[1]));
-            case "many" -> {
+            case "split":
+                split(Long.parseLong(arguments[1]));
+                break;
+            case "many":
                 many(300);
                 System.out.println("ready");
                 while (System.in.read() >= 0) { }
-            }
-            default -> {
+                break;
+            default:
                 many(20);
                 System.out.println("ready");
                 while (System.in.available() == 0) {
@@ -114,7 +122,6 @@ public class Split {
                     many(2);
                     System.gc();
                 }
-            }
         }
     }
 }

@@ -6,7 +6,9 @@
  *     callers   `work` below `half`, `third` and `fifth`, by chance in the ratio 5:3:2
  *     deep      `work`, now longer, below 60 calls of `deep`
  *     waits     threads that park, sleep, wait for a monitor and for a notification
- *     collect   COLLECTIONS collections that are asked for, with ALLOCATED bytes before each */
+ *     collect   COLLECTIONS collections that are asked for, with ALLOCATED bytes before each
+ *
+ * In the language of JDK 8. */
 package known;
 
 import java.util.concurrent.locks.LockSupport;
@@ -57,7 +59,7 @@ public class Stacks {
 
     /* No concatenation, for which the JVM would make classes. */
     static void say(Object... parts) {
-        var text = new StringBuilder("{");
+        StringBuilder text = new StringBuilder("{");
         for (int i = 0; i < parts.length; i += 2)
             text.append(i > 0 ? ",\"" : "\"").append(parts[i]).append("\":").append(parts[i + 1]);
         System.out.println(text.append("}"));
@@ -131,7 +133,8 @@ public class Stacks {
     /* How often the collectors were at work, and for how long. */
     static long[] collected() {
         long[] sums = new long[2];
-        for (var collector : java.lang.management.ManagementFactory.getGarbageCollectorMXBeans()) {
+        for (java.lang.management.GarbageCollectorMXBean collector :
+                 java.lang.management.ManagementFactory.getGarbageCollectorMXBeans()) {
             sums[0] += collector.getCollectionCount();
             sums[1] += collector.getCollectionTime();
         }
@@ -160,7 +163,7 @@ public class Stacks {
     }
 
     static Thread start(String name, Task task) {
-        var thread = new Thread(() -> {
+        Thread thread = new Thread(() -> {
             try {
                 task.run();
             } catch (Exception e) {
@@ -184,23 +187,26 @@ public class Stacks {
         while (System.nanoTime() < end) round(before);
         end = System.nanoTime() + Long.parseLong(arguments[1]) * 1_000_000;
         switch (arguments[0]) {
-            case "callers" -> start("known-worker", Stacks::callers).join();
-            case "deep" -> start("known-worker", Stacks::dive).join();
-            case "collect" -> {
-                long[] start = collected();
+            case "callers":
+                start("known-worker", Stacks::callers).join();
+                break;
+            case "deep":
+                start("known-worker", Stacks::dive).join();
+                break;
+            case "collect":
+                long[] begin = collected();
                 start("known-allocates-and-asks", Stacks::collect).join();
                 long[] after = collected();
                 say("asked", COLLECTIONS, "allocated", (long) COLLECTIONS * ALLOCATED,
-                    "collections", after[0] - start[0], "ms", after[1] - start[1]);
-            }
-            default -> {
-                var holder = start("known-holds-\u65e5\u672c\u8a9e", Stacks::hold);
-                var threads = new Thread[] {
+                    "collections", after[0] - begin[0], "ms", after[1] - begin[1]);
+                break;
+            default:
+                Thread[] threads = {
                     start("known-parks", Stacks::parks), start("known-sleeps", Stacks::sleeps),
-                    start("known-locks", Stacks::locks), start("known-awaits", Stacks::awaits), holder };
-                for (var thread : threads) thread.join();
+                    start("known-locks", Stacks::locks), start("known-awaits", Stacks::awaits),
+                    start("known-holds-\u65e5\u672c\u8a9e", Stacks::hold) };
+                for (Thread thread : threads) thread.join();
                 say("waited", waited);
-            }
         }
         // Names are read while it lives.
         while (System.in.read() >= 0) { }

@@ -7,7 +7,10 @@ mod archive;
 mod bench;
 mod cross;
 mod dist;
+mod document;
 mod ebpf;
+mod jdks;
+mod jvm_matrix;
 mod process;
 mod run;
 mod setup;
@@ -39,6 +42,10 @@ Usage: cargo xtask TASK [OPTIONS]
                           --kernel LIST  of 5.10, 6.1, 6.12 and new, separated by commas; the first three if left out
                           --arch LIST    of x86_64 and aarch64; this machine's if left out
                           --filter NAME  only tests whose name contains NAME
+  jdks [--only LIST]    Fetch JDKs of other versions and unpack them into <target>/jdks, for tests; print where they are
+                          --only LIST  major versions, separated by commas
+  jvm-matrix [--only LIST]
+                        The tests of Java names and stacks with each of these JDKs (root), into docs/jvm.md
   tidy [--bless]        Check the rules that the compiler does not; --bless rewrites generated tables
   bench [--quick] [--only network]
                         Measure what the profiler costs, beside the others that are installed (root), into
@@ -99,6 +106,16 @@ fn dispatch(args: &[String]) -> Result<(), Failure> {
             let filter = options.value("--filter")?;
             options.end()?;
             vm::vm_test(&vm::Plan::parse(kernels.as_deref(), architectures.as_deref(), filter)?, true)?;
+        }
+        "jdks" => {
+            let only = options.value("--only")?;
+            options.end()?;
+            jdks::jdks(only.as_deref())?;
+        }
+        "jvm-matrix" => {
+            let only = options.value("--only")?;
+            options.end()?;
+            jvm_matrix::jvm_matrix(only.as_deref())?;
         }
         "tidy" => {
             let bless = options.flag("--bless");

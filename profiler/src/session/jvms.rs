@@ -13,7 +13,6 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
     symbolize::runtime::jvm::{
-        Fault,
         open::{self, OpenError},
         unwind_layout::UnwindLayout,
     },
@@ -151,7 +150,8 @@ fn read(pid: u32, is_last: bool) -> Option<Option<UnwindLayout>> {
     let layout = open::open(pid).and_then(|jvm| Ok(jvm.layout()?));
     match layout {
         Ok(layout) => Some(Some(layout)),
-        Err(OpenError::Fault(Fault::NoCode | Fault::Torn(_) | Fault::Unmapped(_))) if !is_last => None,
+        // Any of them, while it is starting.
+        Err(OpenError::Fault(_)) if !is_last => None,
         Err(error) => {
             log::info!("Java code of process {pid} is walked by frame pointers: {error}");
             Some(None)

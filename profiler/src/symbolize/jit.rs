@@ -142,8 +142,8 @@ impl JitCode {
             // The memory that was opened is from now on that of this process, whatever its id is used for.
             _ if process_file::start_ns(self.pid).ok() != self.started_ns => Runtime::Other,
             Ok(jvm) => Runtime::Jvm(Box::new(jvm)),
-            // Not (yet) there, or not initialized.
-            Err(OpenError::NoJvm | OpenError::Fault(Fault::NoCode | Fault::Torn(_))) if !is_last => return,
+            // Not (yet) there, or starting.
+            Err(OpenError::NoJvm | OpenError::Fault(_)) if !is_last => return,
             Err(OpenError::NoJvm | OpenError::Process(_)) => Runtime::Other,
             Err(error) => Runtime::Unreadable(reason_of(&error)),
         };
@@ -236,7 +236,9 @@ fn reason_of(error: &OpenError) -> Reason {
         OpenError::Memory(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             Reason::PermissionDenied
         }
-        OpenError::Fault(Fault::Missing(_) | Fault::Table(_)) | OpenError::Foreign => Reason::UnknownRuntime,
+        OpenError::Fault(Fault::Missing(_) | Fault::Table(_))
+        | OpenError::NotHotSpot(_)
+        | OpenError::Foreign => Reason::UnknownRuntime,
         OpenError::Library(reason) => *reason,
         OpenError::Elf(_) => Reason::BadElf,
         _ => Reason::ProcessGone,

@@ -31,6 +31,7 @@ use std::{
 };
 
 use crate::{
+    document,
     process::{Failure, is_root, say},
     run::build_release,
 };
@@ -141,7 +142,7 @@ impl<'a> Bench<'a> {
             say(format!("not measured: {name} is not installed or does not run"));
         }
         let command = if quick { "cargo xtask bench --quick" } else { "cargo xtask bench" };
-        let mut text = page::circumstances(command, self.cpus)?;
+        let mut text = document::circumstances(command, self.cpus)?;
         let (samples, noise) = self.compare(&tools)?;
         let long = self.long_runs(&tools)?;
         let walk = walk::measure(self.directory, self.cpus, self.extent.rounds, self.extent.walk)?;
@@ -171,7 +172,7 @@ impl<'a> Bench<'a> {
             text.push_str(&format!("\nNot measured: {name}, which was not installed or did not run.\n"));
         }
         print!("{text}");
-        page::write(&text)?;
+        document::write("docs/performance.md", "bench", &text)?;
         budget::check(&budgets)
     }
 

@@ -18,13 +18,14 @@ mod verdict;
 use std::{collections::BTreeMap, fs, path::Path, sync::Mutex, thread, time::Duration, time::Instant};
 
 use crate::{
+    document,
     process::{Failure, say, succeeds},
     setup::apt::Apt,
     workspace,
 };
 use expected::{Expectation, Verdict};
 use kernels::{KERNELS, Kernel};
-use machine::Machine;
+pub use machine::Machine;
 
 /// How long a guest may run: several times what the slowest kernel takes.
 const GUEST_LIMIT: Duration = Duration::from_secs(900);
@@ -122,7 +123,7 @@ pub fn vm_test(plan: &Plan, document: bool) -> Result<(), Failure> {
         absent.map(|kernel| format!("kernel {kernel} is mandatory and absent")).collect();
     problems.extend(runs.iter().flat_map(wrong));
     if problems.is_empty() && document && plan.filter.is_none() {
-        table::write(&table)?;
+        document::write("docs/kernels.md", "vm-test", &format!("\n{table}\n"))?;
     }
     if problems.is_empty() { Ok(()) } else { Err(Failure::new(problems.join("\n"))) }
 }

@@ -1,13 +1,8 @@
-//! The outcome of a run as a table, kernel by test: on stdout, and between two comments of docs/kernels.md.
+//! The outcome of a run as a table, kernel by test: on stdout, and in docs/kernels.md.
 
-use std::{collections::BTreeMap, fs};
+use std::collections::BTreeMap;
 
 use super::{Run, expected::Verdict};
-use crate::{process::Failure, workspace};
-
-const DOCUMENT: &str = "docs/kernels.md";
-const BEGIN: &str = "<!-- vm-test: begin -->\n";
-const END: &str = "<!-- vm-test: end -->";
 
 /// The table in Markdown: a row per test, a column per kernel; reasons as notes below.
 pub fn markdown(runs: &[Run]) -> String {
@@ -60,16 +55,6 @@ impl Notes {
             .map(|(at, note)| format!("\n[{}] {}\n", at + 1, note.replace('\n', " ")));
         lines.collect()
     }
-}
-
-/// Puts the table into the document.
-pub fn write(table: &str) -> Result<(), Failure> {
-    let path = workspace::root().join(DOCUMENT);
-    let document = fs::read_to_string(&path).map_err(|e| Failure::io(&path, &e))?;
-    let missing = || Failure::new(format!("{DOCUMENT} has no `{}` ... `{END}`", BEGIN.trim()));
-    let (before, rest) = document.split_once(BEGIN).ok_or_else(missing)?;
-    let (_, behind) = rest.split_once(END).ok_or_else(missing)?;
-    fs::write(&path, format!("{before}{BEGIN}\n{table}\n{END}{behind}")).map_err(|e| Failure::io(&path, &e))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{
     Fault,
-    layout::{Blob, Heap, Heaps, Layout, Metadata, Method, Nmethod, Pointer, Scopes},
+    layout::{Blob, Heap, Heaps, Layout, Metadata, Method, Nmethod, Pointer, Scopes, SourceFile},
     vmstructs::{Scalar, Tables},
 };
 use crate::symbolize::runtime::memory::Memory;
@@ -212,11 +212,16 @@ fn method(get: Getter<'_>) -> Result<Method, Fault> {
         const_method_words: get.scalar("ConstMethod::_constMethod_size")?,
         pool_holder: get.offset("ConstantPool::_pool_holder")?,
         pool_length: get.scalar("ConstantPool::_length")?,
-        source_file: get.0.scalar("ConstantPool::_source_file_name_index"),
+        source_file: source_file(get),
         pool_size: get.size("ConstantPool")?,
         class_name: get.offset("Klass::_name")?,
         symbol_length,
         symbol_shift,
         symbol_body: get.offset("Symbol::_body").or_else(|_| get.offset("Symbol::_body[0]"))?,
     })
+}
+
+fn source_file(get: Getter<'_>) -> Option<SourceFile> {
+    let pool = get.0.scalar("ConstantPool::_source_file_name_index").map(SourceFile::Pool);
+    pool.or_else(|| get.0.scalar("InstanceKlass::_source_file_name_index").map(SourceFile::Class))
 }

@@ -187,6 +187,15 @@ pub enum Metadata {
     },
 }
 
+/// What has the index of a source file's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceFile {
+    /// JDK 8 and 11: the class.
+    Class(Scalar),
+    /// JDK 17 and later: the constant pool.
+    Pool(Scalar),
+}
+
 /// `Method`, `ConstMethod`, `ConstantPool`, `Klass`, `Symbol`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Method {
@@ -214,8 +223,8 @@ pub struct Method {
     pub pool_holder: u64,
     /// Number of entries of the constant pool.
     pub pool_length: Scalar,
-    /// Index of the source file's name, 0 for none.
-    pub source_file: Option<Scalar>,
+    /// Index of the source file's name in the constant pool, 0 for none.
+    pub source_file: Option<SourceFile>,
     /// Size of a `ConstantPool`: its entries follow, 8 bytes each.
     pub pool_size: u64,
     /// Offset of the class's name in a `Klass`.

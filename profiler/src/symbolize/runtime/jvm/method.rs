@@ -4,7 +4,11 @@
 //! which has the name, the descriptor and the class. The bytecode follows the `ConstMethod`, the compressed table of
 //! line numbers follows the bytecode.
 
-use super::{Fault, java_names, layout::Layout, unsigned5::Stream};
+use super::{
+    Fault, java_names,
+    layout::{Layout, SourceFile},
+    unsigned5::Stream,
+};
 use crate::{model::name::MAX_NAME_BYTES, symbolize::runtime::memory::Memory};
 
 /// Most bytes of a `ConstMethod` with bytecode and tables; 64 KiB of bytecode is the most that a class file can have.
@@ -57,9 +61,14 @@ impl Method {
         if name.is_empty() || class.is_empty() || descriptor.first() != Some(&b'(') {
             return Err(Fault::Torn("a name"));
         }
-        let file = match fields.source_file.map(|field| field.get(memory, pool)).transpose()? {
+        let index = match fields.source_file {
+            Some(SourceFile::Pool(field)) => field.get(memory, pool)?,
+            Some(SourceFile::Class(field)) => field.get(memory, holder)?,
+            None => 0,
+        };
+        let file = match index {
             // Method handle intrinsics have a constant pool of their own with the index of another.
-            Some(index) if (1..pool_length).contains(&index) => Some(java_names::clean(&entry(index)?)),
+            index if (1..pool_length).contains(&index) => Some(java_names::clean(&entry(index)?)),
             _ => None,
         };
         let code_size = fields.code_size.get(memory, const_method)?;

@@ -17,7 +17,8 @@
 //! | `counters` | what does the JVM count of itself |
 //! | `unwind_layout` | the numbers that a walk through Java frames needs |
 //!
-//! Read and checked with OpenJDK 17 and 25; the layouts of 8 to 27 are told apart by their tables ([`layout`]).
+//! Checked with OpenJDK 8, 11, 17, 21, 25, 26 and 27; the layouts of these and those between are told apart by their tables
+//! ([`layout`]).
 //!
 //! The process runs on while it is read. What is read for one address begins and ends with the same code blob (number
 //! of the compilation, method, code), else there is no name ([`Fault::Torn`]).
@@ -78,7 +79,7 @@ const MAX_METHODS: usize = 65_536;
 
 /// Most bytes read from one refresh to the next; each read counts as 64 more. A list of 60,000 compiled methods takes
 /// 160 MB.
-const MAX_READ: u64 = 256 << 20;
+pub const MAX_READ: u64 = 256 << 20;
 
 /// Why something cannot be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -168,9 +169,9 @@ impl<M: Memory> Jvm<M> {
     /// The numbers that a walk through Java frames needs.
     ///
     /// # Errors
-    /// They are not exported, or the process is gone.
+    /// They are not exported, the JVM is still starting, or the process is gone.
     pub fn layout(&self) -> Result<UnwindLayout, Fault> {
-        UnwindLayout::new(&self.memory, &self.tables, &self.layout, &self.heaps)
+        UnwindLayout::new(&self.memory, &self.tables, &self.layout)
     }
 
     /// The code that is at an address now: the sampled instruction, or for a caller an address inside its call instruction.
@@ -218,6 +219,9 @@ impl<M: Memory> Jvm<M> {
     pub fn interpreted(&mut self, method: u64, bci: Option<u16>) -> Result<Code, Fault> {
         let found = self.method(method)?;
         let line = match bci {
+            // A native method's frame has the place of its first bytecode, of which there is none, once the interpreter
+            // has called into the JVM (`InterpreterMacroAssembler::save_bcp`).
+            Some(0) if found.code_size == 0 => 0,
             Some(bci) if u32::from(bci) >= found.code_size => return Err(Fault::Torn("a bytecode's index")),
             Some(bci) => found.line(i32::from(bci)),
             None => 0,

@@ -41,7 +41,11 @@ pub enum OpenError {
     /// A 32-bit JVM, or one of another byte order.
     #[error("libjvm.so: not of this machine's word size and byte order")]
     Foreign,
-    /// Its tables are of no known version, or not there yet.
+    /// It is not HotSpot's.
+    #[error("libjvm.so exports no {0}: not HotSpot")]
+    NotHotSpot(&'static str),
+    /// Its tables are of no known version; or it is starting, and they are not there yet: while the dynamic linker is at
+    /// work, they can be anything.
     #[error(transparent)]
     Fault(#[from] Fault),
 }
@@ -83,6 +87,15 @@ pub fn library(pid: u32) -> Result<Library, OpenError> {
 /// # Errors
 /// It has none, or it cannot be read.
 pub fn open(pid: u32) -> Result<Jvm<ProcessMemory>, OpenError> {
+    let (memory, symbols) = exports(pid)?;
+    Ok(Jvm::new(memory, |name| symbols.get(name).copied())?)
+}
+
+/// The memory of a process, and the absolute addresses in it of the variables ([`SYMBOLS`]) that its libjvm exports.
+///
+/// # Errors
+/// As [`open`].
+pub fn exports(pid: u32) -> Result<(ProcessMemory, HashMap<&'static str, u64>), OpenError> {
     let library = library(pid)?;
     let memory = ProcessMemory::open(pid).map_err(OpenError::Memory)?;
     let bytes = Bytes::File(&library.file);
@@ -95,12 +108,11 @@ pub fn open(pid: u32) -> Result<Jvm<ProcessMemory>, OpenError> {
     let bias = library.start.wrapping_sub(address);
     let names = SYMBOLS.map(str::as_bytes);
     let found = elf_symbols::addresses(bytes, &headers, &sections, &names);
-    let symbols: HashMap<&str, u64> = SYMBOLS
-        .into_iter()
-        .zip(found)
-        .filter_map(|(name, address)| Some((name, address?.wrapping_add(bias))))
-        .collect();
-    Ok(Jvm::new(memory, |name| symbols.get(name).copied())?)
+    let absolute = |(name, address): (&'static str, Option<u64>)| {
+        Ok((name, address.ok_or(OpenError::NotHotSpot(name))?.wrapping_add(bias)))
+    };
+    let symbols = SYMBOLS.into_iter().zip(found).map(absolute).collect::<Result<_, OpenError>>()?;
+    Ok((memory, symbols))
 }
 
 fn find(pid: u32) -> io::Result<Option<Mapping>> {

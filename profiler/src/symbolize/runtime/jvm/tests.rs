@@ -1,7 +1,7 @@
 //! A small JVM made by hand, byte by byte, with the layout of JDK 17: known answers, and what happens if any of its
 //! bytes is another one.
 
-use std::collections::HashMap;
+use std::{cell::Cell, collections::HashMap};
 
 use proptest::prelude::*;
 
@@ -66,7 +66,8 @@ impl Piece {
 }
 
 /// (field, type, offset), those that JDK 17 exports.
-const FIELDS: [(&str, &str, u64); 50] = [
+const FIELDS: [(&str, &str, u64); 51] = [
+    ("ThreadsList::_length", "const uint", 4),
     ("GrowableArrayBase::_len", "int", 0),
     ("GrowableArray<int>::_data", "int*", 8),
     ("CodeHeap::_memory", "VirtualSpace", 8),
@@ -118,7 +119,8 @@ const FIELDS: [(&str, &str, u64); 50] = [
     ("JavaFrameAnchor::_last_Java_fp", "intptr_t*", 16),
     ("Unrelated::_field", "SomethingElse", 1 << 40),
 ];
-const STATICS: [&str; 4] = [
+const STATICS: [&str; 5] = [
+    "ThreadsSMRSupport::_java_thread_list",
     "CodeCache::_heaps",
     "Abstract_VM_Version::_vm_major_version",
     "AbstractInterpreter::_code",
@@ -141,13 +143,15 @@ fn made() -> Made {
     let mut library = Piece::new(LIBRARY, 0);
     let statics = STATICS.map(|name| (name, library.push(&[0; 8])));
     let symbols = tables(&mut library, &statics);
-    let [heaps, major, interpreter, call_stub] = statics.map(|(_, address)| address);
+    let [threads, heaps, major, interpreter, call_stub] = statics.map(|(_, address)| address);
     library.half(major, 17);
     library.word(call_stub, 0x1234_5678);
 
     let mut heap = Piece::new(HEAP_OBJECT, 1024);
     let (list, pointers, queue) = (HEAP_OBJECT + 512, HEAP_OBJECT + 600, HEAP_OBJECT + 700);
     library.word(heaps, list);
+    library.word(threads, HEAP_OBJECT + 800);
+    heap.half(HEAP_OBJECT + 804, 1);
     heap.half(list, 1);
     heap.word(list + 8, pointers);
     heap.word(pointers, HEAP_OBJECT);
@@ -403,6 +407,14 @@ fn a_version_without_a_field_is_refused_by_its_name() {
     assert_eq!(made.jvm().unwrap_err(), Fault::Missing("nmethod::_compile_id"));
 }
 
+/// Before its first thread, what a walk needs is not final.
+#[test]
+fn a_jvm_that_is_starting_has_no_numbers_yet() {
+    let mut made = made();
+    made.image.pieces.get_mut(&HEAP_OBJECT).unwrap()[804] = 0;
+    assert_eq!(made.jvm().unwrap().layout(), Err(Fault::Torn("no Java thread yet")));
+}
+
 /// Code that was named and is freed is remembered; code that took its place has its own name.
 #[test]
 fn freed_and_replaced_code() {
@@ -442,16 +454,83 @@ fn freed_and_replaced_code() {
 
 /// Whatever the bytes are: an answer or a reason, after bounded reading.
 fn survives(made: &Made) {
-    let Ok(mut jvm) = made.jvm() else { return };
+    if let Ok(mut jvm) = made.jvm() {
+        ask(&mut jvm, |image| image.read.take());
+    }
+}
+
+/// Asks everything that can be asked. `read` gives the bytes that were read, and counts from 0 on.
+fn ask<M: Memory>(jvm: &mut Jvm<M>, read: impl Fn(&M) -> u64) {
+    let bounded = |jvm: &mut Jvm<M>, what: &str| {
+        let read = read(jvm.memory.inner_mut());
+        assert!(read <= MAX_READ, "{what}: {read} bytes read");
+    };
+    bounded(jvm, "new");
+    _ = jvm.refresh();
     for address in (LOW..LOW + 17 * SEGMENT).step_by(40) {
         drop(jvm.name(address));
         drop(jvm.remembered(address, None));
         drop(jvm.name_of(CodeId::compilation(77), address));
     }
-    drop((jvm.layout(), jvm.interpreted(METASPACE, Some(100))));
+    drop((jvm.layout(), jvm.interpreted(METASPACE, Some(100)), jvm.covers(LOW)));
+    bounded(jvm, "names");
     drop(jvm.all_code());
-    let read = jvm.memory.inner_mut().read.get();
-    assert!(read < 2 * MAX_READ + (64 << 20), "{read} bytes read");
+    bounded(jvm, "all code");
+    drop((jvm.refresh(), jvm.name(NMETHOD + CODE), jvm.layout()));
+    bounded(jvm, "again");
+}
+
+/// A JVM that goes on while it is read: one in so many reads gives something else, or nothing.
+struct Changing {
+    image: Image,
+    one_in: u64,
+    random: Cell<u64>,
+}
+
+impl Changing {
+    fn next(&self) -> u64 {
+        // Marsaglia's xorshift64: the same numbers in every run.
+        let mut x = self.random.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.set(x);
+        x
+    }
+}
+
+impl Memory for Changing {
+    fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), Unmapped> {
+        self.image.read(address, buffer)?;
+        if !self.next().is_multiple_of(self.one_in) {
+            return Ok(());
+        }
+        let at = self.next() as usize % buffer.len().max(1);
+        match (self.next() % 5, buffer.get_mut(at)) {
+            (0, Some(byte)) => *byte ^= 1 << (self.next() % 8),
+            (1, Some(byte)) => *byte = self.next() as u8,
+            (2, _) => buffer.fill(0xff),
+            (3, _) => buffer.fill(0),
+            _ => return Err(Unmapped { address }),
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_jvm_may_change_while_it_is_read() {
+    let made = made();
+    let mut named = 0;
+    for seed in 1..=3_000 {
+        let image = Image { read: Cell::default(), ..made.image.clone() };
+        let memory = Changing { image, one_in: u64::MAX, random: Cell::new(seed * 0x9e37_79b9_7f4a_7c15) };
+        let mut jvm = Jvm::new(memory, |name| made.symbols.get(name).copied()).unwrap();
+        jvm.memory.inner_mut().one_in = [5, 50, 500][seed as usize % 3];
+        ask(&mut jvm, |memory| memory.image.read.take());
+        named += u32::from(jvm.name(NMETHOD + CODE).is_ok());
+    }
+    // It is not that nothing can be read any more.
+    assert!((1_000..3_000).contains(&named), "{named}");
 }
 
 proptest! {

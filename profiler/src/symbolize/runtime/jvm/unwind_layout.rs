@@ -96,18 +96,20 @@ impl UnwindLayout {
     /// Reads them.
     ///
     /// # Errors
-    /// Something is not exported, or the process is gone.
-    pub fn new(
-        memory: &impl Memory,
-        tables: &Tables,
-        layout: &Layout,
-        heaps: &[CodeHeap],
-    ) -> Result<Self, Fault> {
+    /// Something is not exported, the JVM is still starting, or the process is gone.
+    pub fn new(memory: &impl Memory, tables: &Tables, layout: &Layout) -> Result<Self, Fault> {
+        // The heaps are made one after the other, and the interpreter gives a part of its buffer back when it is made: what
+        // is read now is final only because this was so before.
+        if !has_java_threads(memory, tables)? {
+            return Err(Fault::Torn("no Java thread yet"));
+        }
+        let heaps = code_cache::read_heaps(memory, layout)?;
         let offset = |name: &'static str| tables.offset(name).ok_or(Fault::Missing(name));
         const WRAPPER: &str = "frame::entry_frame_call_wrapper_offset";
         Ok(Self {
             major: layout.major,
-            heaps: heaps.to_vec(),
+            nmethod_names: nmethod_names(memory, layout, &heaps)?,
+            heaps,
             block_used: layout.heap.block_used.offset,
             block_header: layout.heap.block_header,
             blob_name: layout.blob.name,
@@ -115,7 +117,6 @@ impl UnwindLayout {
             blob_frame_size: layout.blob.frame_size,
             blob_frame_complete: layout.blob.frame_complete,
             blob_code_begin: layout.blob.code_begin,
-            nmethod_names: nmethod_names(memory, layout, heaps)?,
             nmethod_header_size: layout.nmethod.header_size,
             nmethod_method: layout.nmethod.method,
             nmethod_compile_id: layout.nmethod.compile_id,
@@ -215,7 +216,20 @@ impl UnwindLayout {
     }
 }
 
-/// It is made behind the interpreter's, before the first Java code runs.
+/// Whether there is a thread that can run Java code. The first is there when all parts of the JVM are made, the compilers
+/// apart (`Threads::create_vm`, share/runtime/threads.cpp).
+fn has_java_threads(memory: &impl Memory, tables: &Tables) -> Result<bool, Fault> {
+    // JDK 8 and 11: a chain.
+    if let Some(first) = tables.address("Threads::_thread_list") {
+        return Ok(memory.u64(first)? != 0);
+    }
+    const LIST: &str = "ThreadsSMRSupport::_java_thread_list";
+    const LENGTH: &str = "ThreadsList::_length";
+    let list = memory.u64(tables.address(LIST).ok_or(Fault::Missing(LIST))?)?;
+    Ok(list != 0 && tables.scalar(LENGTH).ok_or(Fault::Missing(LENGTH))?.get(memory, list)? != 0)
+}
+
+/// It is made before the first Java code runs.
 fn call_stub_return(memory: &impl Memory, tables: &Tables) -> Result<u64, Fault> {
     const NAME: &str = "StubRoutines::_call_stub_return_address";
     match memory.u64(tables.address(NAME).ok_or(Fault::Missing(NAME))?)? {
