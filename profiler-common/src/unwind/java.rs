@@ -18,8 +18,7 @@ use crate::{registers::Registers, stack::WalkEnd, unwind::Arch};
 pub const MAX_HEAPS: usize = 4;
 /// Most JVMs whose Java code is walked at the same time.
 pub const MAX_JVMS: usize = 512;
-/// Words of 4 bytes that are read of a block: its header, and the front of the blob behind it. JDK 21 has what is needed up
-/// to the 108th byte; the smallest block has 256 (`CodeCacheMinBlockLength`).
+/// Words of 4 bytes that are read of a block (of 256 bytes or more). JDK 21 has what is needed up to the 108th byte.
 pub const HEAD_WORDS: usize = 32;
 /// Most steps back to a block's first segment, of 254 segments each: blobs of up to 350 KB. HotSpot's largest, its own
 /// stubs, have 110 KB.
