@@ -14,7 +14,7 @@ use profiler_tests::jdk::each_jdk;
 
 const PAGE: u64 = 4096;
 /// Damaged copies of each JVM.
-const COPIES: u64 = 600;
+const COPIES: u64 = 400;
 
 type Pages = BTreeMap<u64, Vec<u8>>;
 
@@ -103,12 +103,12 @@ fn ask<M: Memory>(jvm: &mut Jvm<M>, addresses: &[u64], methods: &[u64]) -> usize
     _ = jvm.refresh();
     for address in addresses {
         named += usize::from(jvm.name(*address).is_ok());
-        drop(jvm.remembered(*address, None));
+        _ = jvm.remembered(*address, None);
     }
-    methods
-        .iter()
-        .for_each(|method| drop((jvm.interpreted(*method, Some(3)), jvm.interpreted(*method, None))));
-    drop(jvm.layout());
+    for method in methods {
+        _ = (jvm.interpreted(*method, Some(3)), jvm.interpreted(*method, None));
+    }
+    _ = jvm.layout();
     named
 }
 
@@ -141,7 +141,7 @@ fn damaged_memory_of_a_jvm_is_read_to_an_end() {
             asked += addresses.len();
             most = most.max(damaged.cost.take());
             if copy % 8 == 0 {
-                drop(jvm.all_code());
+                _ = jvm.all_code();
                 most = most.max(damaged.cost.take());
             }
         }

@@ -468,15 +468,14 @@ fn ask<M: Memory>(jvm: &mut Jvm<M>, read: impl Fn(&M) -> u64) {
     bounded(jvm, "new");
     _ = jvm.refresh();
     for address in (LOW..LOW + 17 * SEGMENT).step_by(40) {
-        drop(jvm.name(address));
-        drop(jvm.remembered(address, None));
-        drop(jvm.name_of(CodeId::compilation(77), address));
+        _ = (jvm.name(address), jvm.remembered(address, None));
+        _ = jvm.name_of(CodeId::compilation(77), address);
     }
-    drop((jvm.layout(), jvm.interpreted(METASPACE, Some(100)), jvm.covers(LOW)));
+    _ = (jvm.layout(), jvm.interpreted(METASPACE, Some(100)), jvm.covers(LOW));
     bounded(jvm, "names");
-    drop(jvm.all_code());
+    _ = jvm.all_code();
     bounded(jvm, "all code");
-    drop((jvm.refresh(), jvm.name(NMETHOD + CODE), jvm.layout()));
+    _ = (jvm.refresh(), jvm.name(NMETHOD + CODE), jvm.layout());
     bounded(jvm, "again");
 }
 
@@ -523,7 +522,11 @@ fn a_jvm_may_change_while_it_is_read() {
     let mut named = 0;
     for seed in 1..=3_000 {
         let image = Image { read: Cell::default(), ..made.image.clone() };
-        let memory = Changing { image, one_in: u64::MAX, random: Cell::new(seed * 0x9e37_79b9_7f4a_7c15) };
+        let memory = Changing {
+            image,
+            one_in: u64::MAX,
+            random: Cell::new(0x9e37_79b9_7f4a_7c15u64.wrapping_mul(seed)),
+        };
         let mut jvm = Jvm::new(memory, |name| made.symbols.get(name).copied()).unwrap();
         jvm.memory.inner_mut().one_in = [5, 50, 500][seed as usize % 3];
         ask(&mut jvm, |memory| memory.image.read.take());
