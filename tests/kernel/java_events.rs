@@ -24,8 +24,8 @@ struct Run {
     counters: HashMap<String, u64>,
 }
 
-/// Records events of a JVM that does something so often, and is idle before and behind. `spans`: how many of them take time.
-fn run(jdk: &Jdk, (events, spans): (&str, usize), options: &[&str], arguments: [&str; 2]) -> Run {
+/// Records events of a JVM that does something so often, and is idle before and behind. The last of them takes time.
+fn run(jdk: &Jdk, events: &str, options: &[&str], arguments: [&str; 2]) -> Run {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
     let log = format!(
@@ -37,7 +37,7 @@ fn run(jdk: &Jdk, (events, spans): (&str, usize), options: &[&str], arguments: [
     let mut target = jdk.program("known.Events", &[&fixed, options].concat(), &arguments);
     let pid = target.pid();
     let mut recording = Record::new().args(["-e", events, "-p", &pid.to_string()]).start();
-    recording.wait_until_attached(2 * spans);
+    recording.wait_until_attached(2);
     let state = || (lines(&path), counters(pid));
     let before = settled(state);
     target.go();
@@ -137,8 +137,7 @@ const COLLECTIONS: u64 = 30;
 fn collections_and_safepoints_are_those_that_the_jvm_logs() {
     each_jdk("collections_and_safepoints_are_those_that_the_jvm_logs", |jdk| {
         for collector in ["-XX:+UseSerialGC", "-XX:+UseParallelGC", "-XX:+UseG1GC"] {
-            let events = ("java:gc,java:safepoint", 2);
-            let run = run(jdk, events, &[collector], ["collect", &COLLECTIONS.to_string()]);
+            let run = run(jdk, "java:gc,java:safepoint", &[collector], ["collect", &COLLECTIONS.to_string()]);
             check_collections(collector, &run);
         }
     });
@@ -197,8 +196,7 @@ const CLASSES: u64 = 40;
 #[test]
 fn compilations_and_loads_are_those_that_the_jvm_logs() {
     each_jdk("compilations_and_loads_are_those_that_the_jvm_logs", |jdk| {
-        let events = ("java:class-load,java:jit", 1);
-        let run = run(jdk, events, &[], ["load", &CLASSES.to_string()]);
+        let run = run(jdk, "java:class-load,java:jit", &[], ["load", &CLASSES.to_string()]);
         let loads = run.logged("class,load").count() as u64;
         let view = run.view("java:class-load");
         let counted =

@@ -145,6 +145,7 @@ pub struct BetweenProbe {
     name: String,
     programs: [OwnedFd; 2],
     hooks: [Vec<Hook>; 2],
+    is_last: bool,
     attached: Vec<Attached>,
 }
 
@@ -164,17 +165,25 @@ pub fn open(
     kernel.load_program(LEFT)?;
     let hooks = |places: &[Place], returns| uprobe::hooks(&asked.name, places, returns, cpu);
     let hooks = [hooks(&asked.begins, false)?, hooks(&asked.ends, calls)?];
-    Ok(BetweenProbe { name: asked.name.clone(), programs, hooks, attached: Vec::new() })
+    Ok(BetweenProbe { name: asked.name.clone(), programs, hooks, is_last: false, attached: Vec::new() })
 }
 
 impl BetweenProbe {
+    /// It is the last one that is enabled, and attaches what all of them need: kernels before 6.10 (d4dfc5700e86) attach a
+    /// program to a tracepoint once only, and say EEXIST else.
+    pub const fn be_last(&mut self) {
+        self.is_last = true;
+    }
+
     /// The programs run at each hit from now on, and count nothing until [`Samples::begin_spans`].
     pub fn enable(&mut self, kernel: &mut Kernel) -> Result<(), ProbeError> {
         let failed = |source| ProbeError::Hook { name: self.name.clone(), source };
         for (program, hooks) in self.programs.iter().zip(&self.hooks) {
             hooks.iter().try_for_each(|hook| hook.set(program)).map_err(failed)?;
         }
-        for tracepoint in ["sched_process_exit", "sched_process_exec"] {
+        let tracepoints: &[&str] =
+            if self.is_last { &["sched_process_exit", "sched_process_exec"] } else { &[] };
+        for tracepoint in tracepoints {
             self.attached.push(kernel.attach(LEFT, tracepoint)?);
         }
         Ok(())

@@ -214,6 +214,11 @@ impl Probe {
                 probes.push(Self::open(chosen, kernel, setup)?);
             }
         }
+        if let Some(Self::Between(last)) =
+            probes.iter_mut().rev().find(|probe| matches!(probe, Self::Between(_)))
+        {
+            last.be_last();
+        }
         Ok(probes)
     }
 

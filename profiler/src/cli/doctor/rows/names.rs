@@ -122,7 +122,7 @@ pub(super) fn tracefs(facts: &Facts) -> Check {
 pub(super) fn uprobes(facts: &Facts) -> Check {
     let check = works(
         "uprobes",
-        "places in user code (`-e uprobe:...`, `-e usdt:...`, `-e uspan:...`, `-e java:...`)",
+        "places in user code (`-e uprobe:...`, `usdt`, `uspan`, `java`)",
         "perf knows uprobes",
     );
     match facts.tried.user_code {
