@@ -21,8 +21,8 @@ pub struct RawStack {
     pub len: u32,
     /// How the walk ended, a [`WalkEnd`] as a number.
     pub end: u32,
-    /// Absolute addresses: the sampled instruction first, then return addresses. Interpreted Java frames are words of
-    /// their own (`unwind::java::InterpretedFrame`), larger by one but for the first, as all addresses of callers are.
+    /// Absolute addresses: the sampled instruction first, then return addresses. Java frames are words of their own
+    /// (`unwind::java::{CodeFrame, InterpretedFrame}`), larger by one but for the first, as all addresses of callers are.
     pub frames: [u64; MAX_FRAMES],
 }
 

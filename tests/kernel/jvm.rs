@@ -189,6 +189,12 @@ fn the_numbers_for_a_walk_fit_the_code() {
         assert_eq!(jvm.name(layout.call_stub_return).unwrap().tier, Tier::Stub, "{layout:?}");
         assert!(layout.nmethod_names.iter().all(Option::is_some), "{layout:?}");
         let memory = ProcessMemory::open(target.pid()).unwrap();
+        // A walk tells by the length of its header whether a blob is compiled code.
+        for listed in jvm.all_code().unwrap().into_iter().flatten() {
+            let header = layout.blob_header_size.get(&memory, listed.blob.address).unwrap();
+            let is_compilation = header as u64 == layout.nmethod_header_size;
+            assert_eq!(is_compilation, listed.blob.compilation().is_some(), "{listed:?}");
+        }
         for listed in compiled(&mut jvm) {
             let (blob, compilation) = (&listed.blob, listed.blob.compilation().unwrap());
             let name = memory.u64(blob.address + layout.blob_name).unwrap();
