@@ -16,7 +16,7 @@ use inferno::flamegraph::{
 use super::{
     RenderError, RenderOptions,
     folded::{self, Folded, Name},
-    units,
+    text, units,
 };
 use crate::model::{FrameKind, Profile, Unit, name};
 
@@ -25,6 +25,9 @@ const MAX_TOTAL: u64 = 1 << 53;
 
 /// Longest name in the picture, characters. The full ones are in the other formats.
 const MAX_CHARS: usize = 512;
+
+/// Longest target in the picture's title, characters: a line of it has some 110. A command can be longer.
+const MAX_TARGET: usize = 80;
 
 /// Colour of process and thread frames.
 const OWNER: Rgb = (176, 184, 200);
@@ -131,7 +134,8 @@ fn title(profile: &Profile, options: &RenderOptions) -> String {
     let or = |text: &str, other: &str| if text.is_empty() { other.to_owned() } else { text.to_owned() };
     let default = || {
         let meta = &profile.meta;
-        format!("{} on {}", or(&meta.target, "profile"), or(&meta.host, "an unknown host"))
+        let target = text::cut(&meta.target, MAX_TARGET);
+        format!("{} on {}", or(&target, "profile"), or(&meta.host, "an unknown host"))
     };
     cut(name::clean(options.title.clone().unwrap_or_else(default).as_bytes()))
 }
@@ -243,6 +247,17 @@ mod tests {
             (title, fill.split_once('"').unwrap().0)
         });
         all.collect()
+    }
+
+    #[test]
+    fn a_long_command_does_not_push_the_title_off_the_picture() {
+        let mut profile = fixture::mixed();
+        profile.meta.target = "command javac A.java ".repeat(50);
+        profile.meta.host = "somewhere".to_owned();
+        let title = title(&profile, &RenderOptions::default());
+        assert!(
+            title.len() < 110 && title.starts_with("command javac") && title.ends_with("... on somewhere")
+        );
     }
 
     #[test]
