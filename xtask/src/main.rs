@@ -47,11 +47,12 @@ Usage: cargo xtask TASK [OPTIONS]
   jvm-matrix [--only LIST]
                         The tests of Java names and stacks with each of these JDKs (root), into docs/jvm.md
   tidy [--bless]        Check the rules that the compiler does not; --bless rewrites generated tables
-  bench [--quick] [--only network]
+  bench [--quick] [--only network|java]
                         Measure what the profiler costs, beside the others that are installed (root), into
                         docs/performance.md
                           --quick         in six minutes
                           --only network  the accounting of sockets alone, printed
+                          --only java     what a Java program is slowed down by, printed (in five minutes)
   dist [--target TARGET] [--prove]
                         Build the single static binary in <target>/dist
                           --target TARGET  x86_64, aarch64 or a triple; what it needs is installed

@@ -11,6 +11,7 @@
 mod budget;
 mod calls;
 mod child;
+mod java;
 mod load;
 mod loading;
 mod net;
@@ -40,8 +41,10 @@ use child::Measured;
 use own::Own;
 use tools::Tool;
 
-/// The part that can be measured alone.
+/// A part that can be measured alone.
 const NETWORK: &str = "network";
+/// One that is measured alone only: it takes as long as all others.
+const JAVA: &str = "java";
 
 /// How much is measured.
 #[derive(Clone, Copy)]
@@ -97,8 +100,9 @@ struct LongRuns {
 /// # Errors
 /// Not root, no such part, a program that fails, or a budget that is not kept (the tables are written all the same).
 pub fn bench(quick: bool, only: Option<&str>) -> Result<(), Failure> {
-    if let Some(part) = only.filter(|part| *part != NETWORK) {
-        return Err(Failure::usage(format!("--only {part}: what can be measured alone is `{NETWORK}`")));
+    if let Some(part) = only.filter(|part| ![NETWORK, JAVA].contains(part)) {
+        let known = format!("--only {part}: what can be measured alone is `{NETWORK}` and `{JAVA}`");
+        return Err(Failure::usage(known));
     }
     if !is_root() {
         return Err(Failure::new(
@@ -109,6 +113,13 @@ pub fn bench(quick: bool, only: Option<&str>) -> Result<(), Failure> {
     let directory = scratch()?;
     let extent = if quick { QUICK } else { FULL };
     let result = match only {
+        Some(JAVA) => java::measure(&directory, extent.rounds).and_then(|java| match java {
+            Some(java) => {
+                print!("{}", java.table());
+                Ok(())
+            }
+            None => Err(Failure::new("no JDK is installed")),
+        }),
         Some(_) => net::measure(&directory, extent.rounds).map(|net| print!("{}", net.table())),
         None => Bench::new(&directory, extent).and_then(|bench| bench.run(quick)),
     };
