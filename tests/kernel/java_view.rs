@@ -1,5 +1,7 @@
 //! `profiler java`: what a JVM and its threads did against what the program in it says that it did, with each JDK of this machine.
 
+use std::collections::HashMap;
+
 use profiler_tests::{
     accounts::{Accounting, Accounts, blocked, number},
     expect,
@@ -173,6 +175,49 @@ fn a_jvm_that_is_looked_at_is_left_alone() {
         let main =
             whole.threads().find(|row| row["innermost"].as_str().is_some_and(|at| at.contains("read")));
         assert!(main.is_some_and(|row| row["state"] == "runnable"), "{}", whole.0);
+    });
+}
+
+/// The innermost method of each thread that has one, as the JVM itself prints it.
+fn printed(jdk: &Jdk, pid: u32) -> HashMap<u64, String> {
+    let output = jdk.tool("jcmd").args([&pid.to_string(), "Thread.print"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (mut found, mut tid) = (HashMap::new(), None);
+    for line in text.lines() {
+        if line.starts_with('"') {
+            // Hexadecimal until JDK 20.
+            let nid = line.split_once("nid=").and_then(|(_, rest)| rest.split_whitespace().next());
+            tid = nid.and_then(|nid| match nid.strip_prefix("0x") {
+                Some(digits) => u64::from_str_radix(digits, 16).ok(),
+                None => nid.parse().ok(),
+            });
+        } else if let Some(frame) = line.trim_start().strip_prefix("at ")
+            && let (Some(tid), Some((method, _))) = (tid.take(), frame.split_once('('))
+        {
+            found.insert(tid, method.to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn java_threads_are_where_the_jvm_says() {
+    each_jdk("java_threads_are_where_the_jvm_says", |jdk| {
+        // Until it is told to go on, all its threads wait.
+        for options in [&[][..], &["-Xint"]] {
+            let target = jdk.program("known.Stacks", options, &["waits", TIME]);
+            let whole = Accounts::of_view("java", &["-p", &target.pid().to_string(), "-d", "0.3"]);
+            let printed = printed(jdk, target.pid());
+            assert!(printed.len() >= 3, "{printed:?}");
+            for (tid, method) in &printed {
+                let row = whole.thread(*tid);
+                assert_eq!(row["innermost"], **method, "{options:?}: {row}");
+            }
+            // The control: the others run no Java code.
+            let others = whole.threads().filter(|row| !printed.contains_key(&number(row, "tid")));
+            let strange: Vec<_> = others.filter(|row| !row["innermost"].is_null()).collect();
+            assert!(strange.is_empty(), "{strange:?}");
+        }
     });
 }
 
