@@ -95,7 +95,7 @@ pub struct Thread {
     /// It runs Java code; if not, it is one of the JVM's own.
     pub java: bool,
     /// What the JVM says that it was doing at the end: `runnable`, `blocked`, `waiting`, `object-wait`, ...; `None`: it is no Java
-    /// thread, or is gone.
+    /// thread, or is gone, or the JVM is of JDK 8.
     pub state: Option<&'static str>,
     /// The innermost Java method at the end, unless it ran.
     pub innermost: Option<String>,

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::{java::Thread, named::Named, sched::Row},
-    symbolize::runtime::jvm::wait::Wait,
+    symbolize::runtime::jvm::{threads::State, wait::Wait},
 };
 
 /// The kernel's cause of all waits that code of Java tells more of (`profiler_common::sched::cause::Cause::Futex`).
@@ -32,7 +32,7 @@ pub fn thread(row: &Row, tops: &Tops, before: &Moment, now: &Moment, part: Part)
         tid,
         name: seen.and_then(|seen| seen.name.clone()).unwrap_or_else(|| row.comm.clone()),
         java: seen.is_some(),
-        state: alive.map(|thread| thread.state.key()),
+        state: alive.and_then(|thread| thread.state).map(State::key),
         innermost: alive.and_then(|thread| thread.innermost.as_deref()).and_then(watch::method),
         ended: row.ended != 0,
         wall_ns: row.wall_ns,

@@ -13,7 +13,7 @@ use crate::{
         process_file,
         runtime::{
             jvm::{
-                Code, Counters, JavaThread, Jvm,
+                Code, Counters, Fault, JavaThread, Jvm,
                 code::Frame,
                 open::{self, OpenError},
                 wait::Wait,
@@ -146,17 +146,21 @@ impl Watch {
     /// Reads it as it is now. False: it is gone, or not there yet.
     pub fn look(&mut self) -> bool {
         let Some(jvm) = &mut self.jvm else { return false };
-        let counters = jvm.counters();
-        let Ok(threads) = jvm.threads() else { return false };
+        let (counters, threads) = (jvm.counters(), jvm.threads());
+        // It has no memory any more.
+        if let (Err(Fault::Unmapped(_)), Err(Fault::Unmapped(_))) = (&counters, &threads) {
+            return false;
+        }
         match counters {
             Ok(counters) => self.last.counters = Some(counters),
             Err(fault) => {
-                let note = format!("collections, safepoints and compilations are not known: {fault}");
-                if !self.notes.contains(&note) {
-                    self.notes.push(note);
-                }
+                self.note(format!("collections, safepoints and compilations are not known: {fault}"))
             }
         }
+        let threads = threads.unwrap_or_else(|fault| {
+            self.note(format!("what Java threads do is not known: {fault}"));
+            Vec::new()
+        });
         let outer = thread_ids(self.pid);
         let id = |thread: &JavaThread| {
             outer.as_ref().map_or(Some(thread.tid), |ids| ids.get(&thread.tid).copied())
@@ -174,6 +178,12 @@ impl Watch {
         self.looked = Some(Instant::now());
         self.tell_facts();
         true
+    }
+
+    fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
     }
 
     fn tell_facts(&mut self) {

@@ -66,12 +66,9 @@ impl Objects {
     /// # Errors
     /// Something is not exported.
     pub(super) fn new(memory: &impl Memory, tables: &Tables, major: u32) -> Result<Self, Fault> {
+        const THREAD: &str = "JavaThread::_threadObj";
         let offset = |name: &'static str| tables.offset(name).ok_or(Fault::Missing(name));
-        // By its type: what has a name of its own leads to the place.
-        let reference = |name: &'static str| -> Result<(u64, bool), Fault> {
-            let kind = &tables.field(name).ok_or(Fault::Missing(name))?.kind;
-            Ok((offset(name)?, !kind.ends_with('*') && kind != "oop"))
-        };
+        let thread = tables.field(THREAD).ok_or(Fault::Missing(THREAD))?;
         let [narrow_oops, narrow_klasses] =
             flags(memory, tables, ["UseCompressedOops", "UseCompressedClassPointers"])?;
         let fields = match tables.offset("InstanceKlass::_fieldinfo_stream") {
@@ -85,8 +82,8 @@ impl Objects {
             oops: references(memory, tables, narrow_oops, OOPS)?,
             klasses: references(memory, tables, narrow_klasses, KLASSES)?,
             klass: offset("oopDesc::_metadata._klass")?,
-            monitor: reference("ObjectMonitor::_object")?,
-            thread: reference("JavaThread::_threadObj")?,
+            monitor: (offset("ObjectMonitor::_object")?, major >= 16),
+            thread: (offset(THREAD)?, thread.kind == "OopHandle"),
             above: offset("Klass::_super")?,
             constants: offset("InstanceKlass::_constants")?,
             fields,

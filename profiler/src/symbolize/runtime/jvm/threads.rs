@@ -69,8 +69,8 @@ pub struct JavaThread {
     pub tid: u32,
     /// Its name as Java has it, cleaned; `None`: it cannot be read now.
     pub name: Option<String>,
-    /// What it is doing.
-    pub state: State,
+    /// What it is doing; `None`: JDK 8 does not export it.
+    pub state: Option<State>,
     /// Bytes of the heap that it has taken since it was made.
     pub allocated_bytes: Option<u64>,
     /// Its innermost Java code, unless it runs there.
@@ -85,7 +85,7 @@ pub struct Threads {
     list: List,
     osthread: u64,
     thread_id: Scalar,
-    state: Scalar,
+    state: Option<Scalar>,
     allocated: Option<u64>,
     /// Offsets of the buffer that a thread allocates from, and in it of its start and of what is free.
     tlab: Option<[u64; 3]>,
@@ -110,7 +110,7 @@ struct Raw {
     /// Address of the `JavaThread`.
     address: u64,
     tid: u32,
-    state: State,
+    state: Option<State>,
     allocated_bytes: Option<u64>,
     /// Stack pointer, program counter and frame pointer of the last Java code, if it is not running.
     last_java: [u64; 3],
@@ -148,7 +148,7 @@ impl Threads {
                 .offset("Thread::_osthread")
                 .map_or_else(|| offset("JavaThread::_osthread"), Ok)?,
             thread_id: number(tables, "OSThread::_thread_id")?,
-            state: number(tables, "OSThread::_state")?,
+            state: number(tables, "OSThread::_state").ok(),
             allocated: tables.offset("Thread::_allocated_bytes"),
             tlab: if let [Some(tlab), Some(start), Some(top)] = tlab {
                 Some([tlab, start, top])
@@ -195,14 +195,15 @@ impl Threads {
         let word = |offset: u64| memory.u64(thread.wrapping_add(offset));
         let osthread = word(self.osthread)?;
         let tid = u32::try_from(self.thread_id.get(memory, osthread)?).ok().filter(|&tid| tid != 0);
-        let state =
-            State::of(self.state.get(memory, osthread)?).ok_or(Fault::Torn("the state of a thread"))?;
+        let state = self
+            .state
+            .map(|state| State::of(state.get(memory, osthread)?).ok_or(Fault::Torn("the state of a thread")));
         let anchor = |offset: u64| word(self.anchor + offset);
         let [sp, pc, fp] = self.last_java;
         Ok(Raw {
             address: thread,
             tid: tid.ok_or(Fault::Torn("a thread id"))?,
-            state,
+            state: state.transpose()?,
             allocated_bytes: self.allocated(memory, thread)?,
             last_java: [anchor(sp)?, anchor(pc)?, anchor(fp)?],
             monitor: self.pending_monitor.map(word).transpose()?.unwrap_or(0),
