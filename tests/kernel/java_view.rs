@@ -158,7 +158,7 @@ fn the_methods_of_a_jvm_have_their_shares() {
         // The control, and while it went on they had names too.
         assert!(with(methods, "method", "known.Stacks.deep").is_empty(), "{methods}");
         let named =
-            |interval: &&&Value| !with(&interval["methods"], "method", "known.Stacks.callers").is_empty();
+            |interval: &&&Value| !with(&interval["methods"], "method", "known.Stacks.round").is_empty();
         let sampled: Vec<_> = seen.intervals.iter().filter(|one| number(one, "samples") >= 5).collect();
         let with_names = sampled.iter().filter(named).count();
         assert!(with_names > 0 && with_names * 2 >= sampled.len(), "{with_names} of {}", sampled.len());
