@@ -39,8 +39,7 @@ impl Targets {
         if self.watched.iter().any(|(known, _)| *known == pid) {
             return Ok(true);
         }
-        let handle = Pid::from_raw(pid as i32).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        let Some(handle) = handle else { return Ok(false) };
+        let Some(handle) = handle(pid) else { return Ok(false) };
         self.map.insert(pid, 1, 0).map_err(failed("add a process to", NAME))?;
         self.watched.push((pid, handle));
         Ok(true)
@@ -52,7 +51,8 @@ impl Targets {
     }
 
     /// Removes the watched processes that have ended (the kernel side does so only when it follows children) and tells
-    /// whether any target is left.
+    /// whether any target is left. Of children the kernel side can miss the end: when none but they are left, they are looked
+    /// for.
     pub fn any_left(&mut self) -> Result<bool, BpfError> {
         let mut ended = Vec::new();
         self.watched.retain(|(pid, handle)| {
@@ -61,20 +61,39 @@ impl Targets {
             !gone
         });
         for pid in ended {
-            match self.map.remove(&pid) {
-                Ok(()) => {}
-                // The kernel side may have been faster.
-                Err(error) if is_gone(&error) => {}
-                Err(error) => return Err(failed("remove a process from", NAME)(error)),
-            }
+            self.remove(pid)?;
         }
-        Ok(!self.watched.is_empty() || self.map.keys().next().is_some())
+        if !self.watched.is_empty() {
+            return Ok(true);
+        }
+        let others: Vec<u32> = self.map.keys().filter_map(Result::ok).collect();
+        for pid in others {
+            if handle(pid).is_some_and(|handle| !has_ended(handle.as_fd())) {
+                return Ok(true);
+            }
+            self.remove(pid)?;
+        }
+        Ok(false)
+    }
+
+    fn remove(&mut self, pid: u32) -> Result<(), BpfError> {
+        match self.map.remove(&pid) {
+            Ok(()) => Ok(()),
+            // The kernel side may have been faster.
+            Err(error) if is_gone(&error) => Ok(()),
+            Err(error) => Err(failed("remove a process from", NAME)(error)),
+        }
     }
 
     /// Kernel memory of the map, bytes.
     pub fn map_memory(&self) -> u64 {
         super::stats::map_memory(aya::maps::IterableMap::map(&self.map).fd().as_fd())
     }
+}
+
+/// A handle on a process, if there is one of that id.
+fn handle(pid: u32) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(i32::try_from(pid).ok()?)?, PidfdFlags::empty()).ok()
 }
 
 /// A pidfd is readable once its process has ended, reaped or not.
