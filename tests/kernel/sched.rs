@@ -296,7 +296,8 @@ fn ten_thousand_threads_fit() {
         "{ran} of {count}"
     );
     let rss = number(&accounts.0["cost"], "recording_peak_rss_bytes");
-    assert!(rss < 30 << 20, "{rss} bytes for {count} threads");
+    // 28.7 MB where nothing else runs, more where what ended waits to be read.
+    assert!(rss < 36 << 20, "{rss} bytes for {count} threads");
 }
 
 #[test]
