@@ -24,6 +24,7 @@ pub mod sched;
 pub mod spans;
 pub mod stat;
 pub mod syscalls;
+mod together;
 mod unwinding;
 mod wakers;
 

@@ -19,14 +19,15 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     RecordOptions, Recording, SessionError, Stop,
-    cost::{cpu_ns, peak_rss_bytes},
+    cost::cpu_ns,
     recording::at,
     sched::{AccountOptions, Accounting, Loaded},
     spans::{self, Intervals, Spans},
+    together::OfAccounts,
 };
 use crate::{
     host::cpus,
-    model::{Cost, Meta, Profile, java::Span, sched},
+    model::{Profile, java::Span, sched},
 };
 use tops::Tops;
 use watch::Part;
@@ -135,27 +136,6 @@ fn span(watch: &Watch, accounts: sched::Span, profile: &Profile, part: Part) -> 
     }
 }
 
-/// Adds to the whole run what the samples have to say of it.
-fn together(span: &mut Span, profile: &Profile) {
-    let of_accounts = mem::take(&mut span.meta.notes);
-    let (meta, losses, cost) = (&profile.meta, &profile.losses, &profile.cost);
-    span.meta =
-        Meta { events: mem::take(&mut span.meta.events), duration_ns: span.meta.duration_ns, ..meta.clone() };
-    span.meta.notes.extend(of_accounts.into_iter().filter(|note| !meta.notes.contains(note)));
-    for (cause, count) in &losses.counters {
-        *span.losses.counters.entry(cause.clone()).or_default() += count;
-    }
-    span.losses.lost_sample_causes.clone_from(&losses.lost_sample_causes);
-    span.losses.unresolved.clone_from(&losses.unresolved);
-    span.cost = Cost {
-        ebpf_run_ns: span.cost.ebpf_run_ns + cost.ebpf_run_ns,
-        ebpf_runs: span.cost.ebpf_runs + cost.ebpf_runs,
-        kernel_map_bytes: span.cost.kernel_map_bytes + cost.kernel_map_bytes,
-        peak_rss_bytes: peak_rss_bytes(),
-        ..cost.clone()
-    };
-}
-
 /// Looks at the JVM without end; but not most of the time, if it has so many threads.
 async fn look(watch: &mut Watch) {
     let (mut next, mut pause) = (Instant::now() + LOOK, POLL);
@@ -214,7 +194,15 @@ impl Spans for JavaRun<'_> {
         // Names come last.
         let profile = recording.finish(Stop::Signal)?.profile;
         let mut span = span(&watch, accounts, &profile, Part::Whole);
-        together(&mut span, &profile);
+        let of_accounts = OfAccounts {
+            events: mem::take(&mut span.meta.events),
+            duration_ns: span.meta.duration_ns,
+            notes: mem::take(&mut span.meta.notes),
+            losses: mem::take(&mut span.losses),
+            ebpf: (span.cost.ebpf_run_ns, span.cost.ebpf_runs),
+            kernel_map_bytes: span.cost.kernel_map_bytes,
+        };
+        (span.meta, span.losses, span.cost) = of_accounts.and_of_samples(&profile);
         Ok(span)
     }
 }

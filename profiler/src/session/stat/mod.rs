@@ -14,6 +14,7 @@ use super::{
     sched::{self, threads::Threads},
     spans::{self, Kept, Shared, Spans},
     syscalls::{self, SyscallOptions, calls::CallAccounts},
+    together::OfAccounts,
 };
 use crate::{
     bpf::{
@@ -23,7 +24,7 @@ use crate::{
         targets::Targets,
     },
     host::cpus,
-    model::{Cost, Losses, Profile, stat::Stat},
+    model::{Losses, stat::Stat},
     perf::{
         clock::monotonic_ns,
         counters::{Counters, DEFAULT, MAJOR_FAULTS, MINOR_FAULTS},
@@ -206,39 +207,15 @@ impl Spans for StatRun<'_> {
         // Names come last, and take most of the memory: what the accounts had is given back.
         let profile = recording.finish(Stop::Signal)?.profile;
         let mut stat = Parts { total: &total, calls: &calls, numbers, profile: &profile }.stat();
-        (stat.meta, stat.losses) =
-            (meta(options, &profile, end_ns - start_ns, notes), together(losses, &profile));
-        stat.cost = Cost {
-            ebpf_run_ns: profile.cost.ebpf_run_ns + run_time.unwrap_or_default().0,
-            ebpf_runs: profile.cost.ebpf_runs + run_time.unwrap_or_default().1,
-            kernel_map_bytes: profile.cost.kernel_map_bytes + memory,
-            peak_rss_bytes: super::cost::peak_rss_bytes(),
-            ..profile.cost
+        let of_accounts = OfAccounts {
+            events: vec![options.account.event.to_owned()],
+            duration_ns: end_ns - start_ns,
+            notes,
+            losses,
+            ebpf: run_time.unwrap_or_default(),
+            kernel_map_bytes: memory,
         };
+        (stat.meta, stat.losses, stat.cost) = of_accounts.and_of_samples(&profile);
         Ok(stat)
     }
-}
-
-/// The header: that of the samples, with what the accounts have to say.
-fn meta(
-    options: &SyscallOptions,
-    profile: &Profile,
-    duration_ns: u64,
-    notes: Vec<String>,
-) -> crate::model::Meta {
-    let mut meta = profile.meta.clone();
-    meta.events = vec![options.account.event.to_owned()];
-    meta.duration_ns = duration_ns;
-    meta.notes.extend(notes.into_iter().filter(|note| !profile.meta.notes.contains(note)));
-    meta
-}
-
-/// Losses of the accounts and of the samples. Of what both count, both are told together.
-fn together(mut losses: Losses, profile: &Profile) -> Losses {
-    for (cause, count) in &profile.losses.counters {
-        *losses.counters.entry(cause.clone()).or_default() += count;
-    }
-    losses.lost_sample_causes.clone_from(&profile.losses.lost_sample_causes);
-    losses.unresolved.clone_from(&profile.losses.unresolved);
-    losses
 }
