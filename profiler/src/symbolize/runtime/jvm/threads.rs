@@ -9,7 +9,7 @@ use super::{
     Fault, Jvm, MAX_READ,
     code::{Code, Tier},
     objects::Objects,
-    vmstructs::{Place, Scalar, Tables},
+    vmstructs::{Scalar, Tables},
 };
 use crate::symbolize::runtime::memory::Memory;
 
@@ -147,8 +147,8 @@ impl Threads {
             osthread: tables
                 .offset("Thread::_osthread")
                 .map_or_else(|| offset("JavaThread::_osthread"), Ok)?,
-            thread_id: number(tables, "OSThread::_thread_id")?,
-            state: number(tables, "OSThread::_state").ok(),
+            thread_id: scalar("OSThread::_thread_id")?,
+            state: tables.scalar("OSThread::_state"),
             allocated: tables.offset("Thread::_allocated_bytes"),
             tlab: if let [Some(tlab), Some(start), Some(top)] = tlab {
                 Some([tlab, start, top])
@@ -321,14 +321,5 @@ impl<M: Memory> Jvm<M> {
         let [sp, ..] = raw.last_java;
         let pc = self.memory.u64(sp.wrapping_add(8 * words).wrapping_sub(8))?;
         self.name(pc.wrapping_sub(1))
-    }
-}
-
-/// A number of 32 bits whose type has a name of its own.
-fn number(tables: &Tables, name: &'static str) -> Result<Scalar, Fault> {
-    let field = tables.field(name).ok_or(Fault::Missing(name))?;
-    match field.place {
-        Place::Offset(offset) => Ok(Scalar { offset, size: 4, signed: true }),
-        Place::Static(_) => Err(Fault::Table("a thread")),
     }
 }

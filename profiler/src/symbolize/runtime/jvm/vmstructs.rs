@@ -231,7 +231,8 @@ fn width(kind: &str) -> Option<(u8, bool)> {
         "u2" | "uint16_t" | "unsigned short" => (2, false),
         "int16_t" | "short" => (2, true),
         "u4" | "uint32_t" | "unsigned int" | "juint" | "uint" => (4, false),
-        "int" | "jint" | "int32_t" => (4, true),
+        // The last three: an enumeration, and the two names that the type of thread ids has had.
+        "int" | "jint" | "int32_t" | "ThreadState" | "OSThread::thread_id_t" | "pid_t" => (4, true),
         "address" | "size_t" | "uint64_t" | "uintptr_t" => (8, false),
         "intptr_t" | "int64_t" | "jlong" | "long" => (8, true),
         _ => return None,
