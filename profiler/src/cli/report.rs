@@ -162,10 +162,9 @@ fn mend(cause: &DecodeError) -> &'static str {
 }
 
 fn options(args: &ReportArgs, profile: &Profile) -> Result<RenderOptions, ReportError> {
-    let position = |name: &String| profile.sample_types.iter().position(|t| t.name == *name);
     let value = match &args.event {
         None => None,
-        Some(name) => Some(position(name).ok_or_else(|| ReportError::NoEvent {
+        Some(name) => Some(profile.column(name).ok_or_else(|| ReportError::NoEvent {
             path: args.file.clone(),
             name: name.clone(),
             known: names(&profile.sample_types, |t| &t.name),

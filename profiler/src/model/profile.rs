@@ -301,6 +301,14 @@ pub struct Sample {
     pub values: Vec<i64>,
 }
 
+impl Sample {
+    /// Its value in a column, of what cannot be negative; 0 if there is no such column.
+    pub fn amount(&self, column: Option<usize>) -> u64 {
+        let value = column.and_then(|column| self.values.get(column)).copied().unwrap_or(0);
+        u64::try_from(value).unwrap_or(0)
+    }
+}
+
 /// A frame as renderers walk it: one function activation, inlined ones expanded.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
@@ -336,6 +344,11 @@ impl Profile {
                 address: location.address,
             })
         })
+    }
+
+    /// Where samples have the values of the sample type of that name.
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.sample_types.iter().position(|sample_type| sample_type.name == name)
     }
 
     /// The sum of one sample type over all samples.

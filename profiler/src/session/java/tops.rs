@@ -45,15 +45,10 @@ impl Tops {
     /// Those of a profile of `cpu` and `offcpu`.
     pub fn of(profile: &Profile) -> Self {
         let mut tops = Self::default();
-        let column = |name: &str| profile.sample_types.iter().position(|known| known.name == name);
-        let columns = ["samples", "offcpu", "blocks"].map(column);
+        let columns = ["samples", "offcpu", "blocks"].map(|name| profile.column(name));
         let mut of_stack: HashMap<StackId, u64> = HashMap::new();
         for sample in &profile.samples {
-            let value = |column: Option<usize>| {
-                let value = column.and_then(|column| sample.values.get(column)).copied().unwrap_or(0);
-                u64::try_from(value).unwrap_or(0)
-            };
-            let [samples, ns, blocks] = columns.map(value);
+            let [samples, ns, blocks] = columns.map(|column| sample.amount(column));
             if samples != 0 {
                 *of_stack.entry(sample.stack).or_default() += samples;
             }

@@ -65,17 +65,12 @@ impl Tops {
     /// Those of a profile.
     pub fn of(profile: &Profile) -> Self {
         let mut tops = Self::default();
-        let column = |name: &str| profile.sample_types.iter().position(|known| known.name == name);
-        let value = |sample: &crate::model::Sample, column: Option<usize>| {
-            let value = column.and_then(|column| sample.values.get(column)).copied().unwrap_or(0);
-            u64::try_from(value).unwrap_or(0)
-        };
-        let (samples, blocked) = (column("samples"), column("offcpu"));
+        let (samples, blocked) = (profile.column("samples"), profile.column("offcpu"));
         let mut of_stack: HashMap<StackId, (u64, u64)> = HashMap::new();
         for sample in &profile.samples {
             let sums = of_stack.entry(sample.stack).or_default();
-            sums.0 += value(sample, samples);
-            sums.1 += value(sample, blocked);
+            sums.0 += sample.amount(samples);
+            sums.1 += sample.amount(blocked);
         }
         for (stack, (samples, blocked)) in of_stack {
             if samples != 0 {
