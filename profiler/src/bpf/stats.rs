@@ -67,6 +67,18 @@ impl RunTime {
     }
 }
 
+/// The object's loaded programs, to look at them while the object is in use.
+pub fn programs(ebpf: &Ebpf) -> Vec<OwnedFd> {
+    let fds = ebpf.programs().filter_map(|(_, program)| program.fd().ok());
+    fds.filter_map(|fd| fd.as_fd().try_clone_to_owned().ok()).collect()
+}
+
+/// Run time of a program in ns, and its runs, while that is accounted ([`RunTime`]; bpf_prog_show_fdinfo in
+/// kernel/bpf/syscall.c).
+pub fn run_of(program: BorrowedFd<'_>) -> (u64, u64) {
+    (fdinfo(program, "run_time_ns:"), fdinfo(program, "run_cnt:"))
+}
+
 /// Runs of all loaded programs that the kernel left out because the same program was running on that CPU
 /// (`recursion_misses` of their fdinfo, Linux 5.12; older kernels leave none out).
 pub fn missed(ebpf: &Ebpf) -> u64 {

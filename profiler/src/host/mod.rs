@@ -10,6 +10,7 @@ pub mod bpf;
 pub mod btf;
 pub mod caps;
 pub mod cgroup;
+pub mod container;
 pub mod cpu_times;
 pub mod cpus;
 pub mod features;

@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{cgroup, file};
-use crate::model::name::clean;
+use super::{cgroup, container, file};
+use crate::model::{name::clean, window::Place};
 
 /// Rounds of looking for descendants that fork meanwhile.
 const MAX_ROUNDS: usize = 8;
@@ -205,6 +205,12 @@ pub fn cgroup_path(pid: u32) -> Option<PathBuf> {
 pub fn cgroup_label(pid: u32) -> Option<String> {
     let text = file::read_text(format!("/proc/{pid}/cgroup"), file::SMALL).ok()?;
     cgroup::label(&text).map(|path| clean(path.as_bytes()))
+}
+
+/// Where a process belongs, by its control group; `None`: there is no such process.
+pub fn place(pid: u32) -> Option<Place> {
+    let text = file::read_text(format!("/proc/{pid}/cgroup"), file::SMALL).ok()?;
+    Some(container::place(cgroup::label(&text).unwrap_or("/")))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::{
         LocationId, Profile, Reason, Sample, SampleType, Stack, StackEnd, StackId, Thread, ThreadId, name,
     },
     probe::{Amount, Chosen, Recorded},
-    symbolize::{FrameId, Names, Symbolizer, is_idle},
+    symbolize::{FrameId, Interval, NameCache, Names, Symbolizer, is_idle},
 };
 
 /// Name of the process that stands for idle CPUs.
@@ -114,6 +114,24 @@ pub fn build(collector: &Collector, symbolizer: Symbolizer, options: &BuildOptio
 /// The profile of the present interval, with the names that are known already ([`Symbolizer::known`]).
 pub fn build_interval(collector: &Collector, symbolizer: &Symbolizer, options: &BuildOptions) -> Built {
     with_names(collector, &collector.of_interval(), |profile| symbolizer.known(profile), options)
+}
+
+/// What was taken out of a recording that goes on, to be named elsewhere ([`Interval`]).
+pub struct Taken {
+    /// What was collected.
+    pub collector: Collector,
+    /// What names its frames.
+    pub frames: Interval,
+    /// What its samples' values are.
+    pub options: BuildOptions,
+}
+
+impl Taken {
+    /// Names everything. `cache`: the names that were found before.
+    pub fn build(self, cache: &mut NameCache) -> Built {
+        let Self { collector, frames, options } = self;
+        with_names(&collector, &collector.samples(), |profile| frames.resolve(cache, profile), &options)
+    }
 }
 
 fn with_names(

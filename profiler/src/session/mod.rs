@@ -4,8 +4,10 @@
 //! Order of the start: side band, programs, sampling events (disabled), targets; then sampling is enabled and only then
 //! a stopped command released and existing processes' mappings read, so that nothing runs unseen.
 
+mod accounts;
 pub mod build;
 pub mod collect;
+pub mod continuous;
 mod cost;
 mod facts;
 mod fallbacks;

@@ -1,5 +1,6 @@
 //! The recording loop: windows, process events, and the reasons to stop.
 
+mod continuous;
 mod end;
 
 use std::{
@@ -17,6 +18,7 @@ use super::{
     RecordOptions, SessionError,
     build::{BuildOptions, build_interval},
     collect::Collector,
+    continuous::places::Places,
     cost::cpu_ns,
     facts::unix_ns,
     fallbacks::Fallbacks,
@@ -76,6 +78,8 @@ pub struct Recording<'a> {
     unwinding: Option<Unwinding>,
     symbolizer: Symbolizer,
     collector: Collector,
+    /// Where processes belong, if anybody asks.
+    places: Option<Places>,
     run_time: Option<RunTime>,
     sizing: Sizing,
     cpus: Vec<u32>,
@@ -89,6 +93,8 @@ pub struct Recording<'a> {
     end_ns: u64,
     window_ns: u64,
     window_start_ns: u64,
+    /// `window_start_ns` where what is collected begins.
+    collected_from_ns: u64,
     lost_events: u64,
     notes: Vec<String>,
     cost: Cost,
@@ -162,6 +168,7 @@ impl<'a> Recording<'a> {
             unwinding,
             symbolizer: Symbolizer::new(watch),
             collector: Collector::new(sizing.longest_window_ns),
+            places: None,
             run_time,
             sizing,
             cpus: cpus.to_vec(),
@@ -172,6 +179,7 @@ impl<'a> Recording<'a> {
             end_ns: 0,
             window_ns: sizing.first_window_ns,
             window_start_ns: 0,
+            collected_from_ns: 0,
             lost_events: 0,
             notes: note.flatten().into_iter().chain(unwind_note).chain(fallbacks.into_notes()).collect(),
             cost: Cost::default(),
@@ -272,12 +280,15 @@ impl<'a> Recording<'a> {
 
     fn read_events(&mut self) -> usize {
         let (symbolizer, lost) = (&mut self.symbolizer, &mut self.lost_events);
-        let unwinding = &mut self.unwinding;
+        let (unwinding, places) = (&mut self.unwinding, &mut self.places);
         self.sideband.get_mut().0.read(|event| {
             if let ProcessEvent::Lost { count } = event {
                 *lost += count;
             }
             symbolizer.observe(event);
+            if let Some(places) = places {
+                places.observe(event);
+            }
             if let Some(unwinding) = unwinding {
                 unwinding.observe(event);
             }
@@ -337,7 +348,8 @@ impl<'a> Recording<'a> {
     }
 
     fn add(&mut self, window: &Window) {
-        self.collector.add(window, self.window_start_ns, &mut self.symbolizer);
+        let start_ns = self.window_start_ns - self.collected_from_ns;
+        self.collector.add(window, start_ns, &mut self.symbolizer);
     }
 }
 

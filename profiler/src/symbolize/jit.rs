@@ -149,6 +149,23 @@ impl JitCode {
         };
     }
 
+    /// What was named since the last such call, to be put together elsewhere: frames are looked up anew from now on.
+    pub fn take_interval(&mut self) -> Self {
+        let runtime = match self.runtime {
+            Runtime::Unreadable(reason) => Runtime::Unreadable(reason),
+            _ => Runtime::Other,
+        };
+        Self {
+            pid: self.pid,
+            map: self.map.again(),
+            started_ns: self.started_ns,
+            runtime,
+            code_base: self.code_base,
+            pending: Vec::new(),
+            names: std::mem::take(&mut self.names),
+        }
+    }
+
     /// The names that are known already, for frames.
     pub fn known(&self, frames: &[u64]) -> Vec<Named> {
         let none = HashMap::new();

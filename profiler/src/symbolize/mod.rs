@@ -42,6 +42,8 @@ pub mod runtime;
 pub mod unwind;
 pub mod vdso;
 
+mod interval;
+mod name_cache;
 mod namer;
 
 use std::{
@@ -51,7 +53,9 @@ use std::{
 
 use profiler_common::{Comm, stack::WalkEnd, unwind::java::is_java_word};
 
-pub use self::{frames::FrameId, module::ModuleKey, process::Watch};
+pub use self::{
+    frames::FrameId, interval::Interval, module::ModuleKey, name_cache::NameCache, process::Watch,
+};
 use self::{
     frames::Frames,
     kernel_text::KernelText,
@@ -286,12 +290,18 @@ impl Symbolizer {
         Names { placed: namer::name_known(self.frames.list(), &self.modules, profile) }
     }
 
+    /// What is to be named of the frames since the last such call: their numbers begin anew. The recording goes on.
+    pub fn take_interval(&mut self) -> Interval {
+        let frames = std::mem::take(&mut self.frames).into_list();
+        Interval::of(frames, &mut self.modules)
+    }
+
     /// Names everything: appends modules, functions and locations to the profile.
     pub fn resolve(self, profile: &mut Profile) -> Names {
-        let Self { processes, modules, frames, .. } = self;
+        let Self { processes, mut modules, frames, .. } = self;
         drop(processes);
         let frames = frames.into_list();
-        Names { placed: namer::name_all(&frames, modules, profile) }
+        Names { placed: namer::name_all(&frames, |key| modules.take(key), None, profile) }
     }
 }
 

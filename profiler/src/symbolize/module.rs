@@ -6,6 +6,8 @@
 //! mappings of it cost a hash look-up. While a file is open its inode cannot be reused. The number of open files is
 //! bounded; the least recently used are closed, and opened again for naming if they are still the same.
 
+mod interval;
+
 use std::{
     collections::HashMap,
     ffi::OsStr,
@@ -23,6 +25,8 @@ use crate::{
     model::Reason,
     perf::record::FileIdentity,
 };
+
+pub use interval::Content;
 
 /// Index of a module in [`Modules`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

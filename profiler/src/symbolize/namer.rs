@@ -9,6 +9,7 @@ use super::{
     jit::{self, JitCode},
     kallsyms::{self, KernelNames},
     module::{FileModule, Module as Source, ModuleKey, Modules},
+    name_cache::NameCache,
     native::{self, Named, Target, Wanted},
     open,
     runtime::jvm::wait::Wait,
@@ -30,12 +31,19 @@ pub struct Placed {
     pub waits: HashMap<u32, Option<Wait>>,
 }
 
-/// Names all frames and adds them to the profile.
-pub fn name_all(frames: &[RawFrame], mut modules: Modules, profile: &mut Profile) -> Placed {
+/// Names all frames and adds them to the profile. `take` gives the module of a key, once. `cache`: what was found before, of
+/// recordings that are named again and again.
+pub fn name_all(
+    frames: &[RawFrame],
+    mut take: impl FnMut(ModuleKey) -> Source,
+    cache: Option<&mut NameCache>,
+    profile: &mut Profile,
+) -> Placed {
     let order = by_module(frames);
     let mut namer = Namer::new(frames, profile);
+    namer.cache = cache;
     for (key, group) in groups(frames, &order) {
-        match modules.take(key) {
+        match take(key) {
             Source::File(file) => namer.file(group, file),
             Source::Jit(code) => namer.jit(group, *code),
             Source::KernelSymbol(name) => namer.kernel_symbol(group, &name),
@@ -89,6 +97,11 @@ fn by_module(frames: &[RawFrame]) -> Vec<u32> {
     order
 }
 
+/// The keys of all modules that frames are in, each with its frames' addresses.
+pub fn modules_of(frames: &[RawFrame]) -> Vec<ModuleKey> {
+    groups(frames, &by_module(frames)).map(|(key, _)| key).collect()
+}
+
 /// The ids of each module.
 fn groups<'a>(frames: &'a [RawFrame], order: &'a [u32]) -> impl Iterator<Item = (ModuleKey, &'a [u32])> {
     let module = |id: u32| frames[id as usize].module;
@@ -108,12 +121,25 @@ fn vdso_module() -> Module {
     Module { path: "[vdso]".to_owned(), build_id: None, kind: ModuleKind::Vdso }
 }
 
+/// Names in a file, one for each that is wanted. `lines`: with source lines and inlined functions.
+fn name_file(module: &FileModule, wanted: &[Wanted], lines: bool) -> Vec<Named> {
+    let root = open::process_root(module.pid).ok().filter(|root| !open::is_own_root(root));
+    match module.file() {
+        Ok(file) => {
+            let target = Target { file: &file, path: module.path(), root: root.as_ref(), lines };
+            native::name(target, wanted)
+        }
+        Err(reason) => vec![Named { chain: Err(reason), is_root: false }; wanted.len()],
+    }
+}
+
 struct Namer<'a> {
     frames: &'a [RawFrame],
     profile: &'a mut Profile,
     modules: HashMap<Module, ModuleId>,
     functions: HashMap<Function, FunctionId>,
     placed: Placed,
+    cache: Option<&'a mut NameCache>,
 }
 
 /// A module of which nothing has a name.
@@ -146,18 +172,17 @@ impl<'a> Namer<'a> {
             roots: vec![false; frames.len()],
             waits: HashMap::new(),
         };
-        Self { frames, profile, modules: HashMap::new(), functions: HashMap::new(), placed }
+        Self { frames, profile, modules: HashMap::new(), functions: HashMap::new(), placed, cache: None }
     }
 
     fn file(&mut self, group: &[u32], module: FileModule) {
-        let path = module.path().to_path_buf();
         let id = self.module(file_module(&module));
-        let root = open::process_root(module.pid).ok().filter(|root| !open::is_own_root(root));
-        let named = match module.file() {
-            Ok(file) => {
-                native::name(Target { file: &file, path: &path, root: root.as_ref() }, &self.wanted(group))
+        let wanted = self.wanted(group);
+        let named = match (&mut self.cache, module.content()) {
+            (Some(cache), Some(content)) => {
+                cache.file(content, &wanted, |missing| name_file(&module, missing, false))
             }
-            Err(reason) => vec![Named { chain: Err(reason), is_root: false }; group.len()],
+            (cache, _) => name_file(&module, &wanted, cache.is_none()),
         };
         self.place_named(group, id, FrameKind::Native, named);
     }
@@ -213,7 +238,11 @@ impl<'a> Namer<'a> {
     fn kernel(&mut self, group: &[u32]) {
         let addresses = self.addresses(group);
         let kernel = self.kernel_module("[kernel]");
-        let names = match kallsyms::find(&addresses) {
+        let names = match &mut self.cache {
+            Some(cache) => cache.kernel(&addresses, kallsyms::find),
+            None => kallsyms::find(&addresses),
+        };
+        let names = match names {
             KernelNames::Found(names) => names,
             KernelNames::Hidden => {
                 for &frame in group {

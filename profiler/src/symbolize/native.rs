@@ -50,6 +50,8 @@ pub struct Target<'a> {
     pub path: &'a Path,
     /// Root of a process that maps it, if it is not ours.
     pub root: Option<&'a OwnedFd>,
+    /// Also read source lines and inlined functions, which can take seconds of a large program.
+    pub lines: bool,
 }
 
 /// Names `wanted` (any order) in a file; one answer each, in the same order.
@@ -76,11 +78,11 @@ pub fn name(target: Target<'_>, wanted: &[Wanted]) -> Vec<Named> {
     let unwind = UnwindTable::new(bytes, &headers, &sections);
     let mut found = Found::new(unique.len());
     found.symbols(own, &unwind, &unique);
-    if has_lines {
+    if has_lines && target.lines {
         found.lines(target.file, &unique);
     }
     if let Some(debug) = &debug {
-        found.debug_file(debug, &unwind, &unique);
+        found.debug_file(debug, &unwind, &unique, target.lines);
     }
     let file_name = target.path.file_name().map(std::ffi::OsStr::as_encoded_bytes).unwrap_or_default();
     wanted
@@ -180,12 +182,12 @@ impl Found {
         }
     }
 
-    fn debug_file(&mut self, file: &File, unwind: &UnwindTable<'_>, addresses: &[u64]) {
+    fn debug_file(&mut self, file: &File, unwind: &UnwindTable<'_>, addresses: &[u64], lines: bool) {
         let bytes = Bytes::File(file);
         let Ok(headers) = elf::read_headers(bytes) else { return };
         let sections = headers.sections(bytes).unwrap_or_default();
         self.symbols(Part { bytes, headers: &headers, sections: &sections }, unwind, addresses);
-        if dwarf::is_usable(bytes, &headers, &sections) {
+        if lines && dwarf::is_usable(bytes, &headers, &sections) {
             self.lines(file, addresses);
         }
     }

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// What a file was when it was opened. Tells whether a path still leads to the same content later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint {
     device: u64,
     inode: u64,

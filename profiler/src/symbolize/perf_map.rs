@@ -61,6 +61,14 @@ impl PerfMap {
         Self { place: None, file: None }
     }
 
+    /// The same map, to be read now, while this one is read later.
+    pub fn again(&self) -> Self {
+        let place = self.place.as_ref().and_then(|place| {
+            Some(Place { root: place.root.try_clone().ok()?, ns_pid: place.ns_pid, ..*place })
+        });
+        Self { place, file: self.file.as_ref().and_then(|file| file.try_clone().ok()) }
+    }
+
     /// Names for sorted absolute addresses: raw names, or why there is none.
     pub fn names(self, addresses: &[u64]) -> Vec<Result<Vec<u8>, Reason>> {
         let Some(place) = self.place else { return vec![Err(Reason::ProcessGone); addresses.len()] };

@@ -11,7 +11,7 @@
 
 mod threads;
 mod tops;
-mod watch;
+pub(in crate::session) mod watch;
 
 use std::{future::pending, mem, thread, time::Duration};
 

@@ -273,7 +273,7 @@ fn thread_ids(pid: u32) -> Option<HashMap<u32, u32>> {
 }
 
 /// The difference of two moments.
-fn counts(before: &Counters, now: &Counters) -> Counts {
+pub fn counts(before: &Counters, now: &Counters) -> Counts {
     let since = |name: &str| Some(now.number(name)?.saturating_sub(before.number(name).unwrap_or(0)));
     let ns_since = |name: &str| Some(now.ns(name)?.saturating_sub(before.ns(name).unwrap_or(0)));
     let sum = |names: &[&str]| {

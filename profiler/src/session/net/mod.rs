@@ -130,12 +130,49 @@ impl<'a> NetAccounting<'a> {
     /// Everything so far.
     fn totals(&mut self, now_ns: u64) -> Result<Totals, SessionError> {
         self.take_gone()?;
+        let mut totals = self.not_taken(now_ns)?;
+        totals.add_all(&self.ended);
+        Ok(totals)
+    }
+
+    /// What the kernel side has, of sockets that were not taken out.
+    fn not_taken(&mut self, now_ns: u64) -> Result<Totals, SessionError> {
         let mut totals = Totals::new(self.options.by, false);
         let names = &mut self.names;
         self.probe.sockets.each(|account| totals.add(account, now_ns, names))?;
-        totals.add_all(&self.ended);
         totals.add_other(&self.probe.sockets.others()?);
         Ok(totals)
+    }
+
+    /// Rows of what happened since the last such call. Memory is that of the sockets that there are: what is gone is
+    /// forgotten, so that there is no whole.
+    ///
+    /// # Errors
+    /// Those of the maps.
+    pub fn take_interval(&mut self) -> Result<Vec<Row>, SessionError> {
+        self.probe.look(&mut self.kernel)?;
+        let end_ns = monotonic_ns();
+        self.names.forget();
+        self.take_gone()?;
+        let ended = std::mem::replace(&mut self.ended, Totals::new(self.options.by, true));
+        // What is gone since then is in it, and is subtracted from what is taken next time.
+        let open = self.not_taken(end_ns)?;
+        let mut all = open.clone();
+        all.add_all(&ended);
+        let duration_ns = end_ns.saturating_sub(self.last.end_ns);
+        let rows = all.rows_since(&self.last.totals, duration_ns, &self.names);
+        self.last = Last { number: self.last.number + 1, end_ns, totals: open };
+        Ok(rows)
+    }
+
+    /// The object.
+    pub(in crate::session) const fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// Limitations.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Asks for the names of the rows' remote addresses, if that is wanted. Whether there are any.
@@ -170,7 +207,7 @@ impl<'a> NetAccounting<'a> {
     }
 
     /// What was lost.
-    fn losses(&self) -> Result<Losses, SessionError> {
+    pub(in crate::session) fn losses(&self) -> Result<Losses, SessionError> {
         let mut losses = Losses::default();
         for (loss, count) in self.probe.sockets.losses()? {
             losses.counters.insert(loss.name().to_owned(), count);
@@ -183,7 +220,7 @@ impl<'a> NetAccounting<'a> {
         Ok(losses)
     }
 
-    fn cost(&self) -> Cost {
+    pub(in crate::session) fn cost(&self) -> Cost {
         let ebpf = self.run_time.as_ref().map(|run_time| run_time.read(&self.kernel.ebpf));
         Cost {
             kernel_map_bytes: self.kernel.map_memory()

@@ -45,6 +45,11 @@ impl Names {
         path
     }
 
+    /// Forgets where processes belong: most of them may be gone.
+    pub fn forget(&mut self) {
+        self.containers.clear();
+    }
+
     /// What [`Self::look_up`] found.
     pub fn container(&self, process: (u32, u64)) -> Option<&Rc<str>> {
         self.containers.get(&process)?.as_ref()

@@ -96,7 +96,8 @@ impl Recording<'_> {
         }
     }
 
-    fn losses(&self) -> Result<Losses, SessionError> {
+    /// What was lost until now.
+    pub(in crate::session) fn losses(&self) -> Result<Losses, SessionError> {
         let mut losses = Losses::default();
         for (loss, count) in self.samples.losses()? {
             losses.counters.insert(loss.name().to_owned(), count);
@@ -119,7 +120,8 @@ impl Recording<'_> {
         Ok(losses)
     }
 
-    fn recording_cost(&self) -> Cost {
+    /// What it has cost until now.
+    pub(in crate::session) fn recording_cost(&self) -> Cost {
         let ebpf = self.run_time.as_ref().map(|run_time| run_time.read(&self.kernel.ebpf));
         let unwind = self.unwinding.as_ref().map(Unwinding::stats).unwrap_or_default();
         Cost {

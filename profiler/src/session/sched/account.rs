@@ -130,6 +130,11 @@ impl Account {
         self.ended
     }
 
+    /// The thread's name.
+    pub const fn comm(&self) -> &Comm {
+        &self.comm
+    }
+
     /// Whether the thread was in the control group that was asked for.
     pub const fn is_in_cgroup(&self) -> bool {
         self.in_cgroup

@@ -47,6 +47,15 @@ impl Ended {
         self.interval_merged.clear();
     }
 
+    /// Forgets all, for accounts whose whole nobody asks for. What was in the sum alone is the rest's.
+    pub fn take_interval(&mut self) -> (Vec<Account>, Option<Sum>) {
+        let merged = std::mem::take(&mut self.merged);
+        self.interval_merged.clear();
+        self.interval = 0;
+        let rest = std::mem::take(&mut self.sum);
+        (std::mem::take(&mut self.kept), (merged != 0).then_some(rest))
+    }
+
     /// How many are not kept one by one.
     pub const fn merged(&self) -> u64 {
         self.merged

@@ -209,7 +209,7 @@ impl Threads {
 }
 
 /// A time of `CLOCK_MONOTONIC` in that of `CLOCK_BOOTTIME`, which the kernel tells by when a thread was made.
-fn since_boot(monotonic: u64) -> u64 {
+pub fn since_boot(monotonic: u64) -> u64 {
     let boot = clock_gettime(ClockId::Boottime);
     let boot = boot.tv_sec as u64 * 1_000_000_000 + boot.tv_nsec as u64;
     boot.saturating_sub(monotonic_ns().saturating_sub(monotonic))

@@ -11,25 +11,15 @@ use std::thread;
 
 use super::{
     RecordOptions, Recording, SessionError, Stop,
-    sched::{self, threads::Threads},
-    spans::{self, Kept, Shared, Spans},
-    syscalls::{self, SyscallOptions, calls::CallAccounts},
+    accounts::{Accounts, Loaded},
+    spans::{self, Spans},
+    syscalls::SyscallOptions,
     together::OfAccounts,
 };
 use crate::{
-    bpf::{
-        calls::Room,
-        load::{CallOptions, Kernel, LoadOptions},
-        stats::RunTime,
-        targets::Targets,
-    },
     host::cpus,
-    model::{Losses, stat::Stat},
-    perf::{
-        clock::monotonic_ns,
-        counters::{Counters, DEFAULT, MAJOR_FAULTS, MINOR_FAULTS},
-    },
-    probe::{sched::SchedProbe, syscalls::SyscallsProbe},
+    model::stat::Stat,
+    perf::counters::{DEFAULT, MAJOR_FAULTS, MINOR_FAULTS},
 };
 use compose::Parts;
 pub(in crate::session) use tops::cause;
@@ -51,109 +41,22 @@ pub struct StatRun<'a> {
     begun_ns: u64,
 }
 
-/// The accounts of threads and calls.
-struct Accounts<'a> {
-    options: &'a SyscallOptions,
-    kernel: Kernel,
-    targets: Targets,
-    threads: Threads,
-    calls: CallAccounts,
-    run_time: Option<RunTime>,
-    notes: Vec<String>,
-}
-
 impl<'a> StatRun<'a> {
     /// Attaches everything. `begun_ns` is when the profiler was started (`CLOCK_MONOTONIC`).
     ///
     /// # Errors
     /// What cannot be attached.
     pub fn start(options: &'a StatOptions, begun_ns: u64) -> Result<Self, SessionError> {
+        let counters = [&DEFAULT[..], &[MINOR_FAULTS, MAJOR_FAULTS]].concat();
         // Most of the start is the verifier's time, in both.
         let (recording, loaded) = thread::scope(|scope| {
-            let loading = scope.spawn(|| Loaded::of(&options.accounts));
+            let loading = scope.spawn(|| Loaded::of(&options.accounts, true, &counters));
             let recording = Recording::attach(&options.samples, &cpus::online());
             let loaded = loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             (recording, loaded)
         });
         let (recording, accounts) = (recording?, Accounts::attach(&options.accounts, loaded?, begun_ns)?);
         Ok(Self { accounts, recording, followed: options.samples.filter.by_process != 0, begun_ns })
-    }
-}
-
-/// What the accounts are kept by, before it is attached.
-struct Loaded {
-    kernel: Kernel,
-    counters: Counters,
-    room: Room,
-    notes: Vec<String>,
-}
-
-impl Loaded {
-    fn of(options: &SyscallOptions) -> Result<Self, SessionError> {
-        let account = &options.account;
-        let mut notes = account.notes.clone();
-        let (registers, offsets) = sched::registers(account, &mut notes);
-        let helpers = registers | syscalls::helpers(&options.force_fallback, &mut notes);
-        let names = [&DEFAULT[..], &[MINOR_FAULTS, MAJOR_FAULTS]].concat();
-        let (counters, errors) = Counters::open_available(&names, &cpus::online());
-        notes.extend(errors.iter().map(|error| format!("{error}: not counted")));
-        let room = syscalls::room(options.accounts);
-        let mut kernel = Kernel::load(&LoadOptions {
-            filter: account.filter,
-            helpers,
-            sched: Some(Threads::room(account, counters.names().len())),
-            calls: Some(CallOptions { offsets: account.sched_offsets, room }),
-            log: account.log,
-            ..LoadOptions::new(offsets)
-        })?;
-        SchedProbe::load(&mut kernel)?;
-        SyscallsProbe::load(&mut kernel, options.depth)?;
-        Ok(Self { kernel, counters, room, notes })
-    }
-}
-
-impl<'a> Accounts<'a> {
-    fn attach(options: &'a SyscallOptions, loaded: Loaded, begun_ns: u64) -> Result<Self, SessionError> {
-        let account = &options.account;
-        let Loaded { mut kernel, counters, room, mut notes } = loaded;
-        let mut targets = kernel.targets()?;
-        if account.filter.follow_children != 0 {
-            kernel.follow_children()?;
-        }
-        targets.add_all(&account.targets)?;
-        let (run_time, note) = account.ebpf_cost.then(RunTime::enable).unzip();
-        notes.extend(note.flatten());
-        let threads = Threads::open(&mut kernel, account, counters, begun_ns)?;
-        notes.extend(threads.probe.notes().iter().cloned());
-        let calls = CallAccounts::open(&mut kernel, room, options.depth, options.by)?;
-        Ok(Self { options, kernel, targets, threads, calls, run_time, notes })
-    }
-
-    fn losses(&self) -> Result<Losses, SessionError> {
-        let mut losses = self.threads.losses()?;
-        // Both count in the same places of the object.
-        losses.counters.extend(self.calls.losses(&self.kernel)?.counters);
-        Ok(losses)
-    }
-
-    /// Kernel memory, bytes.
-    fn memory(&self) -> u64 {
-        self.kernel.map_memory() + self.threads.memory() + self.calls.memory() + self.targets.map_memory()
-    }
-}
-
-impl Kept for Accounts<'_> {
-    fn shared(&mut self) -> Shared<'_> {
-        Shared { account: &self.options.account, kernel: &mut self.kernel, targets: Some(&mut self.targets) }
-    }
-
-    fn take_ended(&mut self) -> Result<(), SessionError> {
-        self.threads.take_ended();
-        self.calls.take_ended(monotonic_ns())
-    }
-
-    async fn take_ready(&mut self) -> Result<(), SessionError> {
-        self.threads.take_ready().await
     }
 }
 
@@ -188,14 +91,15 @@ impl Spans for StatRun<'_> {
 
     fn finish(mut self) -> Result<Stat, SessionError> {
         let end_ns = self.accounts.threads.probe.disable()?;
-        self.accounts.calls.probe.disable();
+        if let Some(calls) = &mut self.accounts.calls {
+            calls.probe.disable();
+        }
         self.recording.end()?;
         let Self { mut accounts, recording, .. } = self;
         let moment = accounts.threads.moment(end_ns)?;
         // Programs that were running have put in what they had.
         accounts.threads.take_ended();
-        let calls =
-            accounts.calls.totals(end_ns)?.rows(syscalls::totals::With { timed: true, histogram: false });
+        let calls = accounts.calls_until(end_ns)?;
         let numbers = accounts.threads.numbers(&moment);
         let total = accounts.threads.sum(&moment);
         drop(moment);

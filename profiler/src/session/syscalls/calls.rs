@@ -1,10 +1,16 @@
 //! Accounts of calls while they are kept: begun, read at a moment. What makes spans of them, or a whole of them and others,
 //! is above.
 
-use super::{SessionError, totals::Totals};
+use super::{
+    SessionError,
+    totals::{Totals, With},
+};
 use crate::{
     bpf::{calls::Room, load::Kernel, stats},
-    model::{Losses, syscalls::By},
+    model::{
+        Losses,
+        syscalls::{By, Row},
+    },
     probe::syscalls::{Depth, SyscallsProbe},
 };
 
@@ -37,14 +43,38 @@ impl CallAccounts {
     /// Everything so far. Threads that end meanwhile are read where they are.
     pub fn totals(&mut self, now_ns: u64) -> Result<Totals, SessionError> {
         self.take_ended(now_ns)?;
+        let mut totals = self.not_taken(now_ns)?;
+        totals.add_all(&self.ended);
+        self.not_in_histograms = if self.depth == Depth::Timed { totals.not_in_histograms() } else { 0 };
+        Ok(totals)
+    }
+
+    /// What the kernel side has, of threads that were not taken out.
+    fn not_taken(&self, now_ns: u64) -> Result<Totals, SessionError> {
         let mut totals = Totals::new(self.by, false);
         self.probe.calls.each(|caller, accounts| totals.add(caller, &accounts, now_ns))?;
-        totals.add_all(&self.ended);
         for other in self.probe.calls.others()? {
             totals.add_other(other.place, &other.sum, &other.errors);
         }
-        self.not_in_histograms = if self.depth == Depth::Timed { totals.not_in_histograms() } else { 0 };
         Ok(totals)
+    }
+
+    /// Rows of what happened since the last such call, with the time of calls that go on until `now_ns`. Memory is that of
+    /// the threads that there are: what ended is forgotten. `last`: what the last call left here.
+    pub fn take_interval(
+        &mut self,
+        now_ns: u64,
+        last: &mut Totals,
+        with: With,
+    ) -> Result<Vec<Row>, SessionError> {
+        self.take_ended(now_ns)?;
+        let ended = std::mem::replace(&mut self.ended, Totals::new(self.by, true));
+        // What ended since then is in it, and is subtracted from what is taken next time.
+        let alive = self.not_taken(now_ns)?;
+        let mut all = alive.clone();
+        all.add_all(&ended);
+        let before = std::mem::replace(last, alive);
+        Ok(all.rows_since(&before, with))
     }
 
     /// What was lost. `kernel`: the object that the programs are of.

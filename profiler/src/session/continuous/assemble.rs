@@ -1,0 +1,299 @@
+//! From what was taken out of the kernel's maps to a [`Window`]: pure, away from the recording.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use super::{RawWindow, processes::Process};
+use crate::model::{
+    Profile, net,
+    sched::{self, CpuRow, Histogram},
+    syscalls,
+    window::{Account, Distribution, Number, OTHER, Place, Series, Window},
+};
+
+/// Calls of a series that have numbers of their own: those with most time, and those that are made most often. The others
+/// are in sum.
+const CALLS: usize = 8;
+/// Calls of the host that have histograms.
+const HOST_CALLS: usize = 24;
+/// A process that lives no longer than a window has a series of its own if it used this much of a CPU, ns.
+const LONG_CPU_NS: u64 = 500_000_000;
+
+/// Puts a window together. `profile`: its samples, named. At most `max_series` series are kept apart.
+pub fn window(raw: RawWindow, profile: Profile, max_series: usize) -> Window {
+    let mut builder = Builder::default();
+    builder.processes(&raw);
+    builder.calls(&raw.calls, &raw.places);
+    builder.net(&raw.net, &raw.places);
+    for (pid, numbers) in &raw.jvms {
+        let at = builder.of_pid(*pid, "", &raw.places);
+        for number in numbers {
+            builder.add(at, number.metric, &number.label, number.value);
+        }
+    }
+    let series_of = builder.threads(&profile, &raw.places);
+    let (accounts, places) = builder.bounded(max_series, &profile, &series_of);
+    Window {
+        start_unix_ns: raw.start_unix_ns,
+        duration_ns: raw.duration_ns,
+        number: raw.number,
+        boot_id: raw.boot_id,
+        rates: raw.rates,
+        series_of: series_of.into_iter().map(|at| places[at]).collect(),
+        accounts,
+        host: host(&raw.cpus, &raw.calls),
+        profile,
+    }
+}
+
+/// Numbers by metric and label.
+type Numbers = BTreeMap<(&'static str, String), u64>;
+
+#[derive(Default)]
+struct Builder {
+    series: Vec<(Series, Numbers)>,
+    index: HashMap<Series, usize>,
+    /// The series of a process id; of several one after the other, the last.
+    by_pid: HashMap<u32, usize>,
+}
+
+impl Builder {
+    fn at(&mut self, series: Series) -> usize {
+        if let Some(&at) = self.index.get(&series) {
+            return at;
+        }
+        self.series.push((series.clone(), Numbers::new()));
+        self.index.insert(series, self.series.len() - 1);
+        self.series.len() - 1
+    }
+
+    fn other(&mut self) -> usize {
+        self.at(Series { comm: OTHER.to_owned(), ..Series::default() })
+    }
+
+    /// The series of a process that no thread account tells of: it did not run in the window.
+    fn of_pid(&mut self, pid: u32, comm: &str, places: &HashMap<u32, Arc<Place>>) -> usize {
+        if let Some(&at) = self.by_pid.get(&pid) {
+            return at;
+        }
+        let place = places.get(&pid).map(|place| Place::clone(place)).unwrap_or_default();
+        let at = self.at(Series { pid: Some(pid), start_ns: 0, comm: comm.to_owned(), place });
+        self.by_pid.insert(pid, at);
+        at
+    }
+
+    fn add(&mut self, at: usize, metric: &'static str, label: &str, value: u64) {
+        if value != 0 {
+            let sum = self.series[at].1.entry((metric, label.to_owned())).or_default();
+            *sum = sum.saturating_add(value);
+        }
+    }
+
+    fn processes(&mut self, raw: &RawWindow) {
+        for process in &raw.processes {
+            if process.row.voluntary + process.row.involuntary + process.row.cpu_ns + process.row.ended == 0 {
+                continue;
+            }
+            let at = self.at(series(process, raw));
+            self.by_pid.insert(process.pid, at);
+            self.row(at, &process.row);
+            self.add(at, "processes", "", 1);
+        }
+        if let Some(rest) = &raw.rest {
+            let at = self.other();
+            self.row(at, rest);
+        }
+    }
+
+    fn row(&mut self, at: usize, row: &sched::Row) {
+        let numbers = [
+            ("cpu", row.cpu_ns),
+            ("interrupts", row.irq_ns),
+            ("run_queue", row.run_queue_ns),
+            ("run_queue_waits", row.run_queue_count),
+            ("unknown", row.unknown_ns),
+            ("voluntary_switches", row.voluntary),
+            ("involuntary_switches", row.involuntary),
+            ("migrations", row.migrations),
+            ("threads", row.threads),
+            ("threads_ended", row.ended),
+        ];
+        for (metric, value) in numbers {
+            self.add(at, metric, "", value);
+        }
+        for (cause, ns) in row.blocked.iter() {
+            self.add(at, "blocked", cause, ns);
+        }
+    }
+
+    fn calls(&mut self, rows: &[syscalls::Row], places: &HashMap<u32, Arc<Place>>) {
+        let mut by_series: BTreeMap<usize, Vec<&syscalls::Row>> = BTreeMap::new();
+        for row in rows {
+            let at = match row.pid {
+                Some(pid) => self.of_pid(pid, &row.comm, places),
+                None => self.other(),
+            };
+            by_series.entry(at).or_default().push(row);
+        }
+        for (at, rows) in by_series {
+            let apart = largest(&rows, CALLS);
+            for row in rows {
+                let label = if apart.contains(&row.syscall.as_str()) { &row.syscall } else { OTHER };
+                self.add(at, "syscalls", label, row.count);
+                self.add(at, "syscall_errors", label, row.errors.unwrap_or(0));
+                self.add(at, "syscall_time", label, row.total_ns.unwrap_or(0));
+            }
+        }
+    }
+
+    fn net(&mut self, rows: &[net::Row], places: &HashMap<u32, Arc<Place>>) {
+        for row in rows {
+            let at = match row.pid {
+                Some(pid) => self.of_pid(pid, &row.comm, places),
+                None => self.other(),
+            };
+            let numbers = [
+                ("net_sent", row.tx_bytes),
+                ("net_received", row.rx_bytes),
+                ("connects", row.connects),
+                ("accepts", row.accepts),
+                ("connects_failed", row.failed),
+                ("retransmits", row.retransmits),
+            ];
+            for (metric, value) in numbers {
+                self.add(at, metric, &row.protocol, value);
+            }
+        }
+    }
+
+    /// The series of each thread that has samples.
+    fn threads(&mut self, profile: &Profile, places: &HashMap<u32, Arc<Place>>) -> Vec<usize> {
+        let mut series_of = Vec::with_capacity(profile.threads.len());
+        for thread in &profile.threads {
+            series_of.push(match thread.pid {
+                0 => self.at(Series { comm: thread.process.clone(), ..Series::default() }),
+                pid => self.of_pid(pid, &thread.process, places),
+            });
+        }
+        series_of
+    }
+
+    /// The accounts of at most so many series, those with most CPU time and samples first, and where each series is among
+    /// them.
+    fn bounded(self, max: usize, profile: &Profile, series_of: &[usize]) -> (Vec<Account>, Vec<u32>) {
+        let mut weight: Vec<u64> = self
+            .series
+            .iter()
+            .map(|(_, numbers)| numbers.get(&("cpu", String::new())).copied().unwrap_or(0))
+            .collect();
+        for sample in &profile.samples {
+            weight[series_of[sample.thread.index()]] += sample.amount(profile.column("cpu"));
+        }
+        let is_other = |at: usize| self.series[at].0.comm == OTHER && self.series[at].0.pid.is_none();
+        let mut order: Vec<usize> = (0..self.series.len()).collect();
+        order.sort_by_key(|&at| (is_other(at), Reverse(weight[at])));
+        let mut places = vec![0; self.series.len()];
+        let mut accounts: Vec<(Series, Numbers)> = Vec::new();
+        let mut other: Option<usize> = None;
+        let mut series: Vec<Option<(Series, Numbers)>> = self.series.into_iter().map(Some).collect();
+        for (rank, at) in order.into_iter().enumerate() {
+            let Some((who, numbers)) = series[at].take() else { continue };
+            if rank < max.max(1) && who.comm != OTHER {
+                places[at] = accounts.len() as u32;
+                accounts.push((who, numbers));
+                continue;
+            }
+            let place = *other.get_or_insert_with(|| {
+                accounts.push((Series { comm: OTHER.to_owned(), ..Series::default() }, Numbers::new()));
+                accounts.len() - 1
+            });
+            places[at] = place as u32;
+            for (key, value) in numbers {
+                let sum = accounts[place].1.entry(key).or_default();
+                *sum = sum.saturating_add(value);
+            }
+        }
+        let account = |(series, numbers): (Series, Numbers)| Account {
+            series,
+            numbers: numbers
+                .into_iter()
+                .map(|((metric, label), value)| Number { metric, label, value })
+                .collect(),
+            distributions: Vec::new(),
+        };
+        (accounts.into_iter().map(account).collect(), places)
+    }
+}
+
+/// The series of a process: its own, or that of the short-lived ones of its name and place.
+fn series(process: &Process, raw: &RawWindow) -> Series {
+    let place = raw.places.get(&process.pid).map(|place| Place::clone(place)).unwrap_or_default();
+    let comm = process.row.comm.clone();
+    let is_short = !process.is_alive && process.start_ns >= raw.start_boot_ns;
+    if is_short && process.row.cpu_ns < LONG_CPU_NS {
+        return Series { pid: None, start_ns: 0, comm, place };
+    }
+    Series { pid: Some(process.pid), start_ns: process.start_ns, comm, place }
+}
+
+/// The names of the calls with most time, and of those that are made most often.
+fn largest<'a>(rows: &[&'a syscalls::Row], most: usize) -> Vec<&'a str> {
+    let mut by = rows.to_vec();
+    let mut names = Vec::new();
+    let keys: [fn(&syscalls::Row) -> u64; 2] = [|row| row.total_ns.unwrap_or(0), |row| row.count];
+    for key in keys {
+        by.sort_by_key(|row| Reverse(key(row)));
+        names.extend(by.iter().take(most).map(|row| row.syscall.as_str()));
+    }
+    names
+}
+
+/// What is known of the machine as a whole.
+fn host(cpus: &CpuRow, calls: &[syscalls::Row]) -> Account {
+    let numbers = [
+        ("cpu", cpus.busy_ns),
+        ("interrupts", cpus.hardirq_ns + cpus.softirq_ns),
+        ("idle", cpus.idle_ns),
+        ("unknown", cpus.unknown_ns),
+        ("switches", cpus.switches),
+    ];
+    let number = |(metric, value)| Number { metric, label: String::new(), value };
+    let mut numbers: Vec<Number> = numbers.into_iter().map(number).collect();
+    numbers.retain(|number| number.value != 0);
+    let mut distributions = Vec::new();
+    if !cpus.run_queue.is_empty() {
+        distributions.push(distribution("run_queue_wait", "", &cpus.run_queue, None));
+    }
+    let mut by_call: BTreeMap<&str, (u64, u64, BTreeMap<(u64, u64), u64>)> = BTreeMap::new();
+    for row in calls {
+        let sum = by_call.entry(&row.syscall).or_default();
+        sum.0 += row.count;
+        sum.1 += row.total_ns.unwrap_or(0);
+        for &(from, to, count) in row.histogram.iter().flatten() {
+            *sum.2.entry((from, to)).or_default() += count;
+        }
+    }
+    let total: u64 = by_call.values().map(|sum| sum.0).sum();
+    if total != 0 {
+        numbers.push(number(("syscalls", total)));
+    }
+    let mut calls: Vec<_> = by_call.into_iter().collect();
+    calls.sort_by_key(|(_, (count, ..))| Reverse(*count));
+    for (call, (_, ns, buckets)) in calls.into_iter().take(HOST_CALLS) {
+        let buckets: Histogram = buckets.into_iter().map(|((from, to), n)| (from, to, n)).collect();
+        if !buckets.is_empty() {
+            distributions.push(distribution("syscall_duration", call, &buckets, Some(ns)));
+        }
+    }
+    Account { series: Series::default(), numbers, distributions }
+}
+
+/// `sum`: `None` if it is not known better than by the buckets' middles.
+fn distribution(metric: &'static str, label: &str, buckets: &Histogram, sum: Option<u64>) -> Distribution {
+    let middle = |&(from, to, count): &(u64, u64, u64)| (from + (to - from) / 2).saturating_mul(count);
+    let sum = sum.unwrap_or_else(|| buckets.iter().map(middle).fold(0, u64::saturating_add));
+    Distribution { metric, label: label.to_owned(), sum, buckets: buckets.clone() }
+}

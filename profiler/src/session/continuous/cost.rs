@@ -1,0 +1,126 @@
+//! What the daemon itself uses, window by window.
+//!
+//! The run time of eBPF programs is measured in a part of each window only: while the kernel measures it, each run of a
+//! program takes some 60 ns more. What was measured is taken for the whole window.
+
+use std::{
+    fs,
+    os::fd::{AsFd as _, OwnedFd},
+    time::Duration,
+};
+
+use tokio::time::sleep;
+
+use crate::{
+    bpf::stats::{RunTime, run_of},
+    model::Cost,
+    perf::clock::monotonic_ns,
+    session::cost::{cpu_ns, peak_rss_bytes},
+};
+
+/// How long it is not measured, from the start of a window on.
+const PAUSE: Duration = Duration::from_secs(3);
+/// How long it is.
+const MEASURE: Duration = Duration::from_secs(1);
+
+/// What was used until a moment.
+#[derive(Clone, Debug, Default)]
+pub struct Used {
+    cpu: (u64, u64),
+    at_ns: u64,
+    now: Cost,
+}
+
+impl Used {
+    /// What was used until now; `cost`: what maps hold and what unwind tables took.
+    pub fn now(cost: Cost) -> Self {
+        Self { cpu: cpu_ns(), at_ns: monotonic_ns(), now: cost }
+    }
+
+    /// What was used since an earlier moment.
+    pub fn since(&self, before: &Self, measured: &Measured) -> Cost {
+        let (ebpf_run_ns, ebpf_runs) = measured.in_time(self.at_ns.saturating_sub(before.at_ns));
+        Cost {
+            ebpf_run_ns,
+            ebpf_runs,
+            user_cpu_ns: self.cpu.0.saturating_sub(before.cpu.0),
+            system_cpu_ns: self.cpu.1.saturating_sub(before.cpu.1),
+            setup_and_naming_cpu_ns: 0,
+            recording_peak_rss_bytes: rss_bytes(),
+            peak_rss_bytes: peak_rss_bytes(),
+            unwind_tables_ns: self.now.unwind_tables_ns.saturating_sub(before.now.unwind_tables_ns),
+            start_ns: 0,
+            naming_ns: 0,
+            ..self.now.clone()
+        }
+    }
+}
+
+/// Run time of the eBPF programs, as far as it is measured.
+#[derive(Debug, Default)]
+pub struct Measured {
+    programs: Vec<OwnedFd>,
+    /// Run time, runs, and the time in which they were measured last, ns.
+    last: Option<(u64, u64, u64)>,
+}
+
+impl Measured {
+    /// Of these programs; nothing is measured yet.
+    pub const fn of(programs: Vec<OwnedFd>) -> Self {
+        Self { programs, last: None }
+    }
+
+    /// Measures a part of a window, then waits for its end without end.
+    pub async fn run(&mut self) {
+        sleep(PAUSE).await;
+        let (enabled, _) = RunTime::enable();
+        let (before, start_ns) = (self.sum(), monotonic_ns());
+        sleep(MEASURE).await;
+        let (after, time_ns) = (self.sum(), monotonic_ns().saturating_sub(start_ns));
+        drop(enabled);
+        self.last = Some((after.0.saturating_sub(before.0), after.1.saturating_sub(before.1), time_ns));
+        std::future::pending().await
+    }
+
+    fn sum(&self) -> (u64, u64) {
+        let runs = self.programs.iter().map(|program| run_of(program.as_fd()));
+        runs.fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1))
+    }
+
+    /// What was measured last, in so much time: run time (ns) and runs.
+    pub fn in_time(&self, duration_ns: u64) -> (u64, u64) {
+        let Some((run_ns, runs, time_ns)) = self.last else { return (0, 0) };
+        let scaled = |value: u64| {
+            let scaled = u128::from(value) * u128::from(duration_ns) / u128::from(time_ns.max(1));
+            u64::try_from(scaled).unwrap_or(u64::MAX)
+        };
+        (scaled(run_ns), scaled(runs))
+    }
+}
+
+/// Resident set of this process, bytes (proc(5), statm); 0 if it cannot be read.
+fn rss_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = text.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_measured_is_taken_for_the_whole_window() {
+        assert_eq!(Measured::default().in_time(10), (0, 0));
+        let measured = Measured { last: Some((2_000, 10, 1_000_000)), ..Measured::default() };
+        assert_eq!(measured.in_time(10_000_000), (20_000, 100));
+    }
+
+    #[test]
+    fn windows_use_what_was_added() {
+        let used = |user, at_ns| Used { cpu: (user, 5), at_ns, now: Cost::default() };
+        let cost = used(30, 2_000_000).since(&used(10, 1_000_000), &Measured::default());
+        assert_eq!((cost.user_cpu_ns, cost.system_cpu_ns), (20, 0));
+        assert!(rss_bytes() > 1 << 20);
+    }
+}

@@ -1,0 +1,363 @@
+//! Everything at once and without end, in windows: samples with their stacks, exact accounts of threads, system calls and
+//! sockets of all processes. What the daemon runs on.
+//!
+//! A window is taken in two steps. [`Continuous::take`] reads the kernel's maps, some ms, where events are followed;
+//! [`RawWindow::build`] names and sums up what it gave, elsewhere: that can take seconds the first time that a large program
+//! is met. Nothing of a window is kept once it is taken, but the accounts of threads and sockets that there are.
+//!
+//! | object | programs | kept in the kernel |
+//! |---|---|---|
+//! | samples | timer, switches, wake-ups | counts by stack, unwind tables |
+//! | accounts | switches, wake-ups, entry and exit of system calls | accounts by thread, by thread and call |
+//! | sockets | sends, receives, changes of state | accounts by socket |
+
+mod assemble;
+pub(super) mod cost;
+mod jvm;
+pub(super) mod places;
+mod processes;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    future::pending,
+    sync::Arc,
+    thread,
+};
+
+use profiler_common::probe::sched::Cpu;
+
+use super::{
+    RecordOptions, Recording, SessionError, Stop,
+    accounts::{Accounts, Loaded},
+    build::Taken,
+    facts::unix_ns,
+    net::{NetAccounting, NetworkOptions},
+    sched::{
+        account::{Account, ThreadKey},
+        own,
+        threads::since_boot,
+    },
+    spans,
+    syscalls::{
+        SyscallOptions,
+        totals::{Totals, With},
+    },
+};
+use crate::{
+    bpf::stats,
+    host::{cpu_times::CpuTimes, cpus},
+    model::{
+        Cost, Losses, Meta, Profile, net,
+        sched::{CpuRow, Row},
+        syscalls,
+        window::{Number, Place, Rates, Window},
+    },
+    perf::clock::monotonic_ns,
+    symbolize::NameCache,
+};
+use cost::{Measured, Used};
+pub use jvm::Jvms;
+use places::Places;
+use processes::{Process, processes};
+
+/// What is looked at, of all processes and without end.
+#[derive(Clone, Debug)]
+pub struct ContinuousOptions {
+    /// Threads, and system calls.
+    pub accounts: SyscallOptions,
+    /// Account system calls too.
+    pub calls: bool,
+    /// Account sockets.
+    pub network: Option<NetworkOptions>,
+    /// Samples: of `cpu` and `offcpu`, or one of them; `None`: none.
+    pub samples: Option<RecordOptions>,
+    /// Read what JVMs count of themselves.
+    pub jvms: bool,
+}
+
+/// All of it in progress.
+pub struct Continuous<'a> {
+    options: &'a ContinuousOptions,
+    recording: Option<Recording<'a>>,
+    accounts: Accounts<'a>,
+    network: Option<NetAccounting<'a>>,
+    /// Where processes belong, if no recording notes it.
+    places: Places,
+    last: Last,
+    /// Which processes are JVMs, by id and start.
+    are_jvms: HashMap<(u32, u64), bool>,
+    measured: Measured,
+    boot_id: String,
+}
+
+/// The state at the end of the last window.
+#[derive(Default)]
+struct Last {
+    number: u64,
+    end_ns: u64,
+    end_boot_ns: u64,
+    threads: HashMap<ThreadKey, Account>,
+    calls: Totals,
+    cpus: Vec<Cpu>,
+    ticks: HashMap<u32, CpuTimes>,
+    losses: Losses,
+    used: Used,
+}
+
+/// A window as it was read: addresses, and accounts by process.
+pub struct RawWindow {
+    pub(super) start_unix_ns: u64,
+    pub(super) start_boot_ns: u64,
+    pub(super) duration_ns: u64,
+    pub(super) number: u64,
+    pub(super) boot_id: String,
+    pub(super) rates: Rates,
+    pub(super) taken: Option<Taken>,
+    pub(super) meta: Meta,
+    pub(super) losses: Losses,
+    pub(super) cost: Cost,
+    pub(super) processes: Vec<Process>,
+    /// Threads that ended and were too many to be kept one by one.
+    pub(super) rest: Option<Row>,
+    pub(super) calls: Vec<syscalls::Row>,
+    pub(super) net: Vec<net::Row>,
+    pub(super) cpus: CpuRow,
+    pub(super) places: HashMap<u32, Arc<Place>>,
+    /// Processes that are JVMs: id and start.
+    pub(super) jvm_pids: Vec<(u32, u64)>,
+    pub(super) jvms: BTreeMap<u32, Vec<Number>>,
+}
+
+impl RawWindow {
+    /// Names and sums up. `cache`: names found before; `jvms`: the JVMs known; at most `max_series` series are kept apart.
+    pub fn build(mut self, cache: &mut NameCache, jvms: &mut Jvms, max_series: usize) -> Window {
+        self.jvms = jvms.look(&self.jvm_pids);
+        let (mut profile, idle) = match self.taken.take().map(|taken| taken.build(cache)) {
+            Some(built) => (built.profile, built.idle_samples),
+            None => (Profile::default(), 0),
+        };
+        self.losses.unresolved = std::mem::take(&mut profile.losses.unresolved);
+        profile.meta = Meta { idle_samples: idle, ..std::mem::take(&mut self.meta) };
+        profile.losses = std::mem::take(&mut self.losses);
+        profile.cost = std::mem::take(&mut self.cost);
+        assemble::window(self, profile, max_series)
+    }
+}
+
+impl<'a> Continuous<'a> {
+    /// Attaches everything and starts. `begun_ns` is when the profiler was started (`CLOCK_MONOTONIC`).
+    ///
+    /// # Errors
+    /// What cannot be attached.
+    pub fn start(options: &'a ContinuousOptions, begun_ns: u64) -> Result<Self, SessionError> {
+        // Most of the start is the verifier's time, in all of them.
+        let (recording, loaded, network) = thread::scope(|scope| {
+            let loading = scope.spawn(|| Loaded::of(&options.accounts, options.calls, &[]));
+            let samples = options.samples.as_ref();
+            let recording = samples.map(|samples| Recording::attach(samples, &cpus::online())).transpose();
+            let network = options.network.as_ref().map(|network| NetAccounting::start(network, begun_ns));
+            let loaded = loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (recording, loaded, network.transpose())
+        });
+        let (mut recording, network) = (recording?, network?);
+        let mut accounts = Accounts::attach(&options.accounts, loaded?, begun_ns)?;
+        if let Some(recording) = &mut recording {
+            recording.follow_places();
+            recording.begin(begun_ns)?;
+        }
+        accounts.threads.enable(&mut accounts.kernel)?;
+        // Every CPU switches once: what it does is known from then on, and that of CPUs that stand still too.
+        own::visit(&cpus::online());
+        if let Some(recording) = &mut recording {
+            recording.scan_existing(|_| true)?;
+        }
+        let objects = [recording.as_ref().map(Recording::kernel), network.as_ref().map(NetAccounting::kernel)];
+        let objects = objects.into_iter().flatten().chain([&accounts.kernel]);
+        let programs = objects.flat_map(|kernel| stats::programs(&kernel.ebpf)).collect();
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let mut continuous = Self {
+            options,
+            recording,
+            accounts,
+            network,
+            places: Places::default(),
+            last: Last::default(),
+            are_jvms: HashMap::new(),
+            measured: Measured::of(programs),
+            boot_id: boot_id.trim().to_owned(),
+        };
+        // What was until now is of no window.
+        drop(continuous.take()?);
+        continuous.last.number = 0;
+        Ok(continuous)
+    }
+
+    /// Goes on until it is dropped: follows events, drains maps, measures its own cost.
+    ///
+    /// # Errors
+    /// What cannot be read any more.
+    pub async fn run(&mut self) -> Result<Stop, SessionError> {
+        let Self { recording, accounts, network, measured, .. } = self;
+        let recording = async {
+            match recording {
+                Some(recording) => recording.run(pending(), |_| {}).await,
+                None => pending().await,
+            }
+        };
+        let network = async {
+            match network {
+                Some(network) => spans::keep::<_, SessionError>(network, pending(), |_| Ok(())).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            stop = recording => stop,
+            stop = spans::keep::<_, SessionError>(accounts, pending(), |_| Ok(())) => stop,
+            stop = network => stop,
+            () = measured.run() => pending().await,
+        }
+    }
+
+    /// Ends the window: what happened since the last such call, or since the start.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn take(&mut self) -> Result<RawWindow, SessionError> {
+        let end_ns = monotonic_ns();
+        let taken = self.recording.as_mut().map(Recording::take_interval).transpose()?;
+        let moment = self.accounts.threads.moment(end_ns)?;
+        let (ended, rest) = self.accounts.threads.ended.take_interval();
+        let processes = processes(&moment.alive, &ended, &self.last.threads);
+        let with = With { timed: true, histogram: true };
+        let last_calls = &mut self.last.calls;
+        let calls = self.accounts.calls.as_mut().map(|calls| calls.take_interval(end_ns, last_calls, with));
+        let calls = calls.transpose()?.unwrap_or_default();
+        let net = self.network.as_mut().map(NetAccounting::take_interval).transpose()?.unwrap_or_default();
+        let cpus = own::cpu_rows(&moment.cpus, &self.last.cpus, &moment.ticks, &self.last.ticks);
+        let losses = self.losses()?;
+        let used = self.used();
+        let mut raw = RawWindow {
+            start_unix_ns: unix_ns().saturating_sub(end_ns.saturating_sub(self.last.end_ns)),
+            start_boot_ns: self.last.end_boot_ns,
+            duration_ns: end_ns.saturating_sub(self.last.end_ns),
+            number: self.last.number + 1,
+            boot_id: self.boot_id.clone(),
+            rates: self.rates(),
+            taken,
+            meta: Meta::default(),
+            losses: since(&losses, &self.last.losses),
+            cost: used.since(&self.last.used, &self.measured),
+            processes,
+            rest: rest.map(|rest| rest.row(None, None, &Default::default(), &[])),
+            calls,
+            net,
+            cpus: cpus.into_iter().next().unwrap_or_default(),
+            places: HashMap::new(),
+            jvm_pids: Vec::new(),
+            jvms: BTreeMap::new(),
+        };
+        raw.meta = self.meta(&raw);
+        raw.jvm_pids = self.jvm_pids(&raw.processes);
+        raw.places = self.places_of(&raw);
+        let key = |account: &Account| (account.pid, account.start_ns);
+        self.last.threads = moment.alive.into_iter().map(|account| (key(&account), account)).collect();
+        (self.last.cpus, self.last.ticks) = (moment.cpus, moment.ticks);
+        (self.last.losses, self.last.used) = (losses, used);
+        (self.last.number, self.last.end_ns) = (raw.number, end_ns);
+        self.last.end_boot_ns = since_boot(end_ns);
+        Ok(raw)
+    }
+
+    fn rates(&self) -> Rates {
+        let samples = self.options.samples.as_ref();
+        let waits = samples.and_then(|samples| samples.waits);
+        Rates {
+            frequency_hz: samples.map_or(0, |samples| samples.frequency_hz),
+            min_block_ns: waits.map(|(config, _)| config.min_block_ns),
+            stack_depth: profiler_common::stack::MAX_FRAMES as u32,
+        }
+    }
+
+    fn meta(&self, raw: &RawWindow) -> Meta {
+        let account = &self.options.accounts.account;
+        let mut notes = self.accounts.notes.clone();
+        let recording = self.recording.as_ref().map_or(&[][..], Recording::notes);
+        let network = self.network.as_ref().map_or(&[][..], NetAccounting::notes);
+        for note in recording.iter().chain(network) {
+            if !notes.contains(note) {
+                notes.push(note.clone());
+            }
+        }
+        let sampler = self.recording.as_ref().and_then(Recording::sampler).unwrap_or("sched_switch");
+        let events = self.options.samples.iter().flat_map(|samples| &samples.events);
+        Meta {
+            events: events.map(|chosen| chosen.name()).collect(),
+            frequency_hz: raw.rates.frequency_hz,
+            window_ns: raw.duration_ns,
+            ..own::meta(account, sampler, raw.start_unix_ns, raw.duration_ns, &notes)
+        }
+    }
+
+    /// What was lost since the start.
+    fn losses(&self) -> Result<Losses, SessionError> {
+        let mut losses = self.accounts.losses()?;
+        let recording = self.recording.as_ref().map(Recording::losses).transpose()?.unwrap_or_default();
+        let network = self.network.as_ref().map(NetAccounting::losses).transpose()?.unwrap_or_default();
+        losses.lost_sample_causes.clone_from(&recording.lost_sample_causes);
+        for (cause, count) in recording.counters.into_iter().chain(network.counters) {
+            *losses.counters.entry(cause).or_default() += count;
+        }
+        Ok(losses)
+    }
+
+    /// What was used since the start.
+    fn used(&self) -> Used {
+        let recording = self.recording.as_ref().map(Recording::recording_cost).unwrap_or_default();
+        let network = self.network.as_ref().map_or(0, |network| network.cost().kernel_map_bytes);
+        let kernel_map_bytes = recording.kernel_map_bytes + network + self.accounts.memory();
+        Used::now(Cost { kernel_map_bytes, ..recording })
+    }
+
+    /// The processes that are JVMs.
+    fn jvm_pids(&mut self, processes: &[Process]) -> Vec<(u32, u64)> {
+        if !self.options.jvms {
+            return Vec::new();
+        }
+        let Some(recording) = &mut self.recording else { return Vec::new() };
+        let alive = processes.iter().filter(|process| process.is_alive);
+        let mut judged = HashMap::new();
+        for process in alive {
+            let key = (process.pid, process.start_ns);
+            let was = self.are_jvms.get(&key).copied();
+            // One that is none can become one, as long as it is young.
+            let is_jvm = match was {
+                Some(true) => true,
+                Some(false) if process.start_ns < self.last.end_boot_ns => false,
+                _ => process.row.cpu_ns != 0 && recording.is_jvm(process.pid),
+            };
+            judged.insert(key, is_jvm);
+        }
+        self.are_jvms = judged;
+        self.are_jvms.iter().filter(|(_, is_jvm)| **is_jvm).map(|(key, _)| *key).collect()
+    }
+
+    /// Where the processes of a window belong.
+    fn places_of(&mut self, raw: &RawWindow) -> HashMap<u32, Arc<Place>> {
+        let places = self.recording.as_mut().and_then(Recording::places).unwrap_or(&mut self.places);
+        let ran = raw.processes.iter().map(|process| process.pid);
+        let called = raw.calls.iter().filter_map(|row| row.pid);
+        let sent = raw.net.iter().filter_map(|row| row.pid);
+        let found = ran.chain(called).chain(sent).map(|pid| (pid, places.of(pid))).collect();
+        places.window_ended();
+        found
+    }
+}
+
+/// What was lost since an earlier moment.
+fn since(now: &Losses, before: &Losses) -> Losses {
+    let added = |(cause, &count): (&String, &u64)| {
+        (cause.clone(), count.saturating_sub(before.counters.get(cause).copied().unwrap_or(0)))
+    };
+    Losses { counters: now.counters.iter().map(added).collect(), ..now.clone() }
+}
