@@ -15,6 +15,7 @@ pub mod sample;
 pub mod sched;
 pub mod stack;
 pub mod task;
+pub mod tuning;
 pub mod unwind;
 
 /// Bytes of a task's command name in the kernel, the terminating NUL included (`TASK_COMM_LEN`, include/linux/sched.h).

@@ -24,6 +24,7 @@ mod sched;
 mod sockets;
 mod stack;
 mod task;
+mod tuning;
 mod unwind;
 
 use aya_ebpf::{

@@ -95,6 +95,7 @@ impl Detail {
     const UNINTERRUPTIBLE: u32 = 1 << 8;
     const SHORT: u32 = 1 << 9;
     const UNFINISHED: u32 = 1 << 10;
+    const NOT_SAMPLED: u32 = 1 << 11;
 
     /// Of a task that is blocked; `uninterruptible`: `D` as ps(1) shows it.
     #[inline(always)]
@@ -112,6 +113,12 @@ impl Detail {
     #[inline(always)]
     pub const fn short(self) -> Self {
         Self(self.0 | Self::SHORT)
+    }
+
+    /// Waits whose stacks were not looked at: one in so many has its stack (`Tuning::blocked_every`).
+    #[inline(always)]
+    pub const fn not_sampled(self) -> Self {
+        Self(self.0 | Self::NOT_SAMPLED)
     }
 
     /// A wait that went on when the recording ended.
@@ -137,6 +144,11 @@ impl Detail {
     /// See [`Detail::short`].
     pub const fn is_short(self) -> bool {
         self.0 & Self::SHORT != 0
+    }
+
+    /// See [`Detail::not_sampled`].
+    pub const fn is_not_sampled(self) -> bool {
+        self.0 & Self::NOT_SAMPLED != 0
     }
 
     /// See [`Detail::unfinished`].

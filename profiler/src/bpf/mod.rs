@@ -22,6 +22,7 @@ mod slab;
 pub mod sockets;
 pub mod stats;
 pub mod targets;
+pub mod tuning;
 pub mod unwind;
 pub mod waits;
 

@@ -190,6 +190,8 @@ pub struct Rates {
     pub frequency_hz: u64,
     /// Shorter blocked times are counted without their stacks, ns; `None`: blocked times were not recorded by stack.
     pub min_block_ns: Option<u64>,
+    /// One in so many blocked times has its stack, all are counted; 0: none.
+    pub blocked_every: u32,
     /// Most frames of a user stack.
     pub stack_depth: u32,
 }

@@ -143,6 +143,20 @@ impl Sampler {
         Ok(())
     }
 
+    /// Samples so often from now on.
+    ///
+    /// # Errors
+    /// `EINVAL`: above `kernel.perf_event_max_sample_rate`.
+    pub fn set_frequency(&self, frequency_hz: u64) -> io::Result<()> {
+        for event in &self.events {
+            // The kernel takes a pointer (`_perf_ioctl` in kernel/events/core.c), the wrapper a number.
+            let address = (&raw const frequency_hz).expose_provenance() as u64;
+            // SAFETY: an open perf event, which counts by frequency; the argument leads to a number that outlives the call.
+            check(unsafe { ioctls::PERIOD(event.as_raw_fd(), address) })?;
+        }
+        Ok(())
+    }
+
     /// What drives the samples.
     pub const fn clock(&self) -> Clock {
         self.clock

@@ -87,6 +87,15 @@ impl CpuProbe {
         self.sampler.disable().map_err(|source| ProbeError::Sampler { frequency_hz, source })
     }
 
+    /// Samples so often from now on.
+    pub fn set_frequency(&mut self, frequency_hz: u64) -> Result<(), ProbeError> {
+        self.sampler
+            .set_frequency(frequency_hz)
+            .map_err(|source| ProbeError::Sampler { frequency_hz, source })?;
+        self.frequency_hz = frequency_hz;
+        Ok(())
+    }
+
     /// The sampling events.
     pub const fn sampler(&self) -> &Sampler {
         &self.sampler

@@ -73,7 +73,12 @@ pub struct BuildOptions {
 impl BuildOptions {
     /// Those of a recording.
     pub fn of(options: &RecordOptions) -> Self {
-        let period_ns = 1_000_000_000i64.checked_div(options.frequency_hz as i64).unwrap_or(0);
+        Self::at(options, options.frequency_hz)
+    }
+
+    /// The same at another sampling rate.
+    pub fn at(options: &RecordOptions, frequency_hz: u64) -> Self {
+        let period_ns = 1_000_000_000i64.checked_div(frequency_hz as i64).unwrap_or(0);
         let column = |chosen: &Chosen, recorded: Recorded| Column {
             sample_type: recorded.sample_type,
             what: recorded.what,

@@ -83,6 +83,9 @@ fn of_wait(what: What, detail: Detail, wait: Option<Wait>) -> String {
     if what == What::Blocked && detail.is_uninterruptible() {
         words.push_str(", uninterruptible");
     }
+    if detail.is_not_sampled() {
+        words.push_str(", stack not sampled");
+    }
     if detail.is_short() {
         words.push_str(", below --min-block");
     }
@@ -109,7 +112,7 @@ pub fn is_of_interrupt(what: What, detail: u32) -> bool {
 pub fn is_whole(what: What, detail: u32) -> bool {
     let detail = Detail(detail);
     match what {
-        What::Blocked => detail.is_short(),
+        What::Blocked => detail.is_short() || detail.is_not_sampled(),
         What::Queued => detail.queue() == Some(Queue::New),
         _ => false,
     }

@@ -1,6 +1,6 @@
 //! The recording loop: windows, process events, and the reasons to stop.
 
-mod continuous;
+pub(super) mod continuous;
 mod end;
 
 use std::{
@@ -14,11 +14,12 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+pub use self::continuous::Closeness;
+use self::continuous::Endless;
 use super::{
     RecordOptions, SessionError,
     build::{BuildOptions, build_interval},
     collect::Collector,
-    continuous::places::Places,
     cost::cpu_ns,
     facts::unix_ns,
     fallbacks::Fallbacks,
@@ -78,8 +79,8 @@ pub struct Recording<'a> {
     unwinding: Option<Unwinding>,
     symbolizer: Symbolizer,
     collector: Collector,
-    /// Where processes belong, if anybody asks.
-    places: Option<Places>,
+    /// What only recordings without end have.
+    endless: Option<Endless>,
     run_time: Option<RunTime>,
     sizing: Sizing,
     cpus: Vec<u32>,
@@ -168,7 +169,7 @@ impl<'a> Recording<'a> {
             unwinding,
             symbolizer: Symbolizer::new(watch),
             collector: Collector::new(sizing.longest_window_ns),
-            places: None,
+            endless: None,
             run_time,
             sizing,
             cpus: cpus.to_vec(),
@@ -280,14 +281,14 @@ impl<'a> Recording<'a> {
 
     fn read_events(&mut self) -> usize {
         let (symbolizer, lost) = (&mut self.symbolizer, &mut self.lost_events);
-        let (unwinding, places) = (&mut self.unwinding, &mut self.places);
+        let (unwinding, endless) = (&mut self.unwinding, &mut self.endless);
         self.sideband.get_mut().0.read(|event| {
             if let ProcessEvent::Lost { count } = event {
                 *lost += count;
             }
             symbolizer.observe(event);
-            if let Some(places) = places {
-                places.observe(event);
+            if let Some(endless) = endless {
+                endless.places.observe(event);
             }
             if let Some(unwinding) = unwinding {
                 unwinding.observe(event);

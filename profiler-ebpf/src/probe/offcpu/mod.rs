@@ -37,7 +37,7 @@ use profiler_common::{
 use crate::{
     entry, filter, loss, sample,
     sched::blocked,
-    task,
+    task, tuning,
     unwind::{
         self, Slot,
         user::{self, Whose},
@@ -182,10 +182,10 @@ fn count(wait: &Wait, tid: u32, ns: u64) {
         what: what as u32,
         detail: wait.detail,
     };
-    if is_blocked && ns < config.min_block_ns {
+    if is_blocked && ns < config.min_block_ns && !Detail(wait.detail).is_not_sampled() {
         (key.kernel_stack, key.user_stack) = (EMPTY_STACK, EMPTY_STACK);
         key.detail = Detail(wait.detail).short().0;
-    } else if is_blocked && config.wakers != 0 {
+    } else if is_blocked && config.wakers != 0 && !Detail(wait.detail).is_not_sampled() {
         key.user_stack = wakers::joined(wait, tid);
     }
     sample::add(&key, ns, wait.left_ns, &wait.comm);
@@ -242,6 +242,11 @@ fn left(ctx: &RawTracePointContext, preempt: bool, now_ns: u64) {
     (wait.since_ns, wait.left_ns) = (now_ns, now_ns);
     (wait.pid, wait.comm) = (pid, comm);
     (wait.state, wait.detail) = (doing as u32, detail.0);
+    if state != 0 && !tuning::has_stack() {
+        wait.detail = detail.not_sampled().0;
+        (wait.kernel_stack, wait.user_stack) = (EMPTY_STACK, EMPTY_STACK);
+        return;
+    }
     wait.kernel_stack = unwind::kernel::capture(ctx, &mut wait.kernel_memo, walk, now_ns);
     wait.user_stack = EMPTY_STACK;
     let whose = Whose { pid, incarnation: wait.incarnation, at_ns: now_ns };

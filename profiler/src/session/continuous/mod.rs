@@ -25,7 +25,11 @@ use std::{
     thread,
 };
 
-use profiler_common::probe::sched::Cpu;
+use profiler_common::{
+    probe::sched::Cpu,
+    stack::MAX_FRAMES,
+    tuning::{NO_STACKS, Tuning},
+};
 
 use super::{
     RecordOptions, Recording, SessionError, Stop,
@@ -33,6 +37,7 @@ use super::{
     build::Taken,
     facts::unix_ns,
     net::{NetAccounting, NetworkOptions},
+    recording::Closeness,
     sched::{
         account::{Account, ThreadKey},
         own,
@@ -89,6 +94,7 @@ pub struct Continuous<'a> {
     are_jvms: HashMap<(u32, u64), bool>,
     measured: Measured,
     boot_id: String,
+    closeness: Closeness,
 }
 
 /// The state at the end of the last window.
@@ -163,7 +169,7 @@ impl<'a> Continuous<'a> {
         let (mut recording, network) = (recording?, network?);
         let mut accounts = Accounts::attach(&options.accounts, loaded?, begun_ns)?;
         if let Some(recording) = &mut recording {
-            recording.follow_places();
+            recording.make_endless()?;
             recording.begin(begun_ns)?;
         }
         accounts.threads.enable(&mut accounts.kernel)?;
@@ -186,6 +192,10 @@ impl<'a> Continuous<'a> {
             are_jvms: HashMap::new(),
             measured: Measured::of(programs),
             boot_id: boot_id.trim().to_owned(),
+            closeness: Closeness {
+                frequency_hz: options.samples.as_ref().map_or(0, |samples| samples.frequency_hz),
+                tuning: Tuning::default(),
+            },
         };
         // What was until now is of no window.
         drop(continuous.take()?);
@@ -269,13 +279,31 @@ impl<'a> Continuous<'a> {
         Ok(raw)
     }
 
+    /// Looks so closely from now on. To be called right behind [`Continuous::take`].
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn set_closeness(&mut self, closeness: Closeness) -> Result<(), SessionError> {
+        if let Some(recording) = &mut self.recording {
+            recording.set_closeness(closeness)?;
+        }
+        self.closeness = closeness;
+        Ok(())
+    }
+
     fn rates(&self) -> Rates {
-        let samples = self.options.samples.as_ref();
-        let waits = samples.and_then(|samples| samples.waits);
+        let waits = self.options.samples.as_ref().and_then(|samples| samples.waits);
+        let Closeness { frequency_hz, tuning } = self.closeness;
+        let blocked_every = match tuning.blocked_every {
+            0 => 1,
+            NO_STACKS => 0,
+            every => every,
+        };
         Rates {
-            frequency_hz: samples.map_or(0, |samples| samples.frequency_hz),
+            frequency_hz,
             min_block_ns: waits.map(|(config, _)| config.min_block_ns),
-            stack_depth: profiler_common::stack::MAX_FRAMES as u32,
+            blocked_every: if waits.is_some() { blocked_every } else { 0 },
+            stack_depth: if tuning.depth == 0 { MAX_FRAMES as u32 } else { tuning.depth },
         }
     }
 

@@ -1,8 +1,11 @@
 //! A recording that has no end: taken out interval by interval, so that memory is that of what is going on.
 
+use profiler_common::tuning::Tuning;
+
 use super::Recording;
 use crate::{
-    bpf::load::Kernel,
+    bpf::{load::Kernel, tuning::Tuner},
+    probe::Probe,
     session::{
         SessionError,
         build::{BuildOptions, Taken},
@@ -12,15 +15,56 @@ use crate::{
     symbolize::runtime::jvm::open,
 };
 
+/// What only recordings without end have.
+pub(super) struct Endless {
+    /// Where processes belong.
+    pub places: Places,
+    tuner: Tuner,
+    frequency_hz: u64,
+}
+
+/// How closely it is looked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Closeness {
+    /// Samples per second and CPU.
+    pub frequency_hz: u64,
+    /// What the programs read.
+    pub tuning: Tuning,
+}
+
 impl Recording<'_> {
-    /// Notes from now on where processes belong.
-    pub fn follow_places(&mut self) {
-        self.places = Some(Places::default());
+    /// It has no end: where processes belong is noted, and how closely it is looked can change.
+    ///
+    /// # Errors
+    /// The map is missing.
+    pub fn make_endless(&mut self) -> Result<(), SessionError> {
+        let (places, tuner) = (Places::default(), Tuner::new(&mut self.kernel.ebpf)?);
+        self.endless = Some(Endless { places, tuner, frequency_hz: self.options.frequency_hz });
+        Ok(())
     }
 
-    /// Where processes belong, if it is noted.
-    pub const fn places(&mut self) -> Option<&mut Places> {
-        self.places.as_mut()
+    /// Where processes belong, if it has no end.
+    pub fn places(&mut self) -> Option<&mut Places> {
+        self.endless.as_mut().map(|endless| &mut endless.places)
+    }
+
+    /// Looks so closely from now on. To be called right behind [`Recording::take_interval`]: values of samples are those of one
+    /// rate.
+    ///
+    /// # Errors
+    /// The kernel refuses the rate.
+    pub fn set_closeness(&mut self, closeness: Closeness) -> Result<(), SessionError> {
+        let Some(endless) = &mut self.endless else { return Ok(()) };
+        endless.tuner.set(closeness.tuning)?;
+        if endless.frequency_hz != closeness.frequency_hz {
+            for probe in &mut self.probes {
+                if let Probe::Cpu(probe) = probe {
+                    probe.set_frequency(closeness.frequency_hz)?;
+                }
+            }
+            endless.frequency_hz = closeness.frequency_hz;
+        }
+        Ok(())
     }
 
     /// Whether a process has the library of a JVM mapped.
@@ -42,7 +86,7 @@ impl Recording<'_> {
     /// What drives the samples of `cpu`.
     pub(in crate::session) fn sampler(&self) -> Option<&'static str> {
         self.probes.iter().find_map(|probe| match probe {
-            crate::probe::Probe::Cpu(probe) => Some(probe.sampler().clock().name()),
+            Probe::Cpu(probe) => Some(probe.sampler().clock().name()),
             _ => None,
         })
     }
@@ -54,12 +98,13 @@ impl Recording<'_> {
     /// Those of the maps.
     pub fn take_interval(&mut self) -> Result<Taken, SessionError> {
         self.end_window()?;
+        let frequency_hz = self.endless.as_ref().map_or(self.options.frequency_hz, |endless| endless.frequency_hz);
         let collector = Collector::new(self.sizing.longest_window_ns);
         self.collected_from_ns = self.window_start_ns;
         Ok(Taken {
             collector: std::mem::replace(&mut self.collector, collector),
             frames: self.symbolizer.take_interval(),
-            options: BuildOptions::of(self.options),
+            options: BuildOptions::at(self.options, frequency_hz),
         })
     }
 }
