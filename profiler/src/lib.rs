@@ -47,6 +47,7 @@
 pub mod bpf;
 pub mod cli;
 pub mod elf;
+pub mod export;
 pub mod host;
 pub mod model;
 pub mod perf;
