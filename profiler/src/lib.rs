@@ -46,6 +46,7 @@
 
 pub mod bpf;
 pub mod cli;
+pub mod daemon;
 pub mod elf;
 pub mod export;
 pub mod host;
