@@ -24,6 +24,7 @@
 //! | headers of ELF files, read bounded | [`elf`] |
 //! | attach, wait, drain, resolve: the only composer | [`session`] |
 //! | what a recording is | [`model`] |
+//! | windows of the daemon kept, merged, read back | [`store`], [`model::window`] |
 //! | text, folded, SVG, pprof, JSON | [`render`], registry [`render::FORMATS`] |
 //! | arguments, commands, errors and exit codes | [`cli`] |
 //!
@@ -48,12 +49,14 @@ pub mod bpf;
 pub mod cli;
 pub mod daemon;
 pub mod elf;
+pub mod export;
 pub mod host;
 pub mod model;
 pub mod perf;
 pub mod probe;
 pub mod render;
 pub mod session;
+pub mod store;
 pub mod symbolize;
 pub mod target;
 pub mod unwind;

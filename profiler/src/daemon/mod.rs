@@ -1,1 +1,2 @@
-pub mod options;
+//! The daemon.
+pub mod config;

@@ -73,6 +73,27 @@ pub enum ModuleKind {
     Unknown,
 }
 
+impl ModuleKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] = [Self::Kernel, Self::Native, Self::Vdso, Self::Jit, Self::Unknown];
+
+    /// Stable key (recordings, the store).
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Native => "native",
+            Self::Vdso => "vdso",
+            Self::Jit => "jit",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The kind of that key.
+    pub fn from_key(key: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.key() == key)
+    }
+}
+
 /// A module: where code comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Module {
@@ -157,6 +178,11 @@ impl FrameKind {
             Self::Inlined => "inlined",
             Self::Unknown => "unknown",
         }
+    }
+
+    /// The kind of that key.
+    pub fn from_key(key: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.key() == key)
     }
 }
 

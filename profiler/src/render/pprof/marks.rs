@@ -74,23 +74,6 @@ pub fn usual_module_kind(path: &str) -> ModuleKind {
     }
 }
 
-/// Stable key of a module kind in the metadata.
-pub const fn module_kind_key(kind: ModuleKind) -> &'static str {
-    match kind {
-        ModuleKind::Kernel => "kernel",
-        ModuleKind::Native => "native",
-        ModuleKind::Vdso => "vdso",
-        ModuleKind::Jit => "jit",
-        ModuleKind::Unknown => "unknown",
-    }
-}
-
-/// The module kind of that key.
-pub fn module_kind_from_key(key: &str) -> Option<ModuleKind> {
-    use ModuleKind::{Jit, Kernel, Native, Unknown, Vdso};
-    [Kernel, Native, Vdso, Jit, Unknown].into_iter().find(|&kind| module_kind_key(kind) == key)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,11 +12,7 @@ use crate::{
     render::units,
 };
 
-use super::{
-    DecodeError,
-    limits::MAX_META_BYTES,
-    marks::{module_kind_from_key, module_kind_key, usual_module_kind},
-};
+use super::{DecodeError, limits::MAX_META_BYTES, marks::usual_module_kind};
 
 /// First word of the document, without its version.
 const PREFIX: &[u8] = b"profiler.meta/";
@@ -57,7 +53,7 @@ impl Document {
                 .map(|module| ModuleKindEntry {
                     path: module.path.clone(),
                     build_id: module.build_id.clone(),
-                    kind: module_kind_key(module.kind).to_owned(),
+                    kind: module.kind.key().to_owned(),
                 })
                 .collect(),
         }
@@ -93,7 +89,7 @@ impl Document {
     pub fn module_kinds(&mut self) -> impl Fn(&Module) -> ModuleKind + use<> {
         let exceptions: std::collections::HashMap<_, _> = std::mem::take(&mut self.module_kinds)
             .into_iter()
-            .filter_map(|e| Some(((e.path, e.build_id), module_kind_from_key(&e.kind)?)))
+            .filter_map(|e| Some(((e.path, e.build_id), ModuleKind::from_key(&e.kind)?)))
             .collect();
         move |module| {
             let exception = exceptions.get(&(module.path.clone(), module.build_id.clone()));
