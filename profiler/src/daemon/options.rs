@@ -4,12 +4,13 @@ use std::{path::Path, time::Duration};
 
 use profiler_common::{filter::FilterConfig, sched::wait::WaitConfig};
 
+use super::config::Config;
 use crate::{
     host::btf::{self, BtfError},
-    model::{name, net, syscalls::By},
+    model::{name, net, syscalls::By, window::Rates},
     probe::{Chosen, Event, syscalls::Depth},
     session::{
-        RecordOptions, UnwindMode,
+        Closeness, RecordOptions, UnwindMode,
         continuous::ContinuousOptions,
         net::NetworkOptions,
         sched::AccountOptions,
@@ -32,8 +33,20 @@ pub struct Look {
     pub jvms: bool,
     /// Kernel memory for unwind tables, bytes.
     pub unwind_memory: u64,
+    /// How long windows are.
+    pub window: Duration,
     /// Have the kernel side log.
     pub log: bool,
+}
+
+/// How closely is looked, as windows say it.
+pub fn rates(config: &Config, closeness: Closeness) -> Rates {
+    let min_block = config.sampling.offcpu.then_some(config.sampling.min_block);
+    closeness.rates(min_block.map(nanoseconds))
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What the session is told.
@@ -73,6 +86,7 @@ pub fn continuous(look: &Look) -> Result<ContinuousOptions, BtfError> {
         network: network.transpose()?,
         calls: look.calls,
         jvms: look.jvms,
+        window: look.window,
         accounts: SyscallOptions {
             account,
             by: By::Process,
@@ -93,7 +107,7 @@ fn samples(look: &Look, account: &AccountOptions) -> Option<RecordOptions> {
         return None;
     }
     let waits = look.min_block.map(|min_block| WaitConfig {
-        min_block_ns: u64::try_from(min_block.as_nanos()).unwrap_or(u64::MAX),
+        min_block_ns: nanoseconds(min_block),
         blocked: 1,
         ..WaitConfig::default()
     });

@@ -148,10 +148,15 @@ impl Sampler {
     /// # Errors
     /// `EINVAL`: above `kernel.perf_event_max_sample_rate`.
     pub fn set_frequency(&self, frequency_hz: u64) -> io::Result<()> {
+        // The timer has a period, whatever it was opened with (`perf_swevent_init_hrtimer` in kernel/events/core.c).
+        let value = match self.clock {
+            Clock::Cycles => frequency_hz,
+            Clock::CpuClock => 1_000_000_000 / frequency_hz.max(1),
+        };
         for event in &self.events {
-            // The kernel takes a pointer (`_perf_ioctl` in kernel/events/core.c), the wrapper a number.
-            let address = (&raw const frequency_hz).expose_provenance() as u64;
-            // SAFETY: an open perf event, which counts by frequency; the argument leads to a number that outlives the call.
+            // The kernel takes a pointer (`_perf_ioctl`), the wrapper a number.
+            let address = (&raw const value).expose_provenance() as u64;
+            // SAFETY: an open perf event; the argument leads to a number that outlives the call.
             check(unsafe { ioctls::PERIOD(event.as_raw_fd(), address) })?;
         }
         Ok(())

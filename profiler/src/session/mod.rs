@@ -41,7 +41,7 @@ use profiler_common::{
 
 pub use crate::perf::clock::monotonic_ns;
 pub use cost::peak_rss_bytes;
-pub use recording::{Closeness, Progress, Recording, Stop};
+pub use recording::{Closeness, Progress, Recording, Stop, at};
 
 use crate::{
     bpf::BpfError,

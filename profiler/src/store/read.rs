@@ -164,6 +164,7 @@ pub fn heads(connection: &Connection, range: Range) -> rusqlite::Result<Vec<Head
                 frequency_hz: unsigned(row, 13)?,
                 min_block_ns: min_block.map(|_| unsigned(row, 14)).transpose()?,
                 stack_depth: row.get(15)?,
+                blocked_every: 1,
             },
             lost_samples: unsigned(row, 16)?,
             notes: record::from_json(row.get_ref(4)?.as_str()?)?,

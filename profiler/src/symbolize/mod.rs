@@ -275,6 +275,11 @@ impl Symbolizer {
         self.kernel_text.forget_before(until_ns);
     }
 
+    /// Whether the table of modules is nearly full: code of further ones would count as not mapped.
+    pub const fn is_worn(&self) -> bool {
+        self.modules.is_worn()
+    }
+
     /// What is held at the moment.
     pub fn held(&self) -> Held {
         Held {

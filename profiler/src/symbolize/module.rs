@@ -211,6 +211,11 @@ impl Modules {
         }
     }
 
+    /// Whether there is room for few more.
+    pub const fn is_worn(&self) -> bool {
+        self.entries.len() > MAX_MODULES / 4 * 3
+    }
+
     /// Number of files held open.
     pub fn open_files(&self) -> usize {
         self.open

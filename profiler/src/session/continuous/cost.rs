@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     bpf::stats::{RunTime, run_of},
@@ -18,9 +18,7 @@ use crate::{
     session::cost::{cpu_ns, peak_rss_bytes},
 };
 
-/// How long it is not measured, from the start of a window on.
-const PAUSE: Duration = Duration::from_secs(3);
-/// How long it is.
+/// How long it is measured; of short windows, a quarter.
 const MEASURE: Duration = Duration::from_secs(1);
 
 /// What was used until a moment.
@@ -60,24 +58,34 @@ impl Used {
 #[derive(Debug, Default)]
 pub struct Measured {
     programs: Vec<OwnedFd>,
+    window: Duration,
+    /// When it is measured next; `None`: it has been.
+    due: Option<Instant>,
     /// Run time, runs, and the time in which they were measured last, ns.
     last: Option<(u64, u64, u64)>,
 }
 
 impl Measured {
-    /// Of these programs; nothing is measured yet.
-    pub const fn of(programs: Vec<OwnedFd>) -> Self {
-        Self { programs, last: None }
+    /// Of these programs, in windows of that length; nothing is measured yet.
+    pub fn of(programs: Vec<OwnedFd>, window: Duration) -> Self {
+        Self { programs, window, due: Some(Instant::now() + window / 4), last: None }
     }
 
-    /// Measures a part of a window, then waits for its end without end.
+    /// A window begins.
+    pub fn begin_window(&mut self) {
+        self.due = Some(Instant::now() + self.window / 4);
+    }
+
+    /// Measures a part of the window, then waits without end. May be dropped and begun again.
     pub async fn run(&mut self) {
-        sleep(PAUSE).await;
+        let Some(due) = self.due else { return std::future::pending().await };
+        sleep_until(due).await;
         let (enabled, _) = RunTime::enable();
         let (before, start_ns) = (self.sum(), monotonic_ns());
-        sleep(MEASURE).await;
+        sleep(MEASURE.min(self.window / 4)).await;
         let (after, time_ns) = (self.sum(), monotonic_ns().saturating_sub(start_ns));
         drop(enabled);
+        self.due = None;
         self.last = Some((after.0.saturating_sub(before.0), after.1.saturating_sub(before.1), time_ns));
         std::future::pending().await
     }

@@ -23,12 +23,12 @@ use std::{
     future::pending,
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use profiler_common::{
     probe::sched::Cpu,
-    stack::MAX_FRAMES,
-    tuning::{NO_STACKS, Tuning},
+    tuning::Tuning,
 };
 
 use super::{
@@ -79,6 +79,8 @@ pub struct ContinuousOptions {
     pub samples: Option<RecordOptions>,
     /// Read what JVMs count of themselves.
     pub jvms: bool,
+    /// How long windows are going to be.
+    pub window: Duration,
 }
 
 /// All of it in progress.
@@ -136,6 +138,26 @@ pub struct RawWindow {
 }
 
 impl RawWindow {
+    /// What was used in it.
+    pub const fn cost(&self) -> &Cost {
+        &self.cost
+    }
+
+    /// How long it was.
+    pub const fn duration(&self) -> Duration {
+        Duration::from_nanos(self.duration_ns)
+    }
+
+    /// Its number, if it is another one than since the start of its session.
+    pub const fn set_number(&mut self, number: u64) {
+        self.number = number;
+    }
+
+    /// Notes what is to be known of it.
+    pub fn note(&mut self, note: String) {
+        self.meta.notes.push(note);
+    }
+
     /// Names and sums up. `cache`: names found before; `jvms`: the JVMs known; at most `max_series` series are kept apart.
     pub fn build(mut self, cache: &mut NameCache, jvms: &mut Jvms, max_series: usize) -> Window {
         self.jvms = jvms.look(&self.jvm_pids);
@@ -190,7 +212,7 @@ impl<'a> Continuous<'a> {
             places: Places::default(),
             last: Last::default(),
             are_jvms: HashMap::new(),
-            measured: Measured::of(programs),
+            measured: Measured::of(programs, options.window),
             boot_id: boot_id.trim().to_owned(),
             closeness: Closeness {
                 frequency_hz: options.samples.as_ref().map_or(0, |samples| samples.frequency_hz),
@@ -245,6 +267,8 @@ impl<'a> Continuous<'a> {
         let calls = calls.transpose()?.unwrap_or_default();
         let net = self.network.as_mut().map(NetAccounting::take_interval).transpose()?.unwrap_or_default();
         let cpus = own::cpu_rows(&moment.cpus, &self.last.cpus, &moment.ticks, &self.last.ticks);
+        let waits = self.options.samples.as_ref().and_then(|samples| samples.waits);
+        let min_block_ns = waits.map(|(config, _)| config.min_block_ns);
         let losses = self.losses()?;
         let used = self.used();
         let mut raw = RawWindow {
@@ -253,7 +277,7 @@ impl<'a> Continuous<'a> {
             duration_ns: end_ns.saturating_sub(self.last.end_ns),
             number: self.last.number + 1,
             boot_id: self.boot_id.clone(),
-            rates: self.rates(),
+            rates: self.closeness.rates(min_block_ns),
             taken,
             meta: Meta::default(),
             losses: since(&losses, &self.last.losses),
@@ -276,7 +300,13 @@ impl<'a> Continuous<'a> {
         (self.last.losses, self.last.used) = (losses, used);
         (self.last.number, self.last.end_ns) = (raw.number, end_ns);
         self.last.end_boot_ns = since_boot(end_ns);
+        self.measured.begin_window();
         Ok(raw)
+    }
+
+    /// Whether so much was seen meanwhile that it should be begun again: tables of what was there once do not shrink.
+    pub fn is_worn(&self) -> bool {
+        self.recording.as_ref().is_some_and(Recording::is_worn)
     }
 
     /// Looks so closely from now on. To be called right behind [`Continuous::take`].
@@ -289,22 +319,6 @@ impl<'a> Continuous<'a> {
         }
         self.closeness = closeness;
         Ok(())
-    }
-
-    fn rates(&self) -> Rates {
-        let waits = self.options.samples.as_ref().and_then(|samples| samples.waits);
-        let Closeness { frequency_hz, tuning } = self.closeness;
-        let blocked_every = match tuning.blocked_every {
-            0 => 1,
-            NO_STACKS => 0,
-            every => every,
-        };
-        Rates {
-            frequency_hz,
-            min_block_ns: waits.map(|(config, _)| config.min_block_ns),
-            blocked_every: if waits.is_some() { blocked_every } else { 0 },
-            stack_depth: if tuning.depth == 0 { MAX_FRAMES as u32 } else { tuning.depth },
-        }
     }
 
     fn meta(&self, raw: &RawWindow) -> Meta {

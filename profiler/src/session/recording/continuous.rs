@@ -1,10 +1,14 @@
 //! A recording that has no end: taken out interval by interval, so that memory is that of what is going on.
 
-use profiler_common::tuning::Tuning;
+use profiler_common::{
+    stack::MAX_FRAMES,
+    tuning::{NO_STACKS, Tuning},
+};
 
 use super::Recording;
 use crate::{
     bpf::{load::Kernel, tuning::Tuner},
+    model::window::Rates,
     probe::Probe,
     session::{
         SessionError,
@@ -30,6 +34,23 @@ pub struct Closeness {
     pub frequency_hz: u64,
     /// What the programs read.
     pub tuning: Tuning,
+}
+
+impl Closeness {
+    /// As windows say it. `min_block_ns`: which blocked times have no stacks at all.
+    pub fn rates(&self, min_block_ns: Option<u64>) -> Rates {
+        let blocked_every = match self.tuning.blocked_every {
+            0 => 1,
+            NO_STACKS => 0,
+            every => every,
+        };
+        Rates {
+            frequency_hz: self.frequency_hz,
+            min_block_ns,
+            blocked_every: if min_block_ns.is_some() { blocked_every } else { 0 },
+            stack_depth: if self.tuning.depth == 0 { MAX_FRAMES as u32 } else { self.tuning.depth },
+        }
+    }
 }
 
 impl Recording<'_> {
@@ -71,6 +92,11 @@ impl Recording<'_> {
     pub fn is_jvm(&mut self, pid: u32) -> bool {
         let mappings = self.symbolizer.code_mappings(pid).unwrap_or_default();
         mappings.iter().any(|mapping| self.symbolizer.is_named(mapping.module, open::LIBRARY))
+    }
+
+    /// Whether the table of modules is nearly full.
+    pub const fn is_worn(&self) -> bool {
+        self.symbolizer.is_worn()
     }
 
     /// The object.
