@@ -58,11 +58,13 @@ fn record(request: ProfileRequest, frequency_hz: u64) -> Result<Profile, String>
         None => RecordOptions { duration, ..samples },
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| words(&error))?.block_on(async {
-        let mut recording = Recording::start(&options, &cpus::online(), monotonic_ns())?;
-        recording.scan_existing(|pid| request.pid.is_none_or(|wanted| wanted == pid))?;
-        let stop = recording.run(std::future::pending::<Stop>(), |_| {}).await?;
-        recording.finish(stop).map(|outcome| outcome.profile)
-    })
-    .map_err(|error: crate::session::SessionError| words(&error))
+    runtime
+        .map_err(|error| words(&error))?
+        .block_on(async {
+            let mut recording = Recording::start(&options, &cpus::online(), monotonic_ns())?;
+            recording.scan_existing(|pid| request.pid.is_none_or(|wanted| wanted == pid))?;
+            let stop = recording.run(std::future::pending::<Stop>(), |_| {}).await?;
+            recording.finish(stop).map(|outcome| outcome.profile)
+        })
+        .map_err(|error: crate::session::SessionError| words(&error))
 }

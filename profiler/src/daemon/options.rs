@@ -10,11 +10,8 @@ use crate::{
     model::{name, net, syscalls::By, window::Rates},
     probe::{Chosen, Event, syscalls::Depth},
     session::{
-        Closeness, RecordOptions, UnwindMode,
-        continuous::ContinuousOptions,
-        net::NetworkOptions,
-        sched::AccountOptions,
-        syscalls::SyscallOptions,
+        Closeness, RecordOptions, UnwindMode, continuous::ContinuousOptions, net::NetworkOptions,
+        sched::AccountOptions, syscalls::SyscallOptions,
     },
 };
 

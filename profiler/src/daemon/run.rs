@@ -3,12 +3,7 @@
 //! A recording that fails is begun again after a while; a window that cannot be kept is counted and the next one is tried.
 //! What cannot be mended by waiting ends the daemon at its start: no permission, a store that another daemon writes to.
 
-use std::{
-    collections::HashMap,
-    io,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -201,7 +196,10 @@ impl Core {
                     if self.number != began {
                         retry = RETRY.0;
                     }
-                    self.trouble(format!("recording failed, it is begun again in {} s: {error}", retry.as_secs()));
+                    self.trouble(format!(
+                        "recording failed, it is begun again in {} s: {error}",
+                        retry.as_secs()
+                    ));
                     if !self.pause(Some(Instant::now() + retry)).await {
                         return Ok(());
                     }
@@ -428,7 +426,11 @@ impl Core {
         let is_again = match self.config.reload() {
             Ok(changes) => {
                 for change in &changes.pending {
-                    log::warn!("{} = {}: takes effect when the daemon is started again", change.setting, change.new);
+                    log::warn!(
+                        "{} = {}: takes effect when the daemon is started again",
+                        change.setting,
+                        change.new
+                    );
                 }
                 for change in &changes.applied {
                     log::warn!("{}: {} instead of {}", change.setting, change.new, change.old);

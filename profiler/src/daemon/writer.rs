@@ -70,7 +70,8 @@ impl WindowThread {
     ) -> io::Result<Self> {
         let (jobs, receiver) = sync_channel(WAITING);
         let worker = Worker { store, state, max_series, done };
-        let thread = thread::Builder::new().name("windows".to_owned()).spawn(move || worker.run(&receiver))?;
+        let thread =
+            thread::Builder::new().name("windows".to_owned()).spawn(move || worker.run(&receiver))?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 

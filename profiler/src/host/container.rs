@@ -144,7 +144,9 @@ mod tests {
                 Some(UID),
             ),
             (
-                format!("/system.slice/containerd.service/kubepods-besteffort-pod{uid}.slice:cri-containerd:{ID}"),
+                format!(
+                    "/system.slice/containerd.service/kubepods-besteffort-pod{uid}.slice:cri-containerd:{ID}"
+                ),
                 some("containerd.service"),
                 "containerd",
                 Some(UID),

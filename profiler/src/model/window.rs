@@ -49,7 +49,12 @@ pub const METRICS: &[Metric] = &[
     ),
     counter("unknown", Unit::Nanoseconds, None, "Time in which a switch was not seen."),
     counter("idle", Unit::Nanoseconds, None, "Time that CPUs had nothing to do (of the host)."),
-    counter("switches", Unit::Count, None, "Switches of CPUs, those to and from the idle task included (of the host)."),
+    counter(
+        "switches",
+        Unit::Count,
+        None,
+        "Switches of CPUs, those to and from the idle task included (of the host).",
+    ),
     counter("voluntary_switches", Unit::Count, None, "Switches away because it waited."),
     counter("involuntary_switches", Unit::Count, None, "Switches away because another thread was to run."),
     counter("migrations", Unit::Count, None, "Changes of the CPU."),

@@ -135,4 +135,3 @@ impl Kept for Accounts<'_> {
         self.threads.take_ready().await
     }
 }
-

@@ -6,6 +6,7 @@
 
 use std::{
     fs::File,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{self, BufRead, BufReader},
 };
 
@@ -50,6 +51,18 @@ pub fn find(addresses: &[u64]) -> KernelNames {
         Ok(file) => parse(BufReader::with_capacity(256 << 10, file), &modules, addresses),
         Err(_) => KernelNames::Hidden,
     }
+}
+
+/// A number that is another one when the kernel has other modules, or has them elsewhere.
+pub fn modules() -> u64 {
+    let mut modules = read_modules().unwrap_or_default();
+    // Their order is that of their loading.
+    modules.sort_unstable_by_key(|module| module.start);
+    let mut hasher = DefaultHasher::new();
+    for LoadedModule { name, start, size } in &modules {
+        (name, start, size).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 fn read_modules() -> io::Result<Vec<LoadedModule>> {

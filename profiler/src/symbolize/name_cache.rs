@@ -23,8 +23,11 @@ struct Kept<T> {
 #[derive(Debug, Default)]
 pub struct NameCache {
     files: HashMap<Content, HashMap<(u64, bool), Kept<Named>>>,
-    /// Of the kernel's own text, which stays where it is until the next boot; that of its modules can change.
-    kernel: HashMap<u64, Kept<KernelName>>,
+    /// Of the kernel's own text, which stays where it is until the next boot, and of its modules, as long as they are the
+    /// same. Not those of BPF programs, which come and go.
+    kernel: HashMap<u64, Kept<Option<KernelName>>>,
+    /// What tells which modules they are.
+    modules: u64,
     interval: u64,
 }
 
@@ -67,9 +70,8 @@ impl NameCache {
             wanted.iter().filter(|wanted| !names.contains_key(&key(wanted))).copied().collect();
         if !missing.is_empty() {
             let found = find(&missing);
-            names.extend(
-                missing.iter().zip(found).map(|(wanted, value)| (key(wanted), Kept { value, used })),
-            );
+            names
+                .extend(missing.iter().zip(found).map(|(wanted, value)| (key(wanted), Kept { value, used })));
         }
         let name = |wanted| {
             let kept = names.get_mut(&key(wanted))?;
@@ -79,13 +81,19 @@ impl NameCache {
         wanted.iter().filter_map(name).collect()
     }
 
-    /// Names of the kernel, one for each (sorted) address. `find` is asked for those that are not known.
+    /// Names of the kernel, one for each (sorted) address. `find` is asked for those that are not known. `modules`: a number that
+    /// is another one when the kernel has other modules.
     pub fn kernel(
         &mut self,
         addresses: &[u64],
+        modules: u64,
         find: impl FnOnce(&[u64]) -> KernelNames,
     ) -> KernelNames {
         let used = self.interval;
+        if std::mem::replace(&mut self.modules, modules) != modules {
+            let is_own = |name: &KernelName| name.module.is_none();
+            self.kernel.retain(|_, kept| kept.value.as_ref().is_some_and(is_own));
+        }
         let missing: Vec<u64> =
             addresses.iter().filter(|address| !self.kernel.contains_key(address)).copied().collect();
         let mut found = HashMap::new();
@@ -98,13 +106,13 @@ impl NameCache {
         let name = |address: &u64| {
             if let Some(kept) = self.kernel.get_mut(address) {
                 kept.used = used;
-                return Some(kept.value.clone());
+                return kept.value.clone();
             }
-            let name = found.remove(address).flatten()?;
-            if name.module.is_none() {
+            let name = found.remove(address).flatten();
+            if name.as_ref().and_then(|name| name.module.as_deref()) != Some(b"bpf") {
                 self.kernel.insert(*address, Kept { value: name.clone(), used });
             }
-            Some(name)
+            name
         };
         KernelNames::Found(addresses.iter().map(name).collect())
     }
@@ -153,23 +161,36 @@ mod tests {
     }
 
     #[test]
-    fn names_of_kernel_modules_are_not_kept() {
+    fn names_of_kernel_modules_are_kept_while_they_are_the_same() {
         let mut cache = NameCache::default();
+        let asked = std::cell::RefCell::new(Vec::<u64>::new());
         let find = |addresses: &[u64]| {
-            let module = |address: u64| (address > 10).then(|| b"ext4".to_vec());
+            asked.borrow_mut().extend(addresses);
             let name = |&address: &u64| {
-                Some(KernelName { name: b"f".to_vec(), start: address, module: module(address) })
+                let module = match address {
+                    1 => None,
+                    20 => Some(b"ext4".to_vec()),
+                    30 => Some(b"bpf".to_vec()),
+                    _ => return None,
+                };
+                Some(KernelName { name: b"f".to_vec(), start: address, module })
             };
             KernelNames::Found(addresses.iter().map(name).collect())
         };
-        let first = cache.kernel(&[1, 20], find);
-        assert_eq!((first, cache.len()), (find(&[1, 20]), 1));
-        let second = cache.kernel(&[1, 20], |missing| {
-            assert_eq!(missing, [20]);
-            find(missing)
-        });
-        assert_eq!(second, find(&[1, 20]));
-        assert_eq!(cache.kernel(&[2], |_| KernelNames::Hidden), KernelNames::Hidden);
+        let first = cache.kernel(&[1, 20, 30, 40], 7, find);
+        assert_eq!(cache.kernel(&[1, 20, 30, 40], 7, find), first);
+        assert_eq!(*asked.borrow(), [1, 20, 30, 40, 30], "programs come and go");
+        asked.borrow_mut().clear();
+        assert_eq!(
+            cache.kernel(&[1, 20, 40], 8, find),
+            KernelNames::Found(match first {
+                KernelNames::Found(names) =>
+                    names.into_iter().enumerate().filter(|(at, _)| *at != 2).map(|(_, n)| n).collect(),
+                KernelNames::Hidden => Vec::new(),
+            })
+        );
+        assert_eq!(*asked.borrow(), [20, 40], "another module can be there now");
+        assert_eq!(cache.kernel(&[2], 8, |_| KernelNames::Hidden), KernelNames::Hidden);
     }
 
     #[test]

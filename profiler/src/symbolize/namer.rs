@@ -239,7 +239,7 @@ impl<'a> Namer<'a> {
         let addresses = self.addresses(group);
         let kernel = self.kernel_module("[kernel]");
         let names = match &mut self.cache {
-            Some(cache) => cache.kernel(&addresses, kallsyms::find),
+            Some(cache) => cache.kernel(&addresses, kallsyms::modules(), kallsyms::find),
             None => kallsyms::find(&addresses),
         };
         let names = match names {

@@ -26,10 +26,7 @@ use std::{
     time::Duration,
 };
 
-use profiler_common::{
-    probe::sched::Cpu,
-    tuning::Tuning,
-};
+use profiler_common::{probe::sched::Cpu, tuning::Tuning};
 
 use super::{
     RecordOptions, Recording, SessionError, Stop,
@@ -200,7 +197,8 @@ impl<'a> Continuous<'a> {
         if let Some(recording) = &mut recording {
             recording.scan_existing(|_| true)?;
         }
-        let objects = [recording.as_ref().map(Recording::kernel), network.as_ref().map(NetAccounting::kernel)];
+        let objects =
+            [recording.as_ref().map(Recording::kernel), network.as_ref().map(NetAccounting::kernel)];
         let objects = objects.into_iter().flatten().chain([&accounts.kernel]);
         let programs = objects.flat_map(|kernel| stats::programs(&kernel.ebpf)).collect();
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();

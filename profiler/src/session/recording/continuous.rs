@@ -124,7 +124,8 @@ impl Recording<'_> {
     /// Those of the maps.
     pub fn take_interval(&mut self) -> Result<Taken, SessionError> {
         self.end_window()?;
-        let frequency_hz = self.endless.as_ref().map_or(self.options.frequency_hz, |endless| endless.frequency_hz);
+        let frequency_hz =
+            self.endless.as_ref().map_or(self.options.frequency_hz, |endless| endless.frequency_hz);
         let collector = Collector::new(self.sizing.longest_window_ns);
         self.collected_from_ns = self.window_start_ns;
         Ok(Taken {

@@ -15,7 +15,8 @@ pub const SECOND: u64 = 1_000_000_000;
 /// 2026-01-02 03:00:00 UTC.
 pub const START: u64 = 1_767_322_800 * SECOND;
 
-pub const RATES: Rates = Rates { frequency_hz: 19, min_block_ns: Some(1_000_000), blocked_every: 1, stack_depth: 127 };
+pub const RATES: Rates =
+    Rates { frequency_hz: 19, min_block_ns: Some(1_000_000), blocked_every: 1, stack_depth: 127 };
 
 pub fn place(name: &str) -> Place {
     Place {

@@ -34,7 +34,13 @@ impl FileModule {
             State::Closed(fingerprint) => State::Closed(*fingerprint),
             State::Missing { reason, attempts } => State::Missing { reason: *reason, attempts: *attempts },
         };
-        Self { path: self.path.clone(), build_id: self.build_id.clone(), pid: self.pid, state, used: self.used }
+        Self {
+            path: self.path.clone(),
+            build_id: self.build_id.clone(),
+            pid: self.pid,
+            state,
+            used: self.used,
+        }
     }
 
     /// What tells its content apart from that of all other files; `None`: it was never seen.
@@ -43,7 +49,9 @@ impl FileModule {
             return Some(Content::BuildId(id.clone()));
         }
         match &self.state {
-            State::Open(_, fingerprint) | State::Closed(fingerprint) => Some(Content::Fingerprint(*fingerprint)),
+            State::Open(_, fingerprint) | State::Closed(fingerprint) => {
+                Some(Content::Fingerprint(*fingerprint))
+            }
             State::Missing { .. } => None,
         }
     }
