@@ -5,7 +5,7 @@ use std::{io::Write as _, process::ExitCode};
 use clap::Parser as _;
 use profiler::cli::{
     args::{Cli, Command},
-    doctor,
+    ctl, daemon, doctor,
     error::{Exit, Failure},
     explain, generate, java, jvm, list, net, packets, record, report, sched, stat, syscalls, unwind_table,
 };
@@ -41,6 +41,11 @@ fn main() -> ExitCode {
         Command::Net(args) => net::run(&args, cli.log_level, begun_ns),
         Command::Packets(args) => packets::run(&args, cli.log_level, begun_ns),
         Command::Java(args) => java::run(&args, cli.log_level, begun_ns),
+        // The core takes the configuration here.
+        Command::Daemon(args) => daemon::run(&args, |_config, _token| {
+            Err(Failure::new(Exit::Unsupported, "this build has no continuous recording"))
+        }),
+        Command::Ctl(args) => ctl::run(&args).map(|()| Exit::Success.code()),
         Command::List(args) => list::run(&args, &mut std::io::stdout().lock()).map(|()| Exit::Success.code()),
         Command::Doctor(options) => run_doctor(&options),
         Command::Jvm(args) => jvm::run(&args, &mut std::io::stdout().lock()).map(|()| Exit::Success.code()),

@@ -5,6 +5,8 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{
+    ctl::CtlArgs,
+    daemon::DaemonArgs,
     doctor,
     java::JavaArgs,
     jvm::JvmArgs,
@@ -77,6 +79,10 @@ pub enum Command {
     Packets(PacketArgs),
     /// Look at a JVM: threads and what they wait for, collections and safepoints, methods, monitors. Nothing is loaded into it.
     Java(JavaArgs),
+    /// Record all processes all the time, at little cost: history on disk, metrics, profiles on demand.
+    Daemon(DaemonArgs),
+    /// Tell a running daemon what to do: start, stop, flush, reset, status.
+    Ctl(CtlArgs),
     /// List what can be recorded: events, and the tracepoints of this kernel.
     List(ListArgs),
     /// Tell what works on this machine and, if something does not, why and what mends it.

@@ -1,6 +1,8 @@
 //! The command line: arguments, commands, errors with their exit codes.
 
 pub mod args;
+pub mod ctl;
+pub mod daemon;
 pub mod doctor;
 pub mod error;
 mod event;

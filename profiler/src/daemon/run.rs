@@ -17,7 +17,9 @@ use super::{
     demand,
     governor::{Budget, Governor, Use, time_of},
     notify::{Notify, Tell, watchdog_interval},
+    http::Token,
     options::{self, Look},
+    serving::{Serving, ServingError},
     state::{Phase, State, Status, unix_ns},
     writer::{Done, WindowThread},
 };
@@ -48,7 +50,10 @@ pub enum RunError {
     /// Nothing can be kept.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Signals, threads, sockets.
+    /// Nothing can be served.
+    #[error(transparent)]
+    Serving(#[from] ServingError),
+    /// Signals, threads.
     #[error("{what}: {source}")]
     Io {
         /// What failed.
@@ -63,15 +68,11 @@ fn failed(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
     move |source| RunError::Io { what, source }
 }
 
-/// Runs until a signal ends it. `serve` starts what serves others, once everything else is there.
+/// Runs until a signal ends it. `token`: what HTTP asks for; `log`: have the kernel side log.
 ///
 /// # Errors
 /// What cannot be started.
-pub fn run(
-    config: Config,
-    log: bool,
-    serve: impl FnOnce(&Config, &Arc<State>) -> Result<(), RunError>,
-) -> Result<(), RunError> {
+pub fn run(config: Config, token: Option<Token>, log: bool) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -80,10 +81,11 @@ pub fn run(
         // Handlers first: from here on a signal ends it and loses nothing.
         let signals = Signals::new().map_err(failed("cannot wait for signals"))?;
         let mut core = Core::new(config, log, signals)?;
-        serve(&core.config, &core.state)?;
+        let serving = Serving::start(&core.config, token, Arc::clone(&core.state))?;
         let ended = core.run().await;
         core.tell(&[Tell::Stopping]);
         core.finish().await;
+        drop(serving);
         ended
     })
 }

@@ -1,7 +1,7 @@
 //! Tests of the store as a whole: what comes out is what went in.
 
 mod sums;
-mod windows;
+pub mod windows;
 
 use std::time::Duration;
 

@@ -1,0 +1,307 @@
+//! `/api/v1`: the history, read from the store.
+//!
+//! Reads run in threads of their own, few at a time: a long one keeps nobody waiting but other reads.
+
+use std::{
+    io::{self, Write},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    extract::State,
+    http::{StatusCode, Uri},
+};
+use serde_json::{Value, json};
+use tokio::{task::spawn_blocking, time::timeout};
+
+use super::{
+    App,
+    answer::{Answer, Problem, content},
+    params::Params,
+};
+use crate::{
+    daemon::state::unix_ns,
+    model::{Profile, window::Series},
+    render::{Format, RenderError, RenderOptions, folded, format_by_name},
+    store::{Query, Range, Reader, SeriesInfo, StoreError, WindowInfo},
+};
+
+/// Parameters of `/api/v1/windows`.
+pub const WINDOWS: &[&str] = &["from", "to", "last"];
+
+/// Parameters of `/api/v1/series`.
+pub const SERIES: &[&str] = &["from", "to", "last", "process", "container", "pid"];
+
+/// Parameters of `/api/v1/profile`.
+pub const PROFILE: &[&str] = &["from", "to", "last", "process", "container", "pid", "event", "format"];
+
+/// Parameters of `/api/v1/diff`.
+pub const DIFF: &[&str] = &[
+    "from",
+    "to",
+    "last",
+    "base_from",
+    "base_to",
+    "base_last",
+    "process",
+    "container",
+    "pid",
+    "event",
+    "format",
+];
+
+/// Longest wait for a read that is before this one.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// Largest answer, bytes.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// Most windows of an answer: a day of 10 s.
+const MAX_WINDOWS: usize = 8640;
+
+/// Most series of an answer.
+const MAX_SERIES: usize = 10_000;
+
+/// Formats of profiles, with their content types.
+const FORMATS: [(&str, &str); 4] = [
+    ("json", super::answer::JSON),
+    ("folded", "text/plain; charset=utf-8"),
+    ("svg", "image/svg+xml"),
+    ("pprof", "application/octet-stream"),
+];
+
+/// `/api/v1/windows`
+pub async fn windows(State(app): State<Arc<App>>, uri: Uri) -> Answer {
+    let range = Params::read(&uri, WINDOWS)?.range("", unix_ns())?;
+    let windows = read(&app, move |reader| Ok(reader.windows(range)?)).await?;
+    let left_out = windows.len().saturating_sub(MAX_WINDOWS);
+    let rows: Vec<Value> = windows[left_out..].iter().map(window).collect();
+    Ok(super::answer::json(&json!({ "schema": "profiler.windows/1", "left_out": left_out, "windows": rows })))
+}
+
+/// `/api/v1/series`
+pub async fn series(State(app): State<Arc<App>>, uri: Uri) -> Answer {
+    let params = Params::read(&uri, SERIES)?;
+    let query = query(&params, params.range("", unix_ns())?)?;
+    let series = read(&app, move |reader| Ok(reader.series(&query)?)).await?;
+    let shown = &series[..series.len().min(MAX_SERIES)];
+    let rows: Vec<Value> = shown.iter().map(one_series).collect();
+    let left_out = series.len() - shown.len();
+    Ok(super::answer::json(&json!({ "schema": "profiler.series/1", "left_out": left_out, "series": rows })))
+}
+
+/// `/api/v1/profile`
+pub async fn profile(State(app): State<Arc<App>>, uri: Uri) -> Answer {
+    let params = Params::read(&uri, PROFILE)?;
+    let query = query(&params, params.range("", unix_ns())?)?;
+    let (format, kind) = format(&params, &FORMATS.map(|(name, _)| name))?;
+    let bytes = read(&app, move |reader| render(&kept(reader, &query)?, format)).await?;
+    Ok(content(kind, bytes))
+}
+
+/// `/api/v1/diff`: a range against another one, the base.
+pub async fn diff(State(app): State<Arc<App>>, uri: Uri) -> Answer {
+    let params = Params::read(&uri, DIFF)?;
+    let now = unix_ns();
+    let range = params.range("", now)?;
+    if ["base_from", "base_last"].iter().all(|name| params.get(name).is_none()) {
+        return Err(Problem::request(
+            "`base_from` (and `base_to`) or `base_last` must say what to compare with",
+        ));
+    }
+    // What lasted so long before the range, if nothing else is said of its end.
+    let base = params.range("base_", range.from_unix_ns)?;
+    let (after, before) = (query(&params, range)?, query(&params, base)?);
+    let (format, kind) = format(&params, &["json", "folded"])?;
+    let is_json = format.name == "json";
+    let text = read(&app, move |reader| {
+        let (before, after) = (stacks(&kept(reader, &before)?)?, stacks(&kept(reader, &after)?)?);
+        Ok(if is_json { super::diff::json(&before, &after) } else { super::diff::folded(&before, &after) })
+    });
+    Ok(content(kind, text.await?))
+}
+
+/// Why a read gives nothing.
+pub enum Failed {
+    Store(StoreError),
+    Render(RenderError),
+    TooLarge,
+    Empty,
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Failed> for Problem {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Store(error @ StoreError::NoEvent { .. }) => Self::request(error.to_string()),
+            Failed::Store(error @ StoreError::Missing { .. }) => Self::unavailable(error.to_string()),
+            Failed::Store(error) => Self::internal(error.to_string()),
+            Failed::Render(error) => Self::internal(error.to_string()),
+            Failed::Empty => {
+                Self { status: StatusCode::NOT_FOUND, message: "there is no window in that range".to_owned() }
+            }
+            Failed::TooLarge => Self::request(format!(
+                "the answer is larger than {MAX_ANSWER} bytes: ask for a shorter range"
+            )),
+        }
+    }
+}
+
+/// Reads the store, after who asked before.
+async fn read<T: Send + 'static>(
+    app: &App,
+    work: impl FnOnce(&Reader) -> Result<T, Failed> + Send + 'static,
+) -> Result<T, Problem> {
+    let permit = match timeout(WAIT, Arc::clone(&app.reads).acquire_owned()).await {
+        Ok(Ok(permit)) => permit,
+        _ => return Err(Problem::unavailable("other reads of the store take long; try again")),
+    };
+    let directory = app.state.store.clone();
+    let read = spawn_blocking(move || {
+        // Until it is done, also if the client has gone.
+        let _permit = permit;
+        work(&Reader::open(&directory)?)
+    });
+    Ok(read.await.map_err(|error| Problem::internal(error.to_string()))??)
+}
+
+/// The samples of a range that has windows.
+fn kept(reader: &Reader, query: &Query) -> Result<Profile, Failed> {
+    let profile = reader.profile(query)?;
+    if profile.sample_types.is_empty() { Err(Failed::Empty) } else { Ok(profile) }
+}
+
+fn query(params: &Params, range: Range) -> Result<Query, Problem> {
+    Ok(Query {
+        range,
+        process: params.pattern("process")?,
+        container: params.pattern("container")?,
+        pid: params.pid()?,
+        events: params.all("event").map(str::to_owned).collect(),
+    })
+}
+
+/// The format that is asked for, of those that are allowed (the first of them if none is), and its content type.
+fn format(params: &Params, allowed: &[&str]) -> Result<(&'static Format, &'static str), Problem> {
+    let name = params.get("format").unwrap_or(allowed[0]);
+    let known = FORMATS.iter().find(|(known, _)| *known == name && allowed.contains(known));
+    known
+        .and_then(|(name, kind)| Some((format_by_name(name)?, *kind)))
+        .ok_or_else(|| Problem::request(format!("`format` must be one of {}", allowed.join(", "))))
+}
+
+/// A profile in a format.
+pub fn render(profile: &Profile, format: &Format) -> Result<Vec<u8>, Failed> {
+    render_with(profile, |profile, options, out| (format.write)(profile, options, out))
+}
+
+/// Stacks with their values, as folded lines.
+fn stacks(profile: &Profile) -> Result<Vec<u8>, Failed> {
+    render_with(profile, folded::write)
+}
+
+fn render_with(
+    profile: &Profile,
+    write: impl FnOnce(&Profile, &RenderOptions, &mut dyn Write) -> Result<(), RenderError>,
+) -> Result<Vec<u8>, Failed> {
+    let mut out = Bounded { bytes: Vec::new(), is_full: false };
+    match write(profile, &RenderOptions::default(), &mut out) {
+        Ok(()) => Ok(out.bytes),
+        Err(_) if out.is_full => Err(Failed::TooLarge),
+        Err(error) => Err(Failed::Render(error)),
+    }
+}
+
+/// Takes so many bytes and no more.
+struct Bounded {
+    bytes: Vec<u8>,
+    is_full: bool,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + bytes.len() > MAX_ANSWER {
+            self.is_full = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn window(info: &WindowInfo) -> Value {
+    json!({
+        "start_unix_ns": info.start_unix_ns,
+        "end_unix_ns": info.end_unix_ns,
+        "duration_ns": info.duration_ns,
+        "number": info.number,
+        "last_number": info.last_number,
+        "merged": info.merged,
+        "run": info.run,
+        "boot_id": info.boot_id,
+        "frequency_hz": info.rates.frequency_hz,
+        "min_block_ns": info.rates.min_block_ns,
+        "stack_depth": info.rates.stack_depth,
+        "lost_samples": info.lost_samples,
+        "notes": info.notes,
+    })
+}
+
+fn one_series(info: &SeriesInfo) -> Value {
+    let Series { pid, start_ns, comm, place } = &info.series;
+    let totals: serde_json::Map<String, Value> = info
+        .totals
+        .iter()
+        .map(|(kind, sum)| (kind.name.clone(), json!({ "unit": kind.unit.name(), "sum": sum })))
+        .collect();
+    json!({
+        "pid": pid,
+        "start_ns": start_ns,
+        "comm": comm,
+        "cgroup": place.cgroup,
+        "unit": place.unit,
+        "runtime": place.runtime,
+        "container": place.container,
+        "pod": place.pod,
+        "windows": info.windows,
+        "first_unix_ns": info.first_unix_ns,
+        "last_unix_ns": info.last_unix_ns,
+        "samples": totals,
+        "cpu_ns": info.cpu_ns,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::fixture;
+
+    #[test]
+    fn an_answer_is_bounded() {
+        let whole = render(&fixture::mixed(), format_by_name("json").unwrap()).ok().unwrap();
+        assert!(whole.starts_with(b"{"));
+        let endless = render_with(&fixture::mixed(), |_, _, out| {
+            loop {
+                out.write_all(&[b'x'; 1 << 20])?;
+            }
+        });
+        assert!(matches!(endless, Err(Failed::TooLarge)));
+    }
+
+    #[test]
+    fn formats_of_profiles_are_renderers() {
+        for (name, _) in FORMATS {
+            assert!(format_by_name(name).is_some(), "{name}");
+        }
+    }
+}
