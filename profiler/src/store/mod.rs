@@ -24,7 +24,7 @@ mod record;
 mod retain;
 mod schema;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod write;
 
 use std::time::Duration;

@@ -4,7 +4,7 @@ mod damage;
 mod refused;
 mod room;
 mod sums;
-mod windows;
+pub mod windows;
 
 use std::time::Duration;
 
