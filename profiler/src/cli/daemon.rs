@@ -8,10 +8,17 @@ use std::{
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
-use super::error::{Exit, Failure};
-use crate::daemon::{
-    config::{Config, ConfigError, SETTINGS, Setting, Sources},
-    http::Token,
+use super::{
+    error::{Exit, Failure},
+    explain,
+};
+use crate::{
+    daemon::{
+        config::{Config, ConfigError, SETTINGS, Setting, Sources},
+        http::Token,
+        run::RunError,
+    },
+    store::StoreError,
 };
 
 /// Arguments of `daemon`.
@@ -108,6 +115,20 @@ pub fn run(
         return print("the configuration is right\n");
     }
     run(config, token).map(|()| Exit::Success.code())
+}
+
+/// What ends the daemon, with what mends it.
+pub fn failed(error: &RunError) -> Failure {
+    match error {
+        RunError::Session(error) => explain::session(error),
+        RunError::Types(_) => {
+            Failure::new(Exit::Unsupported, error).mend("see `profiler doctor`, line `btf`")
+        }
+        RunError::Store(StoreError::Denied { .. }) => {
+            Failure::new(Exit::Failure, error).mend("another directory: --store-directory DIR")
+        }
+        RunError::Store(_) | RunError::Serving(_) | RunError::Io { .. } => Failure::new(Exit::Failure, error),
+    }
 }
 
 fn wrong(error: &ConfigError) -> Failure {

@@ -46,7 +46,10 @@ impl Serving {
             runtime.block_on(async {
                 let servers = match Servers::listen(&config, token, state).await {
                     Ok(servers) => servers,
-                    Err(error) => return _ = listening.send(Err(error)),
+                    Err(error) => {
+                        _ = listening.send(Err(error));
+                        return;
+                    }
                 };
                 _ = listening.send(Ok(()));
                 tokio::select! {

@@ -63,7 +63,7 @@ pub fn run(
 struct Candidate {
     id: i64,
     /// What must be the same.
-    key: (i64, String, i64, Option<i64>, i64, i64),
+    key: (i64, String, i64, Option<i64>, i64, i64, i64),
     /// Whether another window, which is no candidate, was kept before it.
     is_apart: bool,
     start_ns: i64,
@@ -74,7 +74,7 @@ impl Candidate {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             id: row.get(0)?,
-            key: (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?),
+            key: (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?, row.get(10)?),
             start_ns: row.get(7)?,
             end_ns: row.get(8)?,
             is_apart: row.get(9)?,
@@ -97,7 +97,7 @@ fn candidates(connection: &Connection, step: &Step, before_ns: u64) -> rusqlite:
     let sql =
         "SELECT id, run, boot, frequency_hz, min_block_ns, stack_depth, circumstances, start_ns, end_ns,
             coalesce((SELECT b.start_ns >= ?1 OR b.resolution_s >= ?2 FROM windows b WHERE b.id < w.id
-                ORDER BY b.id DESC LIMIT 1), 0)
+                ORDER BY b.id DESC LIMIT 1), 0), blocked_every
         FROM windows w WHERE start_ns < ?1 AND resolution_s < ?2 ORDER BY id LIMIT ?3";
     let mut statement = connection.prepare_cached(sql)?;
     let before = i64::try_from(before_ns).unwrap_or(i64::MAX);

@@ -107,8 +107,8 @@ impl Insert<'_> {
         let mut statement = self.connection.prepare_cached(
             "INSERT INTO windows (boot, run, number, last_number, merged, resolution_s, start_ns, end_ns, duration_ns,
                 frequency_hz, min_block_ns, stack_depth, circumstances, ticks, expected_ticks, idle_samples, stolen_ns,
-                lost_samples, losses, cost, notes)
-            VALUES (?1, ?2, ?3, ?3, 1, 0, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, 0, '', ?15, ?16)",
+                lost_samples, losses, cost, notes, blocked_every)
+            VALUES (?1, ?2, ?3, ?3, 1, 0, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, 0, '', ?15, ?16, ?17)",
         )?;
         statement.insert(params![
             window.boot_id,
@@ -127,6 +127,7 @@ impl Insert<'_> {
             bounded(meta.stolen_ns, MAX_VALUE),
             record::cost_to_json(&window.profile.cost)?,
             record::to_json(&meta.notes)?,
+            rates.blocked_every,
         ])
     }
 

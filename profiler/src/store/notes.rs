@@ -89,6 +89,12 @@ pub fn rates(rates: &Rates) -> String {
         Some(0) => "all blocked times".to_owned(),
         Some(ns) => format!("blocked times from {}", units::seconds(ns)),
     };
+    let blocked = match rates.blocked_every {
+        _ if rates.min_block_ns.is_none() => blocked,
+        0 => "blocked times without stacks".to_owned(),
+        1 => blocked,
+        every => format!("one in {every} {blocked}"),
+    };
     format!("{} Hz, {blocked}, {} frames", rates.frequency_hz, rates.stack_depth)
 }
 

@@ -145,7 +145,8 @@ pub fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 pub fn heads(connection: &Connection, range: Range) -> rusqlite::Result<Vec<Head>> {
     let mut statement = connection.prepare(
         "SELECT id, circumstances, losses, cost, notes, boot, start_ns, end_ns, duration_ns, number, last_number, merged,
-            run, frequency_hz, min_block_ns, stack_depth, lost_samples, ticks, expected_ticks, idle_samples, stolen_ns
+            run, frequency_hz, min_block_ns, stack_depth, lost_samples, ticks, expected_ticks, idle_samples, stolen_ns,
+            blocked_every
         FROM windows WHERE start_ns < ?2 AND end_ns > ?1 ORDER BY id",
     )?;
     let bound = |ns: u64| i64::try_from(ns).unwrap_or(i64::MAX);
@@ -164,7 +165,7 @@ pub fn heads(connection: &Connection, range: Range) -> rusqlite::Result<Vec<Head
                 frequency_hz: unsigned(row, 13)?,
                 min_block_ns: min_block.map(|_| unsigned(row, 14)).transpose()?,
                 stack_depth: row.get(15)?,
-                blocked_every: 1,
+                blocked_every: row.get(21)?,
             },
             lost_samples: unsigned(row, 16)?,
             notes: record::from_json(row.get_ref(4)?.as_str()?)?,

@@ -50,7 +50,7 @@ CREATE TABLE windows (
     boot TEXT NOT NULL, run INTEGER NOT NULL,
     number INTEGER NOT NULL, last_number INTEGER NOT NULL, merged INTEGER NOT NULL, resolution_s INTEGER NOT NULL,
     start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL, duration_ns INTEGER NOT NULL,
-    frequency_hz INTEGER NOT NULL, min_block_ns INTEGER, stack_depth INTEGER NOT NULL,
+    frequency_hz INTEGER NOT NULL, min_block_ns INTEGER, blocked_every INTEGER NOT NULL, stack_depth INTEGER NOT NULL,
     circumstances INTEGER NOT NULL REFERENCES circumstances,
     ticks INTEGER NOT NULL, expected_ticks INTEGER NOT NULL, idle_samples INTEGER NOT NULL, stolen_ns INTEGER NOT NULL,
     lost_samples INTEGER NOT NULL, losses TEXT NOT NULL, cost TEXT NOT NULL, notes TEXT NOT NULL

@@ -142,6 +142,7 @@ struct WindowRow<'a> {
     boot_id: &'a str,
     frequency_hz: u64,
     min_block_ns: Option<u64>,
+    blocked_every: u32,
     stack_depth: u32,
     lost_samples: u64,
     notes: &'a [String],
@@ -149,7 +150,7 @@ struct WindowRow<'a> {
 
 impl<'a> WindowRow<'a> {
     fn of(window: &'a WindowInfo) -> Self {
-        let Rates { frequency_hz, min_block_ns, stack_depth } = window.rates;
+        let Rates { frequency_hz, min_block_ns, blocked_every, stack_depth } = window.rates;
         Self {
             start: units::rfc3339(window.start_unix_ns),
             start_unix_ns: window.start_unix_ns,
@@ -162,6 +163,7 @@ impl<'a> WindowRow<'a> {
             boot_id: &window.boot_id,
             frequency_hz,
             min_block_ns,
+            blocked_every,
             stack_depth,
             lost_samples: window.lost_samples,
             notes: &window.notes,

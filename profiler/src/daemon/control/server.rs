@@ -135,6 +135,7 @@ fn status(state: &State) -> Value {
             "why": status.governor,
             "frequency_hz": status.rates.frequency_hz,
             "min_block_ns": status.rates.min_block_ns,
+            "blocked_every": status.rates.blocked_every,
             "stack_depth": status.rates.stack_depth,
         },
         "cost": {

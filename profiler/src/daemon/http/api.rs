@@ -251,6 +251,7 @@ fn window(info: &WindowInfo) -> Value {
         "boot_id": info.boot_id,
         "frequency_hz": info.rates.frequency_hz,
         "min_block_ns": info.rates.min_block_ns,
+        "blocked_every": info.rates.blocked_every,
         "stack_depth": info.rates.stack_depth,
         "lost_samples": info.lost_samples,
         "notes": info.notes,
