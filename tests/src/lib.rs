@@ -8,6 +8,7 @@
 pub mod accounts;
 pub mod binary;
 pub mod expect;
+pub mod history;
 pub mod jdk;
 pub mod namespace;
 pub mod record;
