@@ -7,7 +7,8 @@ use profiler::cli::{
     args::{Cli, Command},
     ctl, daemon, doctor,
     error::{Exit, Failure},
-    explain, generate, java, jvm, list, net, packets, record, report, sched, stat, syscalls, unwind_table,
+    explain, generate, java, jvm, list, net, packets, query, record, report, sched, stat, syscalls,
+    unwind_table,
 };
 
 fn main() -> ExitCode {
@@ -34,6 +35,9 @@ fn main() -> ExitCode {
         Command::Report(args) => report::run(&args, &mut std::io::stdout().lock())
             .map(|()| Exit::Success.code())
             .map_err(|error| explain::report(&error)),
+        Command::Query(args) => {
+            query::run(&args, &mut std::io::stdout().lock()).map(|()| Exit::Success.code())
+        }
         Command::Stat(args) => stat::run(&args, cli.log_level, begun_ns),
         Command::Sched(args) => sched::run_sched(&args, cli.log_level, begun_ns),
         Command::Cpu(args) => sched::run_cpu(&args, cli.log_level, begun_ns),

@@ -13,6 +13,7 @@ use super::{
     list::ListArgs,
     net::NetArgs,
     packets::PacketArgs,
+    query::QueryArgs,
     report::ReportArgs,
     sched::{CpuArgs, SchedArgs},
     stat::StatArgs,
@@ -65,6 +66,8 @@ pub enum Command {
     Record(RecordArgs),
     /// Show a recording as text, flamegraph, folded stacks or JSON.
     Report(ReportArgs),
+    /// Show what the daemon has kept, of any range of time, or what is different between two.
+    Query(QueryArgs),
     /// Show on one screen where the time of a command, of processes or of the machine went: it adds up to 100 %.
     Stat(StatArgs),
     /// Account where the time of threads goes: on the CPU, waiting for one, blocked and by what. Exact, not sampled.

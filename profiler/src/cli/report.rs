@@ -9,11 +9,12 @@ use std::{
 use clap::Args;
 use regex::Regex;
 
+use super::show::{ShowArgs, names, regex};
 use crate::{
     model::{Profile, filter::Selection},
     render::{
-        FORMATS, Format, RenderOptions, SECTIONS, Section, format_by_name,
-        output::{OutputError, OutputSet},
+        FORMATS, RenderOptions, format_by_name,
+        output::OutputError,
         pprof::{self, DecodeError},
     },
 };
@@ -24,29 +25,8 @@ pub struct ReportArgs {
     /// The recording, or any pprof file; `-` is standard input
     #[arg(value_name = "FILE", default_value = "profile.pb.gz")]
     pub file: PathBuf,
-    /// Where to write; the extension says the format, `-` is standard output. May be repeated
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Vec<PathBuf>,
-    /// Format of outputs whose name does not tell
-    #[arg(long, value_parser = format, value_name = "FORMAT", conflicts_with_all = ["json", "summary"],
-        help = format!("Format of outputs whose name does not tell (`-o -`): {}", names(FORMATS, |f| f.name)))]
-    pub format: Option<&'static Format>,
-    /// JSON (the same as --format json)
-    #[arg(long)]
-    pub json: bool,
-    /// The summary that `record` shows (the same as --format summary)
-    #[arg(long, conflicts_with = "json")]
-    pub summary: bool,
-    /// Sections of the text report
-    #[arg(long, value_delimiter = ',', value_parser = section, value_name = "SECTION",
-        help = format!("Sections of the text report: {}", names(SECTIONS, |s| s.name)))]
-    pub section: Vec<&'static Section>,
-    /// Leave out lines of the text report below this share of the total, in percent
-    #[arg(long, value_parser = percent, value_name = "PERCENT", default_value = "0")]
-    pub clip: f64,
-    /// Take processes of one name, and their threads of one name, for one
-    #[arg(long)]
-    pub merge_by_name: bool,
+    #[command(flatten)]
+    pub show: ShowArgs,
     /// Only these processes
     #[arg(short, long, value_delimiter = ',', value_name = "PID")]
     pub pid: Vec<u32>,
@@ -68,18 +48,9 @@ pub struct ReportArgs {
     /// Only before this time, since the start of the recording
     #[arg(long, value_parser = time_ns, value_name = "TIME")]
     pub to: Option<u64>,
-    /// Stacks from the leaf: who calls the hot functions (folded, svg)
-    #[arg(long)]
-    pub inverted: bool,
-    /// Threads apart (folded, svg)
-    #[arg(long)]
-    pub per_thread: bool,
     /// The sample type to show: `samples` (the default), `cpu` (in ms)
     #[arg(long, value_name = "NAME")]
     pub event: Option<String>,
-    /// Title of the flamegraph
-    #[arg(long, value_name = "TEXT")]
-    pub title: Option<String>,
 }
 
 /// Why there is no report.
@@ -117,12 +88,7 @@ pub enum ReportError {
 /// # Errors
 /// [`ReportError`], one line of cause each and what mends it.
 pub fn run(args: &ReportArgs, out: &mut dyn Write) -> Result<(), ReportError> {
-    let (text, summary, json) = (format_by_name("text"), format_by_name("summary"), format_by_name("json"));
-    let format =
-        args.format.or(if args.json { json } else { None }).or(if args.summary { summary } else { None });
-    let stdout = [PathBuf::from("-")];
-    let paths = if args.output.is_empty() { &stdout[..] } else { &args.output };
-    let outputs = OutputSet::open(paths, format, text.unwrap_or(&FORMATS[0]))?;
+    let outputs = args.show.outputs(format_by_name("text").unwrap_or(&FORMATS[0]))?;
     let mut profile = read(&args.file)?;
     let options = options(args, &profile)?;
     selection(args).apply(&mut profile);
@@ -170,17 +136,7 @@ fn options(args: &ReportArgs, profile: &Profile) -> Result<RenderOptions, Report
             known: names(&profile.sample_types, |t| &t.name),
         })?),
     };
-    Ok(RenderOptions {
-        value,
-        inverted: args.inverted,
-        per_thread: args.per_thread,
-        merge_by_name: args.merge_by_name,
-        title: args.title.clone(),
-        selection: selection_words(args),
-        sections: args.section.clone(),
-        clip_percent: args.clip,
-        ..RenderOptions::default()
-    })
+    Ok(RenderOptions { value, selection: selection_words(args), ..args.show.options() })
 }
 
 fn selection(args: &ReportArgs) -> Selection {
@@ -213,30 +169,6 @@ fn selection_words(args: &ReportArgs) -> Option<String> {
     let words: Vec<_> = words.into_iter().flatten().collect();
     let text = words.join(", ");
     (!words.is_empty()).then(|| crate::model::name::clean(text.as_bytes()))
-}
-
-fn names<'a, T, S: AsRef<str>>(items: &'a [T], name: impl Fn(&'a T) -> S) -> String {
-    let names: Vec<_> = items.iter().map(name).collect();
-    names.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
-}
-
-fn format(name: &str) -> Result<&'static Format, String> {
-    format_by_name(name).ok_or_else(|| format!("the formats are {}", names(FORMATS, |f| f.name)))
-}
-
-fn section(name: &str) -> Result<&'static Section, String> {
-    Section::by_name(name).ok_or_else(|| format!("the sections are {}", names(SECTIONS, |s| s.name)))
-}
-
-fn percent(text: &str) -> Result<f64, String> {
-    let percent = text.trim_end_matches('%').parse().ok().filter(|p| (0.0..=100.0).contains(p));
-    percent.ok_or_else(|| "a number from 0 to 100 is wanted".to_owned())
-}
-
-fn regex(text: &str) -> Result<Regex, String> {
-    // The last line of the message is the cause; those before draw a pointer.
-    let cause = |error: regex::Error| error.to_string().lines().last().unwrap_or_default().trim().to_owned();
-    Regex::new(text).map_err(cause)
 }
 
 /// Seconds, or a number with `ms`, `s`, `m` or `h`, as ns.
@@ -368,7 +300,7 @@ mod tests {
             assert!(error(&[&args[0]]).contains("invalid value"), "{bad:?}");
         }
         assert_eq!(
-            parse(&["--clip=0.5%", "--from", "1.5s"]).map(|a| (a.clip, a.from)),
+            parse(&["--clip=0.5%", "--from", "1.5s"]).map(|a| (a.show.clip, a.from)),
             Ok((0.5, Some(1_500_000_000)))
         );
     }

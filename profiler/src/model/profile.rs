@@ -304,7 +304,7 @@ pub struct Stack {
 pub struct Thread {
     /// Process id.
     pub pid: u32,
-    /// Thread id.
+    /// Thread id; 0: threads of that name together (the daemon's history), or the idle task.
     pub tid: u32,
     /// Cleaned command name of the process.
     pub process: String,
@@ -312,6 +312,13 @@ pub struct Thread {
     pub name: String,
     /// Tells processes apart that had the same pid, and images the same process executed.
     pub incarnation: u64,
+}
+
+impl Thread {
+    /// Whether it stands for several processes of one name, which have no pid here (the daemon's history).
+    pub const fn is_of_several(&self) -> bool {
+        self.pid == 0 && self.incarnation != 0
+    }
 }
 
 /// Samples of one thread with one stack in one window.

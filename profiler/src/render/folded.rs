@@ -142,7 +142,7 @@ pub fn check_size(folded: &Folded, texts: &[String]) -> Result<(), RenderError> 
 /// inferno sorts whole lines and then insists that the stacks without their counts are sorted, which `a (1) 5` before
 /// `a 5` is not. Where a stack goes on behind another one with a space and a character that sorts like a count, that
 /// space becomes `_`. `lines` are sorted by stack.
-fn keep_order(lines: &mut [(String, u64)]) {
+pub fn keep_order<T>(lines: &mut [(String, T)]) {
     // The stacks before the current one that it starts with, shortest first.
     let mut prefixes: Vec<String> = Vec::new();
     for (line, _) in lines {
@@ -166,16 +166,7 @@ fn keep_order(lines: &mut [(String, u64)]) {
 /// # Errors
 /// Those of writing, or of the options.
 pub fn write(profile: &Profile, options: &RenderOptions, out: &mut dyn Write) -> Result<(), RenderError> {
-    let folded = Folded::new(profile, options)?;
-    let annotate = |name: &Name| if options.annotate { annotation(name.kind) } else { "" };
-    let texts: Vec<_> = folded.names.iter().map(|name| escape(&name.text) + annotate(name)).collect();
-    check_size(&folded, &texts)?;
-    let mut lines: Vec<(String, u64)> = Vec::with_capacity(folded.stacks.len());
-    for (stack, value) in &folded.stacks {
-        let names: Vec<_> = stack.iter().map(|&name| texts[name as usize].as_str()).collect();
-        lines.push((line(&names), *value));
-    }
-    lines.sort_unstable();
+    let mut lines = lines(profile, options)?;
     keep_order(&mut lines);
     lines.sort_unstable();
     // Names that were told apart by what was replaced may be one now.
@@ -187,6 +178,24 @@ pub fn write(profile: &Profile, options: &RenderOptions, out: &mut dyn Write) ->
         writeln!(out, "{line} {value}")?;
     }
     Ok(())
+}
+
+/// Stacks as lines with their values, in order; a line may be there several times.
+///
+/// # Errors
+/// Those of the options.
+pub fn lines(profile: &Profile, options: &RenderOptions) -> Result<Vec<(String, u64)>, RenderError> {
+    let folded = Folded::new(profile, options)?;
+    let annotate = |name: &Name| if options.annotate { annotation(name.kind) } else { "" };
+    let texts: Vec<_> = folded.names.iter().map(|name| escape(&name.text) + annotate(name)).collect();
+    check_size(&folded, &texts)?;
+    let mut lines: Vec<(String, u64)> = Vec::with_capacity(folded.stacks.len());
+    for (stack, value) in &folded.stacks {
+        let names: Vec<_> = stack.iter().map(|&name| texts[name as usize].as_str()).collect();
+        lines.push((line(&names), *value));
+    }
+    lines.sort_unstable();
+    Ok(lines)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! A format is one file here and one line in [`FORMATS`]. Everything shown comes out of the profile, with its losses;
 //! scaling of units happens here and nowhere before.
 
+pub mod diff;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod folded;

@@ -115,9 +115,23 @@ impl OutputSet {
     /// Writes all outputs. A failed one does not keep the others from being written; that the reader of a pipe has
     /// gone is no failure.
     pub fn write(&self, profile: &Profile, options: &RenderOptions, stdout: &mut dyn Write) -> Written {
+        self.write_by(&|format, out| (format.write)(profile, options, out), stdout)
+    }
+
+    /// The formats, in the order of the outputs.
+    pub fn formats(&self) -> impl Iterator<Item = &'static Format> {
+        self.0.iter().map(|output| output.format)
+    }
+
+    /// [`OutputSet::write`] with what `write` writes in a format.
+    pub fn write_by(
+        &self,
+        write: &dyn Fn(&'static Format, &mut dyn Write) -> Result<(), RenderError>,
+        stdout: &mut dyn Write,
+    ) -> Written {
         let mut written = Written::default();
         for output in &self.0 {
-            let render = |out: &mut dyn Write| (output.format.write)(profile, options, out);
+            let render = |out: &mut dyn Write| write(output.format, out);
             let result = match &output.place {
                 Place::Stdout => render(stdout).and_then(|()| Ok(stdout.flush()?)),
                 Place::Direct => OpenOptions::new()

@@ -21,7 +21,7 @@ use super::{
 use crate::model::{FrameKind, Profile, Unit, name};
 
 /// Largest sum that is drawn: widths are shares in `f64`, exact to 53 bits.
-const MAX_TOTAL: u64 = 1 << 53;
+pub const MAX_TOTAL: u64 = 1 << 53;
 
 /// Longest name in the picture, characters. The full ones are in the other formats.
 const MAX_CHARS: usize = 512;
@@ -211,7 +211,7 @@ fn height(svg: &[u8]) -> Option<usize> {
 }
 
 /// inferno draws nothing without samples; this says so.
-fn empty(title: &str, subtitle: &str, out: &mut dyn Write) -> io::Result<()> {
+pub fn empty(title: &str, subtitle: &str, out: &mut dyn Write) -> io::Result<()> {
     let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     writeln!(
         out,

@@ -51,13 +51,15 @@ impl<'a> Tally<'a> {
 /// Process `name (pid)`, or its name alone where processes of one name are one.
 pub fn process_label(profile: &Profile, thread: ThreadId, merge_by_name: bool) -> String {
     let thread = &profile.threads[thread.index()];
-    if merge_by_name { thread.process.clone() } else { format!("{} ({})", thread.process, thread.pid) }
+    let is_merged = merge_by_name || thread.is_of_several();
+    if is_merged { thread.process.clone() } else { format!("{} ({})", thread.process, thread.pid) }
 }
 
 /// Thread `name (tid)`, or its name alone.
 pub fn thread_label(profile: &Profile, thread: ThreadId, merge_by_name: bool) -> String {
     let thread = &profile.threads[thread.index()];
-    if merge_by_name { thread.name.clone() } else { format!("{} ({})", thread.name, thread.tid) }
+    let is_merged = merge_by_name || thread.is_of_several() || (thread.tid == 0 && thread.pid != 0);
+    if is_merged { thread.name.clone() } else { format!("{} ({})", thread.name, thread.tid) }
 }
 
 /// What stands for the leaf frame of a sample without a stack.

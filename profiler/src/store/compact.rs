@@ -164,8 +164,7 @@ fn merge_histograms(connection: &Connection, (first, last): (i64, i64)) -> rusql
                 let buckets = histogram::add(&buckets, &more.3);
                 (key, count.saturating_add(more.1), sum.saturating_add(more.2), buckets)
             });
-        let bytes =
-            histogram::encode(&buckets).ok_or_else(|| super::error::damage("a histogram out of order"))?;
+        let bytes = histogram::encode(&buckets);
         insert.execute(params![first, series, measure, count, sum, bytes])?;
     }
     Ok(())

@@ -136,7 +136,9 @@ impl StoreError {
             | Error::IntegralValueOutOfRange(..)
             | Error::InvalidColumnType(..)
             | Error::Utf8Error(..)
-            | Error::QueryReturnedNoRows => {
+            | Error::QueryReturnedNoRows
+            // The statements are fixed: the schema is not what it was.
+            | Error::SqlInputError { .. } => {
                 return Self::Damaged { path, cause: cause.to_string() };
             }
             _ => return Self::Sql { path, cause },
@@ -147,8 +149,11 @@ impl StoreError {
             }
             // The index of the write-ahead log cannot be made larger.
             (ErrorCode::DiskFull, _) | (_, ffi::SQLITE_IOERR_SHMSIZE) => Self::Full { path },
-            // A file ended before it should.
-            (_, ffi::SQLITE_IOERR_SHORT_READ) => Self::Damaged { path, cause: cause.to_string() },
+            // A file ended before it should; or the schema is not what it was.
+            (_, ffi::SQLITE_IOERR_SHORT_READ | ffi::SQLITE_ERROR)
+            | (ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch, _) => {
+                Self::Damaged { path, cause: cause.to_string() }
+            }
             (ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _) => Self::Busy { path },
             (ErrorCode::PermissionDenied, _) => Self::Denied { path },
             _ => Self::Sql { path, cause },

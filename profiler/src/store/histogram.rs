@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use super::error::damage;
 use crate::model::sched::Histogram;
 
-/// Most buckets of a histogram: what the kernel side has are some hundreds.
-const MAX_BUCKETS: usize = 4096;
+/// Most buckets of a histogram that is read: what the kernel side has are some hundreds.
+const MAX_BUCKETS: usize = 1 << 16;
 
-/// As bytes; `None` if it is no histogram: buckets that overlap, or are out of order.
+/// As bytes; `None` if it is no histogram: buckets that overlap, or are out of order. [`add`] makes none of these.
 pub fn encode(buckets: &[(u64, u64, u64)]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(buckets.len() * 5);
     let mut end = 0;
@@ -19,7 +19,7 @@ pub fn encode(buckets: &[(u64, u64, u64)]) -> Option<Vec<u8>> {
         }
         end = to;
     }
-    (buckets.len() <= MAX_BUCKETS).then_some(bytes)
+    Some(bytes)
 }
 
 /// From bytes.

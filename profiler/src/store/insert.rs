@@ -15,12 +15,16 @@ use super::{
 };
 use crate::model::{
     FunctionId, LocationId, Losses, ModuleId, Profile, Reason, SampleType, StackEnd, StackId,
+    sched::Histogram,
     window::{Account, Series, Window},
 };
 
 /// Largest number that is kept: sums of a thousand windows stay below what SQLite's integers hold. As times, a hundred
 /// days of one window.
 pub const MAX_VALUE: i64 = 1 << 53;
+
+/// Most buckets of a histogram: what the kernel side has are some hundreds.
+const MAX_BUCKETS: usize = 4096;
 
 /// Key of the losses for numbers that were larger.
 const TOO_LARGE: &str = "store_number_too_large";
@@ -47,6 +51,8 @@ pub fn check(window: &Window) -> Result<Places, StoreError> {
     ensure(window.series_of.iter().all(in_accounts), "a thread is of a series that is not there")?;
     let mut seen = HashSet::new();
     ensure(window.accounts.iter().all(|account| seen.insert(&account.series)), "a series is there twice")?;
+    let buckets = window.accounts.iter().flat_map(|account| &account.distributions).map(|d| d.buckets.len());
+    ensure(buckets.max() <= Some(MAX_BUCKETS), "a histogram has too many buckets")?;
     let is_whole = profile.samples.iter().all(|sample| {
         sample.values.len() == profile.sample_types.len()
             && sample.thread.index() < profile.threads.len()
@@ -197,17 +203,24 @@ impl Insert<'_> {
         let mut statement = self.connection.prepare_cached(
             "INSERT INTO histograms (window, series, measure, count, sum, buckets) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?;
+        let mut distributions: BTreeMap<i64, (u64, Histogram)> = BTreeMap::new();
         for distribution in account.distributions.iter().filter(|d| !d.buckets.is_empty()) {
             let measure = self.measure(distribution.metric, &distribution.label)?;
+            let (sum, buckets) = distributions.entry(measure).or_default();
+            *sum = sum.saturating_add(distribution.sum);
             // Sorted and apart, whatever they were.
-            let buckets = histogram::add(&distribution.buckets, &[]);
-            let Some(bytes) = histogram::encode(&buckets) else {
-                *too_large += 1;
-                continue;
-            };
-            let sum = bounded(distribution.sum, MAX_VALUE);
-            let count = bounded(histogram::count(&buckets), MAX_VALUE);
-            statement.execute(params![id, series, measure, count, sum, bytes])?;
+            *buckets = histogram::add(buckets, &distribution.buckets);
+        }
+        for (measure, (sum, buckets)) in distributions {
+            let count = bound(histogram::count(&buckets));
+            statement.execute(params![
+                id,
+                series,
+                measure,
+                count,
+                bound(sum),
+                histogram::encode(&buckets)
+            ])?;
         }
         Ok(())
     }

@@ -83,7 +83,8 @@ pub fn evict(
         database.since_unused += removed.rows;
         done.more |= round + 1 == ROUNDS;
     }
-    shrink(path, database, max_bytes)
+    done.more |= shrink(path, database, max_bytes)?;
+    Ok(())
 }
 
 /// What was removed.
@@ -149,22 +150,26 @@ fn filled(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(pages * pragma(connection, "page_size")?)
 }
 
-/// Gives free pages back to the file system and empties the log, where that is worth it.
-fn shrink(path: &Path, database: &Database, max_bytes: u64) -> Result<(), StoreError> {
+/// Gives free pages back to the file system and empties the log, where that is worth it. Returns whether there is more.
+fn shrink(path: &Path, database: &Database, max_bytes: u64) -> Result<bool, StoreError> {
     let connection = &database.connection;
     let work = || {
         let (free, pages) = (pragma(connection, "freelist_count")?, pragma(connection, "page_count")?);
         // Pages that the next windows will fill are not given back, unless that is needed.
         let is_tight = bytes(path) > max_bytes / FILLED.1 * FILLED.0;
-        if free > pages / 5 || (is_tight && free > 0) {
-            connection.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+        let is_worth = free > pages / 5 || (is_tight && free > 0);
+        if is_worth {
+            // A row for each page.
+            let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+            let mut rows = vacuum.query([])?;
+            while rows.next()?.is_some() {}
         }
         let log = fs::metadata(with_suffix(path, "-wal")).map_or(0, |log| log.len());
         if is_tight || log > max_bytes / 20 {
             // Busy while a reader is at work: the next call does it.
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         }
-        Ok(())
+        Ok(is_worth && free > u64::from(VACUUM_PAGES))
     };
     work().map_err(|cause| StoreError::sql(path, cause))
 }

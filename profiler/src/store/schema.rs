@@ -65,6 +65,8 @@ pub fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
     .map_err(fail)?;
     connection.busy_timeout(BUSY).map_err(fail)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Before anything in it is changed.
+    version(&connection, path)?;
     // A database that has tables keeps its way of vacuuming. A commit is on the disk after a kill; after a loss of power,
     // the last ones can be missing, and the database is whole.
     let settings = "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;

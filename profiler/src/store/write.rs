@@ -52,6 +52,8 @@ pub(super) struct Database {
     pub since_unused: u64,
     /// Device and inode of its file.
     identity: (u64, u64),
+    /// Length of the file after the last work.
+    bytes: u64,
     /// Counts the daemon's runs.
     run: i64,
     /// Boot and number of the last window of this run.
@@ -141,13 +143,17 @@ impl Writer {
         mut work: impl FnMut(&Path, &mut Database) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let path = self.path.clone();
-        match self.database().and_then(|database| work(&path, database)) {
+        let result = match self.database().and_then(|database| work(&path, database)) {
             Err(StoreError::Damaged { cause, .. }) => {
                 self.move_aside(cause)?;
                 work(&path, self.database()?)
             }
             result => result,
+        };
+        if let Some(database) = &mut self.database {
+            database.bytes = length(&path);
         }
+        result
     }
 
     /// The database; opened if it is not, or if its file is not the one that was opened.
@@ -160,6 +166,8 @@ impl Writer {
             remove_logs(&self.path)?;
             self.notes.push(Note::Vanished { path: self.path.clone() });
         }
+        // Somebody has cut it: what SQLite has in memory would hide that. Opening it tells what is left.
+        self.database.take_if(|database| length(&self.path) < database.bytes);
         let database = match self.database.take() {
             Some(database) => database,
             None => match Database::open(&self.path, &mut self.notes) {
@@ -235,7 +243,7 @@ impl Database {
             .map_err(fail)?;
         let interner = Interner::new(&connection).map_err(fail)?;
         let identity = identity(path).map_err(|error| StoreError::io(path, error))?;
-        Ok(Self { connection, interner, since_unused: 0, identity, run, last: None })
+        Ok(Self { connection, interner, since_unused: 0, identity, bytes: length(path), run, last: None })
     }
 
     /// All of it or nothing.
@@ -279,6 +287,10 @@ fn check_length(path: &Path) -> Result<(), StoreError> {
     };
     let pages = u64::from(u32::from_be_bytes([header[28], header[29], header[30], header[31]]));
     if bytes < page * pages { damaged("it is shorter than it says") } else { Ok(()) }
+}
+
+fn length(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {

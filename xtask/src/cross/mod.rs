@@ -1,8 +1,8 @@
 //! Static builds, for this machine's architecture or for another one.
 //!
-//! Another architecture needs two things that this one has by itself: a C compiler to link with, together with the C
-//! library to link, and Rust's standard library. [`Target::prepare`] finds or installs both; everything else (cargo,
-//! the eBPF toolchain, the crates) is the same, for the workspace has no dependency that compiles C.
+//! Another architecture needs two things that this one has by itself: a C compiler to link with and to compile SQLite,
+//! together with the C library, and Rust's standard library. [`Target::prepare`] finds or installs both; everything else
+//! (cargo, the eBPF toolchain, the crates) is the same.
 
 mod library;
 
@@ -127,6 +127,9 @@ impl Target {
         if self.foreign && env::var_os(self.linker_variable()).is_none() {
             command.env(self.linker_variable(), self.c_compiler());
         }
+        if self.foreign && env::var_os(self.compiler_variable()).is_none() {
+            command.env(self.compiler_variable(), self.c_compiler());
+        }
         Ok(command)
     }
 
@@ -147,6 +150,11 @@ impl Target {
     /// Cargo's variable for the linker of the target, which the user may have set.
     fn linker_variable(&self) -> String {
         format!("CARGO_TARGET_{}_LINKER", self.triple.to_uppercase().replace('-', "_"))
+    }
+
+    /// The variable for the C compiler of the target that build scripts look at, which the user may have set.
+    fn compiler_variable(&self) -> String {
+        format!("CC_{}", self.triple.replace('-', "_"))
     }
 
     fn install(&self, program: &str, packages: &[&str], apt: &mut Apt) -> Result<(), Failure> {
@@ -236,6 +244,8 @@ mod tests {
         assert!(args.windows(2).any(|pair| pair == ["--target", "aarch64-unknown-linux-gnu"]), "{args:?}");
         let linker = variable(&command, "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER");
         assert_eq!(linker.as_deref(), Some("aarch64-linux-gnu-gcc"));
+        let compiler = variable(&command, "CC_aarch64_unknown_linux_gnu");
+        assert_eq!(compiler.as_deref(), Some("aarch64-linux-gnu-gcc"));
         assert_eq!(variable(&command, "RUSTC").as_deref(), Some("/usr/bin/rustc"));
         let flags = variable(&command, "CARGO_ENCODED_RUSTFLAGS").unwrap();
         let flags: Vec<_> = flags.split('\u{1f}').collect();
@@ -250,6 +260,7 @@ mod tests {
         let command = target.cargo("build").unwrap();
         assert_eq!(variable(&command, "RUSTC"), None);
         assert_eq!(variable(&command, &target.linker_variable()), None);
+        assert_eq!(variable(&command, &target.compiler_variable()), None);
         assert_eq!(target.c_compiler(), "gcc");
         assert!(!target.rustc().get_args().any(|arg| arg.to_string_lossy().contains("linker")));
     }

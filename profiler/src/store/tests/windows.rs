@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     model::{
         Profile, SampleType, StackEnd, Thread, Unit,
-        window::{Account, Kind, METRICS, Number, Place, Rates, Series, Window},
+        window::{Account, Distribution, Kind, METRICS, Number, Place, Rates, Series, Window},
     },
     render::fixture::{self, At, Builder},
 };
@@ -195,6 +195,26 @@ pub fn numbers_in<'a>(windows: impl IntoIterator<Item = &'a Window>) -> Numbers 
             let is_gauge = METRICS.iter().any(|m| m.name == key.1 && m.kind == Kind::Gauge);
             let sum = all.entry(key).or_default();
             *sum = if is_gauge { value } else { *sum + value };
+        }
+    }
+    all
+}
+
+/// A histogram of waits.
+pub fn waits(buckets: &[(u64, u64, u64)]) -> Distribution {
+    let sum = buckets.iter().map(|(from, _, count)| from * count).sum();
+    Distribution { metric: "run_queue_wait", label: String::new(), sum, buckets: buckets.to_vec() }
+}
+
+/// Sums and counts of waits by series and bucket.
+pub fn waits_of<'a>(accounts: impl IntoIterator<Item = &'a Account>) -> BTreeMap<(Series, u64, u64), u64> {
+    let mut all = BTreeMap::new();
+    for account in accounts {
+        for distribution in &account.distributions {
+            *all.entry((account.series.clone(), 0, 0)).or_default() += distribution.sum;
+            for &(from, to, count) in &distribution.buckets {
+                *all.entry((account.series.clone(), from, to)).or_default() += count;
+            }
         }
     }
     all
