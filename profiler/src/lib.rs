@@ -26,6 +26,8 @@
 //! | what a recording is | [`model`] |
 //! | windows of the daemon kept, merged, read back | [`store`], [`model::window`] |
 //! | text, folded, SVG, pprof, JSON | [`render`], registry [`render::FORMATS`] |
+//! | windows added up for Prometheus | [`export`] |
+//! | configuration, HTTP and control of the daemon | [`daemon`] |
 //! | arguments, commands, errors and exit codes | [`cli`] |
 //!
 //! # Invariants

@@ -1,4 +1,4 @@
-//! What other programs make of the profiler's output: `go tool pprof`, inferno, speedscope, a browser.
+//! What other programs make of the profiler's output: `go tool pprof`, inferno, speedscope, a browser, Prometheus, systemd.
 //!
 //! They are not needed to build or to use the profiler: `cargo xtask setup --tests` installs them. Where one is not to
 //! be had, its tests can be listed in `skips.txt`.
@@ -7,6 +7,9 @@
 
 mod browser;
 mod folded;
+mod metrics;
 mod pprof;
+mod prometheus;
 mod speedscope;
+mod systemd;
 mod tools;

@@ -83,6 +83,12 @@ impl Sizing {
         }
     }
 
+    /// A quarter of it.
+    pub fn quarter(self) -> Self {
+        let quarter = |entries: u32| (entries / 4).max(MIN_ENTRIES as u32);
+        Self { counts: quarter(self.counts), stacks: quarter(self.stacks), ..self }
+    }
+
     /// The length of the window after one of `window_ns`: half of it if a generation was more than half full, twice if
     /// it was nearly empty.
     pub fn next_window_ns(&self, window_ns: u64, drained: &Window) -> u64 {

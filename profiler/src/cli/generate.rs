@@ -7,6 +7,8 @@ use profiler_common::loss::Loss;
 
 use super::error::{Exit, Failure};
 use crate::{
+    daemon::config,
+    export,
     host::features::{FEATURES, FeatureSpec},
     model::Reason,
     probe::PROBES,
@@ -28,6 +30,10 @@ pub enum Table {
     Reasons,
     /// Kernel features and their fallbacks.
     Features,
+    /// The daemon's settings.
+    Settings,
+    /// Metrics of windows.
+    Metrics,
 }
 
 /// Prints a table as Markdown.
@@ -55,6 +61,8 @@ pub fn run(table: Table) -> Result<(), Failure> {
         Table::Losses => {
             rows("| counter |\n|---|", Loss::ALL.iter().map(|loss| format!("| `{}` |", loss.name())))
         }
+        Table::Settings => config::table(),
+        Table::Metrics => export::metrics_table(),
         Table::Reasons => rows(
             "| key | shown as |\n|---|---|",
             Reason::ALL.iter().map(|reason| format!("| `{}` | `[{}]` |", reason.key(), reason.words())),

@@ -192,6 +192,7 @@ fn record_options(
         waits,
         call_stacks,
         net,
+        small: false,
         idle: args.idle,
         sampler: match args.sampler {
             Sampler::Auto => None,

@@ -148,6 +148,7 @@ pub(super) fn samples(
         waits: Some((WaitConfig { blocked: 1, ..WaitConfig::default() }, account.sched_offsets)),
         net: None,
         call_stacks: None,
+        small: false,
         idle: false,
         unwind: UnwindMode::Auto,
         unwind_memory: UNWIND_MEMORY,

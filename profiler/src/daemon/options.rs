@@ -122,6 +122,7 @@ fn samples(look: &Look, account: &AccountOptions) -> Option<RecordOptions> {
         waits: waits.map(|waits| (waits, account.sched_offsets)),
         net: None,
         call_stacks: None,
+        small: true,
         idle: false,
         unwind: UnwindMode::Auto,
         unwind_memory: look.unwind_memory,

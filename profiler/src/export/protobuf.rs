@@ -221,7 +221,7 @@ mod tests {
         let wait =
             find(&families, "profiler_host_run_queue_wait_seconds").metric[0].histogram.as_ref().unwrap();
         assert_eq!((wait.count, wait.zero_count, wait.schema), (Some(14), Some(2), Some(3)));
-        // 3 of up to 1087 ns, 9 of up to 4,456,447 ns: buckets -158 (1.131 µs) and -62 (4.645 ms).
+        // 3 of up to 1087 ns, 9 of up to 4,456,447 ns: buckets -158 (up to 1.134 µs) and -62 (up to 4.65 ms).
         let spans: Vec<_> =
             wait.positive_span.iter().map(|s| (s.offset.unwrap(), s.length.unwrap())).collect();
         assert_eq!(spans, [(-158, 1), (95, 1)]);

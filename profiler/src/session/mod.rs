@@ -99,6 +99,8 @@ pub struct RecordOptions {
     pub call_stacks: Option<(CallStackConfig, SchedOffsets)>,
     /// What is read of sockets; there if one of the events is of them.
     pub net: Option<SocketFacts>,
+    /// Maps of a quarter of the usual size, which are drained more often instead when there is much in them.
+    pub small: bool,
     /// Keep samples of idle CPUs.
     pub idle: bool,
     /// How user stacks are walked.

@@ -31,7 +31,7 @@ const COMPILERS: [Tool; 4] = [
     },
 ];
 
-const CONSUMERS: [Tool; 2] = [
+const CONSUMERS: [Tool; 4] = [
     Tool {
         programs: &["chromium", "chromium-browser", "google-chrome"],
         version: "--version",
@@ -44,6 +44,19 @@ const CONSUMERS: [Tool; 2] = [
         package: "golang-go",
         why: "recordings in `go tool pprof`",
     },
+    // Prometheus 2.42 on Debian 12; promtool is in the same package.
+    Tool {
+        programs: &["prometheus"],
+        version: "--version",
+        package: "prometheus",
+        why: "metrics in Prometheus",
+    },
+    Tool {
+        programs: &["systemd-analyze"],
+        version: "--version",
+        package: "systemd",
+        why: "checks of the daemon's unit",
+    },
 ];
 
 /// Installs the compilers of the workloads, and what else tests need to make them run.
@@ -54,7 +67,9 @@ pub fn compilers(apt: &mut Apt) -> Result<(), Failure> {
 /// Installs the programs that read the profiler's output.
 pub fn consumers(apt: &mut Apt) -> Result<(), Failure> {
     install(&CONSUMERS, apt)?;
-    speedscope(&workspace::build_directory()?.join("consumers"), apt)
+    let directory = workspace::build_directory()?.join("consumers");
+    speedscope(&directory, apt)?;
+    metrics_parser(&directory.join("python"), apt)
 }
 
 fn install(tools: &[Tool], apt: &mut Apt) -> Result<(), Failure> {
@@ -81,4 +96,25 @@ fn speedscope(directory: &Path, apt: &mut Apt) -> Result<(), Failure> {
     let mut npm = Command::new("npm");
     npm.args(["install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix"]);
     run(npm.arg(directory).arg(PACKAGE).current_dir(directory))
+}
+
+/// Prometheus' own Python library, whose parser of OpenMetrics is strict, in the build directory.
+fn metrics_parser(directory: &Path, apt: &mut Apt) -> Result<(), Failure> {
+    const PACKAGE: &str = "prometheus-client==0.26.0";
+    if directory.join("prometheus_client/openmetrics/parser.py").exists() {
+        return Ok(());
+    }
+    let pip = || {
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip"]);
+        pip
+    };
+    if !succeeds(pip().arg("--version")) {
+        apt.install(&["python3-pip"], "installing prometheus-client")?;
+    }
+    say(format!("installing for metrics in OpenMetrics: pip install {PACKAGE}"));
+    run(pip()
+        .args(["install", "--no-deps", "--disable-pip-version-check", "--target"])
+        .arg(directory)
+        .arg(PACKAGE))
 }

@@ -138,6 +138,16 @@ impl Config {
         Ok(config)
     }
 
+    /// The configuration that a file's text says, of nothing else.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        config.apply_file(text)?;
+        Ok(config)
+    }
+
     /// The sources read again, and what that changes; `self` stays what it is.
     ///
     /// # Errors
@@ -422,8 +432,7 @@ mod tests {
         fn any_bytes_are_a_configuration_or_an_error(text in "\\PC{0,200}", section in 0..SETTINGS.len(), value in "[ -~]{0,20}") {
             let setting = &SETTINGS[section];
             for text in [text, format!("[{}]\n{} = {value}\n", setting.section, setting.key)] {
-                let mut config = Config::default();
-                if let Err(error) = config.apply_file(&text) {
+                if let Err(error) = Config::from_toml(&text) {
                     prop_assert!(!error.to_string().chars().any(|c| c.is_control()));
                 }
             }

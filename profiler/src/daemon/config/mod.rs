@@ -79,8 +79,6 @@ pub struct Sampling {
 /// What is counted exactly.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Accounts {
-    /// Times of processes.
-    pub scheduler: bool,
     /// System calls.
     pub syscalls: bool,
     /// Sockets.
@@ -189,7 +187,7 @@ impl Default for Sampling {
 
 impl Default for Accounts {
     fn default() -> Self {
-        Self { scheduler: true, syscalls: true, network: true, jvm: true }
+        Self { syscalls: true, network: true, jvm: true }
     }
 }
 

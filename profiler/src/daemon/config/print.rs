@@ -64,14 +64,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::daemon::config::{Listen, Sources};
+    use crate::daemon::config::Listen;
 
     fn read_back(config: &Config) -> Config {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), config.to_toml()).unwrap();
-        let read =
-            Config::load(Sources { file: Some(file.path().to_owned()), ..Sources::default() }).unwrap();
-        Config { sources: Sources::default(), ..read }
+        Config::from_toml(&config.to_toml()).unwrap()
     }
 
     #[test]
@@ -86,6 +82,19 @@ mod tests {
         config.http.token_file = Some("/t".into());
         config.accounts.jvm = false;
         assert_eq!(read_back(&config), config);
+    }
+
+    #[test]
+    fn the_example_is_what_is_printed() {
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/daemon.toml");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(example, Config::default().to_toml()).unwrap();
+        }
+        assert_eq!(
+            std::fs::read_to_string(example).unwrap(),
+            Config::default().to_toml(),
+            "BLESS=1 writes it"
+        );
     }
 
     #[test]

@@ -111,8 +111,6 @@ pub const SETTINGS: &[Setting] = &[
     setting!(time sampling.min_block, Duration::ZERO, Duration::from_secs(3600), Reload,
         "Shorter blocked times are counted without their stacks."),
     setting!(number sampling.stack_depth, 1, MAX_FRAMES as u64, Reload, "Most frames of a user stack."),
-    setting!(switch accounts.scheduler, Restart,
-        "Exact times of processes: on a CPU, waiting for one, blocked by what."),
     setting!(switch accounts.syscalls, Restart, "Exact numbers and times of system calls."),
     setting!(switch accounts.network, Restart, "Exact numbers of sockets: bytes, connections, segments sent again."),
     setting!(switch accounts.jvm, Restart, "Collections, safepoints, compilations and heaps of JVMs."),

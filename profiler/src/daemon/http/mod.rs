@@ -10,7 +10,7 @@ mod debug;
 mod diff;
 mod guard;
 mod pages;
-mod params;
+pub mod params;
 pub mod serve;
 #[cfg(test)]
 mod tests;

@@ -254,7 +254,7 @@ impl<'a> Continuous<'a> {
     /// # Errors
     /// What cannot be read.
     pub fn take(&mut self) -> Result<RawWindow, SessionError> {
-        let end_ns = monotonic_ns();
+        let (end_ns, end_unix_ns) = (monotonic_ns(), unix_ns());
         let taken = self.recording.as_mut().map(Recording::take_interval).transpose()?;
         let moment = self.accounts.threads.moment(end_ns)?;
         let (ended, rest) = self.accounts.threads.ended.take_interval();
@@ -270,7 +270,7 @@ impl<'a> Continuous<'a> {
         let losses = self.losses()?;
         let used = self.used();
         let mut raw = RawWindow {
-            start_unix_ns: unix_ns().saturating_sub(end_ns.saturating_sub(self.last.end_ns)),
+            start_unix_ns: end_unix_ns.saturating_sub(end_ns.saturating_sub(self.last.end_ns)),
             start_boot_ns: self.last.end_boot_ns,
             duration_ns: end_ns.saturating_sub(self.last.end_ns),
             number: self.last.number + 1,
