@@ -9,6 +9,7 @@ mod bad_input;
 mod between;
 mod columns;
 mod command;
+mod daemon;
 mod disk;
 mod fallbacks;
 mod generic;

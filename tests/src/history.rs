@@ -54,7 +54,7 @@ pub fn window(number: u64) -> Window {
         duration_ns: WINDOW_NS,
         number,
         boot_id: "4c9a6d1e-0000-4000-8000-000000000001".to_owned(),
-        rates: Rates { frequency_hz: 19, min_block_ns: None, stack_depth: 127 },
+        rates: Rates { frequency_hz: 19, min_block_ns: None, blocked_every: 0, stack_depth: 127 },
         profile,
         series_of: (0..PROCESSES).collect(),
         accounts,
