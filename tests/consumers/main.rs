@@ -1,4 +1,5 @@
-//! What other programs make of the profiler's output: `go tool pprof`, inferno, speedscope, a browser, Prometheus, systemd.
+//! What other programs make of the profiler's output: `go tool pprof`, inferno, speedscope, a browser, Prometheus,
+//! VictoriaMetrics, systemd.
 //!
 //! They are not needed to build or to use the profiler: `cargo xtask setup --tests` installs them. Where one is not to
 //! be had, its tests can be listed in `skips.txt`.

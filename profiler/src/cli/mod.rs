@@ -30,4 +30,3 @@ mod tracepoint;
 pub mod unwind_table;
 mod uprobe;
 mod usdt;
-mod when;

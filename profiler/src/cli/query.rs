@@ -17,10 +17,12 @@ use regex::Regex;
 use super::{
     error::{Exit, Failure},
     show::{ShowArgs, names, regex},
-    when::{self, When},
 };
 use crate::{
-    model::{Profile, name},
+    model::{
+        Profile, name,
+        when::{self, When},
+    },
     render::{
         FORMATS, RenderError, RenderOptions, diff, format_by_name,
         output::{OutputError, Written},

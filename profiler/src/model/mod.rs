@@ -17,6 +17,7 @@ pub mod reason;
 pub mod sched;
 pub mod stat;
 pub mod syscalls;
+pub mod when;
 pub mod window;
 
 pub use cost::Cost;

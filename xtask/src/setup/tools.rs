@@ -31,7 +31,7 @@ const COMPILERS: [Tool; 4] = [
     },
 ];
 
-const CONSUMERS: [Tool; 4] = [
+const CONSUMERS: [Tool; 5] = [
     Tool {
         programs: &["chromium", "chromium-browser", "google-chrome"],
         version: "--version",
@@ -50,6 +50,12 @@ const CONSUMERS: [Tool; 4] = [
         version: "--version",
         package: "prometheus",
         why: "metrics in Prometheus",
+    },
+    Tool {
+        programs: &["victoria-metrics"],
+        version: "--version",
+        package: "victoria-metrics",
+        why: "metrics in VictoriaMetrics",
     },
     Tool {
         programs: &["systemd-analyze"],

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     daemon::state::unix_ns,
     model::{Profile, window::Series},
-    render::{Format, RenderError, RenderOptions, folded, format_by_name},
+    render::{Format, RenderError, RenderOptions, diff, format_by_name},
     store::{Query, Range, Reader, SeriesInfo, StoreError, WindowInfo},
 };
 
@@ -96,7 +96,12 @@ pub async fn profile(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     let params = Params::read(&uri, PROFILE)?;
     let query = query(&params, params.range("", unix_ns())?)?;
     let (format, kind) = format(&params, &FORMATS.map(|(name, _)| name))?;
-    let bytes = read(&app, move |reader| render(&kept(reader, &query)?, format)).await?;
+    let bytes = read(&app, move |reader| {
+        let profile = kept(reader, &query)?;
+        let options = options(&query)(&profile);
+        bounded(|out| (format.write)(&profile, &options, out))
+    });
+    let bytes = bytes.await?;
     Ok(content(kind, bytes))
 }
 
@@ -113,13 +118,19 @@ pub async fn diff(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     // What lasted so long before the range, if nothing else is said of its end.
     let base = params.range("base_", range.from_unix_ns)?;
     let (after, before) = (query(&params, range)?, query(&params, base)?);
-    let (format, kind) = format(&params, &["json", "folded"])?;
-    let is_json = format.name == "json";
-    let text = read(&app, move |reader| {
-        let (before, after) = (stacks(&kept(reader, &before)?)?, stacks(&kept(reader, &after)?)?);
-        Ok(if is_json { super::diff::json(&before, &after) } else { super::diff::folded(&before, &after) })
+    let (format, kind) = format(&params, &["json", "folded", "svg"])?;
+    let write = diff::writer(format.name).ok_or_else(|| Problem::internal("the format has no comparison"))?;
+    let bytes = read(&app, move |reader| {
+        let options = options(&after);
+        let (before, after) = (kept(reader, &before)?, kept(reader, &after)?);
+        if before.sample_types != after.sample_types {
+            return Err(Failed::Different);
+        }
+        let pair = diff::Pair { before: &before, after: &after };
+        let options = options(&after);
+        bounded(|out| write(pair, &options, out))
     });
-    Ok(content(kind, text.await?))
+    Ok(content(kind, bytes.await?))
 }
 
 /// Why a read gives nothing.
@@ -128,6 +139,7 @@ pub enum Failed {
     Render(RenderError),
     TooLarge,
     Empty,
+    Different,
 }
 
 impl From<StoreError> for Failed {
@@ -145,6 +157,9 @@ impl From<Failed> for Problem {
             Failed::Render(error) => Self::internal(error.to_string()),
             Failed::Empty => {
                 Self { status: StatusCode::NOT_FOUND, message: "there is no window in that range".to_owned() }
+            }
+            Failed::Different => {
+                Self::request("the ranges have other sample types: `event` names one that both have")
             }
             Failed::TooLarge => Self::request(format!(
                 "the answer is larger than {MAX_ANSWER} bytes: ask for a shorter range"
@@ -196,22 +211,19 @@ fn format(params: &Params, allowed: &[&str]) -> Result<(&'static Format, &'stati
         .ok_or_else(|| Problem::request(format!("`format` must be one of {}", allowed.join(", "))))
 }
 
-/// A profile in a format.
-pub fn render(profile: &Profile, format: &Format) -> Result<Vec<u8>, Failed> {
-    render_with(profile, |profile, options, out| (format.write)(profile, options, out))
+/// How the samples are shown: values of the sample type that is named first.
+fn options(query: &Query) -> impl Fn(&Profile) -> RenderOptions + use<> {
+    let first = query.events.first().cloned();
+    move |profile| RenderOptions {
+        value: first.as_ref().and_then(|name| profile.column(name)),
+        ..RenderOptions::default()
+    }
 }
 
-/// Stacks with their values, as folded lines.
-fn stacks(profile: &Profile) -> Result<Vec<u8>, Failed> {
-    render_with(profile, folded::write)
-}
-
-fn render_with(
-    profile: &Profile,
-    write: impl FnOnce(&Profile, &RenderOptions, &mut dyn Write) -> Result<(), RenderError>,
-) -> Result<Vec<u8>, Failed> {
+/// What is written, if it is not too large.
+pub fn bounded(write: impl FnOnce(&mut dyn Write) -> Result<(), RenderError>) -> Result<Vec<u8>, Failed> {
     let mut out = Bounded { bytes: Vec::new(), is_full: false };
-    match write(profile, &RenderOptions::default(), &mut out) {
+    match write(&mut out) {
         Ok(()) => Ok(out.bytes),
         Err(_) if out.is_full => Err(Failed::TooLarge),
         Err(error) => Err(Failed::Render(error)),
@@ -289,9 +301,10 @@ mod tests {
 
     #[test]
     fn an_answer_is_bounded() {
-        let whole = render(&fixture::mixed(), format_by_name("json").unwrap()).ok().unwrap();
-        assert!(whole.starts_with(b"{"));
-        let endless = render_with(&fixture::mixed(), |_, _, out| {
+        let format = format_by_name("json").unwrap();
+        let whole = bounded(|out| (format.write)(&fixture::mixed(), &RenderOptions::default(), out));
+        assert!(whole.ok().unwrap().starts_with(b"{"));
+        let endless = bounded(|out| {
             loop {
                 out.write_all(&[b'x'; 1 << 20])?;
             }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     daemon::control::{Command, ProfileRequest},
-    render::format_by_name,
+    render::{RenderOptions, format_by_name},
 };
 
 /// Parameters.
@@ -57,7 +57,7 @@ pub async fn profile(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     let format = format_by_name("pprof").ok_or_else(|| Problem::internal("there is no format pprof"))?;
     let bytes = spawn_blocking(move || {
         let _permit = permit;
-        api::render(&profile, format)
+        api::bounded(|out| (format.write)(&profile, &RenderOptions::default(), out))
     });
     let bytes = bytes.await.map_err(|error| Problem::internal(error.to_string()))??;
     let mut response = content("application/octet-stream", bytes);

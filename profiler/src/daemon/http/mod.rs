@@ -7,14 +7,12 @@
 mod answer;
 mod api;
 mod debug;
-mod diff;
 mod guard;
 mod pages;
 pub mod params;
 pub mod serve;
 #[cfg(test)]
 mod tests;
-mod time;
 pub mod token;
 
 use std::sync::Arc;

@@ -1,10 +1,21 @@
 //! Parameters of a query: known ones, each once, bounded.
 
+use std::time::Duration;
+
 use axum::{extract::Query, http::Uri};
 use regex::{Regex, RegexBuilder};
 
-use super::{answer::Problem, time};
-use crate::{model::name::clean, store::Range};
+use super::answer::Problem;
+use crate::{
+    model::{
+        name::clean,
+        when::{self, When},
+    },
+    store::Range,
+};
+
+/// The range that is meant if nothing is said, as of `profiler query`.
+const DEFAULT_SPAN: Duration = Duration::from_secs(900);
 
 /// Longest pattern, bytes.
 const MAX_PATTERN: usize = 256;
@@ -80,35 +91,38 @@ impl Params {
 
     /// A range of time: `from` and `to`, or `last`; the last 15 minutes if nothing is said. `prefix`: of the names.
     pub fn range(&self, prefix: &str, now_unix_ns: u64) -> Result<Range, Problem> {
-        let name = |name: &str| format!("{prefix}{name}");
+        let [from_name, to_name, last_name] = ["from", "to", "last"].map(|name| format!("{prefix}{name}"));
+        let wrong = |name: &str, why: String| Problem::request(format!("`{name}`: {why}"));
         let at = |name: &str| {
-            let Some(text) = self.get(name) else { return Ok(None) };
-            time::point(text).map(Some).ok_or_else(|| {
-                Problem::request(format!("`{name}` must be seconds since 1970 or like 2026-01-31T23:59:59Z"))
-            })
+            let point = self.get(name).map(|text| point(text, now_unix_ns)).transpose();
+            point.map_err(|why| wrong(name, why))
         };
-        let (from, to) = (at(&name("from"))?, at(&name("to"))?);
-        let last = match self.get(&name("last")) {
-            None => None,
-            Some(_) if from.is_some() => {
-                return Err(Problem::request(format!(
-                    "`{}` and `{}` say the same",
-                    name("from"),
-                    name("last")
-                )));
-            }
-            Some(text) => Some(time::span(text).ok_or_else(|| {
-                Problem::request(format!("`{}` must be a time like 90s, 15m, 2h or 7d", name("last")))
-            })?),
-        };
+        let (from, to) = (at(&from_name)?, at(&to_name)?);
+        let last =
+            self.get(&last_name).map(when::duration).transpose().map_err(|why| wrong(&last_name, why))?;
+        if from.is_some() && last.is_some() {
+            return Err(Problem::request(format!("`{from_name}` and `{last_name}` say the same")));
+        }
         let to_unix_ns = to.unwrap_or(now_unix_ns);
-        let from_unix_ns =
-            from.unwrap_or_else(|| to_unix_ns.saturating_sub(last.unwrap_or(time::DEFAULT_SPAN_NS)));
+        let ago = When::Ago(last.unwrap_or(DEFAULT_SPAN));
+        let from_unix_ns = from.unwrap_or_else(|| ago.unix_ns(to_unix_ns));
         match from_unix_ns < to_unix_ns {
             true => Ok(Range { from_unix_ns, to_unix_ns }),
-            false => Err(Problem::request(format!("`{}` is not before `{}`", name("from"), name("to")))),
+            false => Err(Problem::request(format!("`{from_name}` is not before `{to_name}`"))),
         }
     }
+}
+
+/// A point in time, ns since the Unix epoch: as `profiler query` takes it, or seconds since 1970.
+fn point(text: &str, now_unix_ns: u64) -> Result<u64, String> {
+    let is_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = text.parse::<u64>().ok().filter(|_| is_digits);
+    if let Some(ns) = seconds.and_then(|seconds| seconds.checked_mul(1_000_000_000)) {
+        return Ok(ns);
+    }
+    When::parse(text)
+        .map(|when| when.unix_ns(now_unix_ns))
+        .map_err(|why| format!("{why}, or seconds since 1970"))
 }
 
 #[cfg(test)]
@@ -159,10 +173,18 @@ mod tests {
         assert_eq!(range("last=1m"), Ok((9_940, 10_000)));
         assert_eq!(range("from=100&to=200"), Ok((100, 200)));
         assert_eq!(range("to=5000&last=2m"), Ok((4_880, 5_000)));
-        assert_eq!(range("from=1970-01-01T00:01:00Z"), Ok((60, 10_000)));
-        for query in
-            ["from=5&to=5", "from=6&to=5", "from=1&last=1m", "from=x", "last=1x", "last=-1m", "from=20000"]
-        {
+        assert_eq!(range("from=1970-01-01T00:01:00Z&to=-15m"), Ok((60, 9_100)));
+        assert_eq!(range("from=02:00"), Ok((7_200, 10_000)));
+        for query in [
+            "from=5&to=5",
+            "from=6&to=5",
+            "from=1&last=1m",
+            "from=x",
+            "last=1x",
+            "last=-1m",
+            "from=20000",
+            "from=99999999999999999999",
+        ] {
             assert!(range(query).is_err(), "{query}");
         }
     }

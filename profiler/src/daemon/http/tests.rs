@@ -247,9 +247,16 @@ fn two_ranges_are_compared() {
         let whole = "from=0&to=9000000000";
         let same = get(address, &format!("/api/v1/diff?{whole}&base_from=0&base_to=9000000000"), "").json();
         assert_eq!(same["schema"], "profiler.diff/1");
-        assert_eq!(same["base"], same["new"]);
-        assert!(same["base"].as_u64().unwrap() > 0);
-        assert!(same["rows"].as_array().unwrap().iter().all(|row| row["self_difference"] == 0));
+        assert_eq!(same["before"]["total"], same["after"]["total"]);
+        assert!(same["after"]["total"].as_u64().unwrap() > 0);
+        assert!(same["rows"].as_array().unwrap().iter().all(|row| row["self_before"] == row["self_after"]));
+        let offcpu =
+            get(address, &format!("/api/v1/diff?{whole}&base_from=0&base_to=9000000000&event=offcpu"), "")
+                .json();
+        assert_eq!((&offcpu["sample_type"], &offcpu["unit"]), (&"offcpu".into(), &"nanoseconds".into()));
+        let svg =
+            get(address, &format!("/api/v1/diff?{whole}&base_from=0&base_to=9000000000&format=svg"), "");
+        assert!(svg.text().contains("<svg"));
         // The first window alone as the base: what it has is a part of what all have.
         let first = windows::START / windows::SECOND;
         let base = format!("base_from={first}&base_to={}", first + 9);
@@ -278,7 +285,7 @@ fn parameters_reach_neither_sql_nor_files_nor_headers() {
             ("/api/v1/profile?event=x%27;DROP%20TABLE%20windows", "x';DROP TABLE windows"),
             ("/api/v1/profile?format=../../etc/passwd", "must be one of json, folded, svg, pprof"),
             ("/api/v1/profile?format=text", "must be one of"),
-            ("/api/v1/windows?from=1%0d%0aX-Evil:1", "must be seconds since 1970"),
+            ("/api/v1/windows?from=1%0d%0aX-Evil:1", "a time like 2026"),
             ("/debug/pprof/profile?seconds=61", "from 1 to 60"),
             ("/debug/pprof/profile?seconds=1&hz=0", "from 1 to 10000"),
         ] {
