@@ -10,6 +10,7 @@ pub mod binary;
 pub mod expect;
 pub mod jdk;
 pub mod namespace;
+mod other_tables;
 pub mod record;
 pub mod skip;
 pub mod target;

@@ -51,7 +51,7 @@ use std::{
 
 use profiler_common::{Comm, stack::WalkEnd, unwind::java::is_java_word};
 
-pub use self::{frames::FrameId, module::ModuleKey, process::Watch};
+pub use self::{frames::FrameId, jit::Asked, module::ModuleKey, process::Watch};
 use self::{
     frames::Frames,
     kernel_text::KernelText,
@@ -269,6 +269,13 @@ impl Symbolizer {
         self.modules.look_up();
         self.processes.forget_ended_before(until_ns);
         self.kernel_text.forget_before(until_ns);
+    }
+
+    /// Has JVMs of which code was sampled, and whose own tables are not known here, write their perf maps, by which it is then
+    /// named. Runs code in them.
+    pub fn ask_for_maps(&mut self) -> Vec<Asked> {
+        self.modules.look_up();
+        self.modules.ask_for_maps()
     }
 
     /// What is held at the moment.

@@ -342,7 +342,7 @@ fn klass_shift(tables: &Tables) -> Result<u32, Fault> {
 }
 
 /// Whether flags of the JVM are set. `None`: it has no such flag.
-fn flags<const N: usize>(
+pub(super) fn flags<const N: usize>(
     memory: &impl Memory,
     tables: &Tables,
     names: [&str; N],
