@@ -45,6 +45,7 @@ pub mod vdso;
 mod namer;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
 };
@@ -54,6 +55,7 @@ use profiler_common::{Comm, stack::WalkEnd, unwind::java::is_java_word};
 pub use self::{frames::FrameId, jit::Asked, module::ModuleKey, process::Watch};
 use self::{
     frames::Frames,
+    jit::JitCode,
     kernel_text::KernelText,
     mappings::Mapping,
     module::{Module, Modules},
@@ -71,6 +73,8 @@ use crate::{
 const KERNEL_START: u64 = 1 << 63;
 /// Most files held open, if the limit of open files allows twice as many.
 const MAX_OPEN_FILES: u64 = 1000;
+/// Most JVMs that are asked for their names at the end of a recording: each may take its time.
+const MAX_ASKED: usize = 16;
 
 /// Who a stack belongs to: the key of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,7 +279,11 @@ impl Symbolizer {
     /// named. Runs code in them.
     pub fn ask_for_maps(&mut self) -> Vec<Asked> {
         self.modules.look_up();
-        self.modules.ask_for_maps()
+        // A process has more than one if it executed another program.
+        let code =
+            |module| if let &Module::Jit(ref code) = module { Some((code.pid(), &**code)) } else { None };
+        let codes: BTreeMap<u32, &JitCode> = self.modules.all().iter().filter_map(code).collect();
+        codes.into_values().filter_map(JitCode::ask_for_map).take(MAX_ASKED).collect()
     }
 
     /// What is held at the moment.

@@ -7,7 +7,7 @@
 //! bounded; the least recently used are closed, and opened again for naming if they are still the same.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     ffi::OsStr,
     fs::File,
     os::{fd::AsFd, unix::ffi::OsStrExt},
@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    jit::{Asked, JitCode},
+    jit::JitCode,
     open::{self, Fingerprint, Mapped},
 };
 use crate::{
@@ -100,8 +100,6 @@ const MAX_ATTEMPTS: u8 = 16;
 /// Most modules, about 200 bytes each. Nothing real comes near; what a program that maps files without end maps
 /// beyond it counts as not mapped.
 const MAX_MODULES: usize = 1 << 16;
-/// Most JVMs that are asked for their names at the end of a recording: each may take its time.
-const MAX_ASKED: usize = 16;
 /// Memory that has a path but is a JIT compiler's if it holds no ELF file: .NET, V8 and others map their code twice.
 const MEMORY_PATHS: &[&[u8]] =
     &[b"/memfd:", b"/dev/zero", b"/SYSV", b"/dev/shm/", b"/anon_hugepage", b"anon_inode:"];
@@ -187,17 +185,9 @@ impl Modules {
         });
     }
 
-    /// Has JVMs write the names that cannot be read in them: each once, at most [`MAX_ASKED`].
-    pub fn ask_for_maps(&self) -> Vec<Asked> {
-        let codes: BTreeMap<u32, &JitCode> = self
-            .entries
-            .iter()
-            .filter_map(|entry| match entry {
-                Module::Jit(code) => Some((code.pid(), &**code)),
-                _ => None,
-            })
-            .collect();
-        codes.into_values().filter_map(JitCode::ask_for_map).take(MAX_ASKED).collect()
+    /// All of them.
+    pub fn all(&self) -> &[Module] {
+        &self.entries
     }
 
     /// Adds a module that is no file.

@@ -70,7 +70,9 @@ pub enum AttachError {
     #[error("{0}: {1}")]
     Io(&'static str, #[source] io::Error),
     /// SIGQUIT would end it.
-    #[error("it does not handle SIGQUIT: it is just starting, or was started with -Xrs")]
+    #[error(
+        "it does not handle SIGQUIT, which would end it: it is starting, or has -Xrs and lost its socket"
+    )]
     NoHandler,
     /// It was told not to listen.
     #[error("it was started with -XX:+DisableAttachMechanism")]
