@@ -280,9 +280,12 @@ impl Symbolizer {
     pub fn ask_for_maps(&mut self) -> Vec<Asked> {
         self.modules.look_up();
         // A process has more than one if it executed another program.
-        let code =
-            |module| if let &Module::Jit(ref code) = module { Some((code.pid(), &**code)) } else { None };
-        let codes: BTreeMap<u32, &JitCode> = self.modules.all().iter().filter_map(code).collect();
+        let mut codes = BTreeMap::new();
+        for module in &self.modules.entries {
+            if let Module::Jit(code) = module {
+                codes.insert(code.pid(), &**code);
+            }
+        }
         codes.into_values().filter_map(JitCode::ask_for_map).take(MAX_ASKED).collect()
     }
 
