@@ -31,8 +31,9 @@ fn record(jdk: &Jdk, event: &str, class: &str, options: &[&str]) -> (Profile, Va
 }
 
 /// All of it is compiled, at its first call, into a code cache that is hardly larger than what a JVM itself needs, and
-/// unloaded by a collector that takes a millisecond.
-const REUSE: [&str; 7] = [
+/// unloaded by a collector that takes a millisecond. JDK 8 knows no segments.
+const REUSE: [&str; 8] = [
+    "-XX:+IgnoreUnrecognizedVMOptions",
     "-Xcomp",
     "-XX:+UseSerialGC",
     "-XX:-SegmentedCodeCache",
@@ -87,19 +88,27 @@ fn deoptimized_java_frames_have_their_lines() {
             let view = View::of_type(&profile, "offcpu");
             let of_it =
                 |e: &Entry<'_>| e.thread.name == "known-dozes" && !e.is_early() && e.has("known.Deopt.doze");
+            // JDK 8 does not export what such frames are returned to: after that they are their method's, and tell no more.
+            let is_bare = |e: &Entry<'_>| {
+                let mut frames =
+                    e.user_frames().skip_while(|f| f.function.name != "known.Deopt.doze").skip(1);
+                jdk.major == 8
+                    && frames.next().is_some_and(|f| f.function.name == "known.Deopt.outer" && f.line == 0)
+            };
             let is_right = |e: &Entry<'_>| {
                 let expected = [("inner", FrameKind::Inlined), ("outer", FrameKind::Jit)];
                 let mut frames =
                     e.user_frames().skip_while(|f| f.function.name != "known.Deopt.doze").skip(1);
-                expected.iter().all(|&(name, kind)| {
-                    let is_kind =
-                        |found| found == kind || (kind, found) == (FrameKind::Jit, FrameKind::Baseline);
-                    frames.next().is_some_and(|f| {
-                        f.function.name == format!("known.Deopt.{name}")
-                            && is_kind(f.kind)
-                            && f.line == line_of("Deopt.java", name)
+                is_bare(e)
+                    || expected.iter().all(|&(name, kind)| {
+                        let is_kind =
+                            |found| found == kind || (kind, found) == (FrameKind::Jit, FrameKind::Baseline);
+                        frames.next().is_some_and(|f| {
+                            f.function.name == format!("known.Deopt.{name}")
+                                && is_kind(f.kind)
+                                && f.line == line_of("Deopt.java", name)
+                        })
                     })
-                })
             };
             let (before, after) = (number(&said, "before"), number(&said, "after"));
             println!(

@@ -97,6 +97,23 @@ fn java_threads_are_blocked_by_what_they_wait_for() {
     });
 }
 
+/// Where an object has its class differs by an option of the JVM's, and the default by version.
+#[test]
+fn names_are_read_whatever_headers_objects_have() {
+    each_jdk("names_are_read_whatever_headers_objects_have", |jdk| {
+        // Versions that know one layout only run twice with it.
+        for headers in ["-XX:+UseCompactObjectHeaders", "-XX:-UseCompactObjectHeaders"] {
+            let seen = Seen::of(jdk, &["-XX:+IgnoreUnrecognizedVMOptions", headers], "waits");
+            for name in ["known-parks", "known-locks", "known-holds-\u{65e5}\u{672c}\u{8a9e}"] {
+                assert_eq!(seen.thread(name)["java"], true, "{headers}");
+            }
+            let places = &seen.whole.0["monitors"];
+            let [place] = with(places, "method", "known.Stacks.locks")[..] else { panic!("{places}") };
+            assert_eq!(place["classes"], serde_json::json!(["java.lang.Object"]), "{headers}: {place}");
+        }
+    });
+}
+
 #[test]
 fn collections_and_allocations_are_what_the_jvm_did() {
     each_jdk("collections_and_allocations_are_what_the_jvm_did", |jdk| {

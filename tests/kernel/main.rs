@@ -15,6 +15,7 @@ mod fallbacks;
 mod generic;
 mod ground_truth;
 mod hostile;
+mod java_attach;
 mod java_events;
 mod java_processes;
 mod java_reuse;

@@ -3,7 +3,9 @@
 use std::{
     ffi::OsStr,
     io::{BufRead as _, BufReader},
-    process::{Child, ChildStdout, Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
 };
 
 use rustix::process::Signal;
@@ -14,7 +16,8 @@ use crate::{binary, target::signal};
 /// A running profiler. Dropped, it is killed.
 pub struct Accounting {
     child: Child,
-    output: BufReader<ChildStdout>,
+    /// What it has written, read at once: what nobody takes out of the pipe would stop the profiler after some intervals.
+    lines: Receiver<String>,
 }
 
 impl Accounting {
@@ -25,16 +28,24 @@ impl Accounting {
         command.arg(view).args(["--json", "-i", "0.1"]).args(rest).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the profiler can be started");
         let output = BufReader::new(child.stdout.take().expect("it is piped"));
-        let mut started = Self { child, output };
+        let (written, lines) = channel();
+        // It ends with the profiler's output.
+        thread::spawn(move || {
+            for line in output.lines() {
+                let line = line.expect("its output is text");
+                if written.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let started = Self { child, lines };
         assert_ne!(started.line(), Value::Null, "the profiler ended before its first interval");
         started
     }
 
     /// The next object that it writes; `Null` at the end.
-    fn line(&mut self) -> Value {
-        let mut line = String::new();
-        self.output.read_line(&mut line).expect("its output is text");
-        if line.is_empty() { Value::Null } else { serde_json::from_str(&line).expect("it writes JSON") }
+    fn line(&self) -> Value {
+        self.lines.recv().map_or(Value::Null, |line| serde_json::from_str(&line).expect("it writes JSON"))
     }
 
     /// Stops it, and gives the intervals that were not read yet and the whole run.

@@ -13,7 +13,7 @@ use std::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::{skip::skip, target::Target};
+use crate::{other_tables, skip::skip, target::Target};
 
 /// Names root directories of unpacked JDKs, each that of a small system.
 const ROOTS_VARIABLE: &str = "PROFILER_JDKS";
@@ -70,6 +70,8 @@ pub struct Jdk {
     /// Its directory, in that root.
     home: PathBuf,
     classes: TempDir,
+    /// What it is in, if it was made.
+    _made: Option<TempDir>,
 }
 
 impl Jdk {
@@ -108,7 +110,7 @@ impl Jdk {
         let classes = tempfile::tempdir_in(SHARED).expect("temporary files can be made");
         // Of any user.
         fs::set_permissions(classes.path(), Permissions::from_mode(0o755)).expect("it is ours");
-        let mut jdk = Self { major: 0, build: String::new(), root, home, classes };
+        let mut jdk = Self { major: 0, build: String::new(), root, home, classes, _made: None };
         let sources = SOURCES.map(|source| {
             let copy = jdk.classes.path().join(Path::new(source).file_name().expect("it is a file"));
             fs::copy(source, &copy).map(|_| copy).unwrap_or_else(|e| panic!("{source}: {e}"))
@@ -120,6 +122,21 @@ impl Jdk {
         let output = jdk.tool("java").arg("-version").output().ok()?;
         (jdk.major, jdk.build) = version(&String::from_utf8_lossy(&output.stderr))?;
         Some(jdk)
+    }
+
+    /// The same, but that its JVM's tables are of no version that is known.
+    ///
+    /// # Panics
+    /// If there can be none.
+    pub fn with_other_tables(&self) -> Self {
+        let seen = match &self.root {
+            Some(root) => root.join(self.home.strip_prefix("/").expect("its path is absolute")),
+            None => self.home.clone(),
+        };
+        let copy = other_tables::copy(&seen, &self.home, SHARED);
+        let made =
+            Self::new(self.root.clone(), copy.path().to_path_buf()).expect("it works as the other does");
+        Self { _made: Some(copy), ..made }
     }
 
     /// One of its programs.
@@ -164,7 +181,7 @@ impl Jdk {
         let path = format!("/proc/{0}/task/{0}/children", target.pid());
         let children = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
         let pid = children.trim().parse().unwrap_or_else(|e| panic!("{path}: {children}: {e}"));
-        Apart { target, pid, _root: own_root }
+        Apart { target, pid, root: own_root }
     }
 
     fn arguments(&self, class: &str, options: &[&str], arguments: &[&str]) -> Vec<String> {
@@ -197,7 +214,14 @@ pub struct Apart {
     pub target: Target,
     /// Its own process id, as it is seen from here.
     pub pid: u32,
-    _root: TempDir,
+    root: TempDir,
+}
+
+impl Apart {
+    /// What started it, and what its root is in.
+    pub fn into_parts(self) -> (Target, TempDir) {
+        (self.target, self.root)
+    }
 }
 
 fn homes(root: &Path) -> Vec<PathBuf> {

@@ -11,6 +11,7 @@ pub mod expect;
 pub mod history;
 pub mod jdk;
 pub mod namespace;
+mod other_tables;
 pub mod record;
 pub mod skip;
 pub mod target;

@@ -77,12 +77,18 @@ impl Target {
 
     /// Reads what it prints until there is a line of JSON.
     pub fn says(&mut self) -> Value {
+        said(&self.text_until_says())
+    }
+
+    /// The same, and gives all of it as text.
+    pub fn text_until_says(&mut self) -> String {
+        let mut text = String::new();
         loop {
-            let mut line = String::new();
-            let read = self.output.read_line(&mut line).expect("its output is a pipe");
+            let begin = text.len();
+            let read = self.output.read_line(&mut text).expect("its output is a pipe");
             assert_ne!(read, 0, "it ended without saying anything");
-            if let value @ Value::Object(_) = said(&line) {
-                return value;
+            if said(&text[begin..]).is_object() {
+                return text;
             }
         }
     }

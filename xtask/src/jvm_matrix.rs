@@ -1,4 +1,4 @@
-//! `cargo xtask jvm-matrix`: the tests of Java names and stacks (`tests/kernel/{jvm,java_stacks,java_processes}.rs`) with each JDK that
+//! `cargo xtask jvm-matrix`: the tests of Java names, stacks and threads (`tests/kernel/{jvm,java_*}.rs`) with each JDK that
 //! [`jdks`] unpacks, and what they found as a table: on stdout, and between two comments of docs/jvm.md.
 
 use std::{
@@ -20,7 +20,7 @@ use crate::{
 
 const DOCUMENT: &str = "docs/jvm.md";
 /// The tests that are about JVMs, by the start of their names.
-const TESTS: [&str; 3] = ["jvm::", "java_stacks::", "java_processes::"];
+const TESTS: [&str; 5] = ["jvm::", "java_stacks::", "java_processes::", "java_view::", "java_reuse::"];
 
 /// What the tests note (`profiler_tests::jdk::Jdk::note`), and how it is shown.
 const COLUMNS: [(&str, &str); 9] = [

@@ -185,6 +185,11 @@ pub struct RecordArgs {
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(8..=4096))]
     pub unwind_memory: u64,
 
+    /// Have a JVM whose tables are not known write the names of its code, when the recording ends: runs code in the JVM, by its
+    /// attach socket (docs/jvm.md). Never done without this option.
+    #[arg(long)]
+    pub allow_attach: bool,
+
     /// Write to this file, repeatable. The extension tells the format; `-` is stdout.
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<PathBuf>,

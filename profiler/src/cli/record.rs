@@ -205,6 +205,7 @@ fn record_options(
             Unwind::EhFrame => UnwindMode::EhFrame,
         },
         unwind_memory: args.unwind_memory << 20,
+        allow_attach: args.allow_attach,
         ebpf_cost: true,
         log: log_level >= LogLevel::Debug,
         command_line: std::env::args_os().map(|arg| name::clean(arg.as_encoded_bytes())).collect(),

@@ -152,6 +152,7 @@ pub(super) fn samples(
         idle: false,
         unwind: UnwindMode::Auto,
         unwind_memory: UNWIND_MEMORY,
+        allow_attach: false,
         ebpf_cost: account.ebpf_cost,
         log: account.log,
         command_line: account.command_line.clone(),

@@ -123,6 +123,7 @@ fn samples(look: &Look, account: &AccountOptions) -> Option<RecordOptions> {
         net: None,
         call_stacks: None,
         small: true,
+        allow_attach: false,
         idle: false,
         unwind: UnwindMode::Auto,
         unwind_memory: look.unwind_memory,

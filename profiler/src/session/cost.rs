@@ -1,6 +1,8 @@
 //! The profiler's own consumption, read from the kernel's accounting of this process.
 
-use std::{fs, mem::MaybeUninit};
+use std::{fs, mem::MaybeUninit, time::Duration};
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::{model::Cost, perf::clock::monotonic_ns};
 
@@ -14,6 +16,12 @@ pub fn cpu_ns() -> (u64, u64) {
     };
     let ns = |t: libc::timeval| t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1_000;
     (ns(usage.ru_utime), ns(usage.ru_stime))
+}
+
+/// CPU time of this thread so far.
+pub fn thread_cpu() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 /// What has been consumed since the start. `start`: what was known then, and `cpu_at_start`: [`cpu_ns`] then; `ebpf`: the run

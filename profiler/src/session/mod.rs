@@ -107,6 +107,8 @@ pub struct RecordOptions {
     pub unwind: UnwindMode,
     /// Kernel memory for unwind tables, bytes.
     pub unwind_memory: u64,
+    /// Ask JVMs whose tables are not known for the names of their code, which runs code in them.
+    pub allow_attach: bool,
     /// Measure the run time of the eBPF programs, which adds to it.
     pub ebpf_cost: bool,
     /// Have the kernel side log.

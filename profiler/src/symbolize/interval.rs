@@ -4,13 +4,26 @@
 use std::collections::HashMap;
 
 use super::{
-    Names,
+    Names, Symbolizer,
     frames::RawFrame,
     module::{Module, ModuleKey, Modules},
     name_cache::NameCache,
     namer,
 };
 use crate::model::Profile;
+
+impl Symbolizer {
+    /// Whether the table of modules is nearly full: code of further ones would count as not mapped.
+    pub const fn is_worn(&self) -> bool {
+        self.modules.is_worn()
+    }
+
+    /// What is to be named of the frames since the last such call: their numbers begin anew. The recording goes on.
+    pub fn take_interval(&mut self) -> Interval {
+        let frames = std::mem::take(&mut self.frames).into_list();
+        Interval::of(frames, &mut self.modules)
+    }
+}
 
 /// The frames of an interval, and all that their names are found by.
 #[derive(Debug)]
@@ -21,7 +34,7 @@ pub struct Interval {
 
 impl Interval {
     /// Takes what names these frames out of the table of modules, which keeps all that further intervals need.
-    pub(super) fn of(frames: Vec<RawFrame>, modules: &mut Modules) -> Self {
+    fn of(frames: Vec<RawFrame>, modules: &mut Modules) -> Self {
         let keys = namer::modules_of(&frames);
         let modules = keys.into_iter().map(|key| (key, modules.take_interval(key))).collect();
         Self { frames, modules }

@@ -16,6 +16,7 @@ use super::{
     runtime::{
         jvm::{
             Code, Fault, Frame, Jvm, Tier,
+            attach::{self, AttachError},
             open::{self, OpenError},
             wait::Wait,
         },
@@ -55,6 +56,17 @@ enum Runtime {
     Jvm(Box<Jvm<ProcessMemory>>),
     /// A JVM that cannot be read.
     Unreadable(Reason),
+}
+
+/// A JVM that was asked for its perf map.
+#[derive(Debug)]
+pub struct Asked {
+    /// The process.
+    pub pid: u32,
+    /// Why it had to be.
+    pub unknown: Fault,
+    /// What came of it.
+    pub outcome: Result<(), AttachError>,
 }
 
 /// What is known of one address.
@@ -164,6 +176,25 @@ impl JitCode {
             pending: Vec::new(),
             names: std::mem::take(&mut self.names),
         }
+    }
+
+    /// Has the process write its perf map, if it is a JVM that lives and whose own tables are not known here.
+    pub fn ask_for_map(&self) -> Option<Asked> {
+        if matches!(self.runtime, Runtime::Jvm(_)) {
+            return None;
+        }
+        // No other runtime is asked: to others the signal means something else.
+        let unknown = match open::open(self.pid) {
+            Err(OpenError::Fault(fault @ (Fault::Missing(_) | Fault::Table(_)))) => fault,
+            _ => return None,
+        };
+        let started_ns = self.started_ns?;
+        Some(Asked { pid: self.pid, unknown, outcome: attach::write_perf_map(self.pid, started_ns) })
+    }
+
+    /// The process.
+    pub const fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// The names that are known already, for frames.

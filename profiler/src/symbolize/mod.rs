@@ -47,6 +47,7 @@ mod name_cache;
 mod namer;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
 };
@@ -54,10 +55,11 @@ use std::{
 use profiler_common::{Comm, stack::WalkEnd, unwind::java::is_java_word};
 
 pub use self::{
-    frames::FrameId, interval::Interval, module::ModuleKey, name_cache::NameCache, process::Watch,
+    frames::FrameId, interval::Interval, jit::Asked, module::ModuleKey, name_cache::NameCache, process::Watch,
 };
 use self::{
     frames::Frames,
+    jit::JitCode,
     kernel_text::KernelText,
     mappings::Mapping,
     module::{Module, Modules},
@@ -75,6 +77,8 @@ use crate::{
 const KERNEL_START: u64 = 1 << 63;
 /// Most files held open, if the limit of open files allows twice as many.
 const MAX_OPEN_FILES: u64 = 1000;
+/// Most JVMs that are asked for their names at the end of a recording: each may take its time.
+const MAX_ASKED: usize = 16;
 
 /// Who a stack belongs to: the key of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,9 +279,18 @@ impl Symbolizer {
         self.kernel_text.forget_before(until_ns);
     }
 
-    /// Whether the table of modules is nearly full: code of further ones would count as not mapped.
-    pub const fn is_worn(&self) -> bool {
-        self.modules.is_worn()
+    /// Has JVMs of which code was sampled, and whose own tables are not known here, write their perf maps, by which it is then
+    /// named. Runs code in them.
+    pub fn ask_for_maps(&mut self) -> Vec<Asked> {
+        self.modules.look_up();
+        // A process has more than one if it executed another program.
+        let mut codes = BTreeMap::new();
+        for module in &self.modules.entries {
+            if let Module::Jit(code) = module {
+                codes.insert(code.pid(), &**code);
+            }
+        }
+        codes.into_values().filter_map(JitCode::ask_for_map).take(MAX_ASKED).collect()
     }
 
     /// What is held at the moment.
@@ -293,12 +306,6 @@ impl Symbolizer {
     /// made at run time. All other code of a module is one function. The recording goes on.
     pub fn known(&self, profile: &mut Profile) -> Names {
         Names { placed: namer::name_known(self.frames.list(), &self.modules, profile) }
-    }
-
-    /// What is to be named of the frames since the last such call: their numbers begin anew. The recording goes on.
-    pub fn take_interval(&mut self) -> Interval {
-        let frames = std::mem::take(&mut self.frames).into_list();
-        Interval::of(frames, &mut self.modules)
     }
 
     /// Names everything: appends modules, functions and locations to the profile.

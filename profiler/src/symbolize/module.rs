@@ -117,7 +117,7 @@ type KnownPath = (Box<[u8]>, ModuleKey);
 /// All modules seen.
 #[derive(Debug)]
 pub struct Modules {
-    entries: Vec<Module>,
+    pub(super) entries: Vec<Module>,
     by_build_id: HashMap<Vec<u8>, ModuleKey>,
     /// By device and inode: the paths seen, each with its module.
     by_inode: HashMap<Inode, Vec<KnownPath>>,

@@ -76,6 +76,23 @@ pub fn regular_in(root: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
     readable(openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)?)
 }
 
+/// A handle, which has no effect, of what has this name in the directory `tmp` of a process's root; a link is that itself. No link
+/// leads to the directory.
+pub fn in_tmp(root: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+    // O_PATH: a FIFO must not block us before it is refused; a link is opened itself.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    match openat2(root, format!("tmp/{name}"), flags, Mode::empty(), resolve) {
+        Ok(handle) => Ok(handle),
+        // Refused by a seccomp filter that does not know it (5.6 and later kernels have it).
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
+            let tmp = openat(root, "tmp", flags | OFlags::DIRECTORY, Mode::empty())?;
+            Ok(openat(tmp.as_fd(), name, flags, Mode::empty())?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Turns a handle that was opened with `O_PATH` into a readable file, if it is a regular one.
 pub fn readable(handle: OwnedFd) -> io::Result<File> {
     let stat = rustix::fs::fstat(&handle)?;

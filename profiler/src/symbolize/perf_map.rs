@@ -17,10 +17,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rustix::{
-    fs::{Mode, OFlags, ResolveFlags, openat, openat2},
-    time::{ClockId, clock_gettime},
-};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::{open, process_file};
 use crate::model::Reason;
@@ -54,6 +51,11 @@ impl PerfMap {
         let place = Place::of_process(pid).ok();
         let file = place.as_ref().and_then(|place| place.open().ok());
         Self { place, file }
+    }
+
+    /// Whether there is one that can be believed.
+    pub fn is_there(&self) -> bool {
+        self.place.as_ref().is_some_and(|place| place.open().is_ok())
     }
 
     /// That of no process.
@@ -97,6 +99,11 @@ impl Place {
     }
 }
 
+/// The name of the map of the process that has this id in its own pid namespace.
+pub fn file_name(ns_pid: u32) -> String {
+    format!("perf-{ns_pid}.map")
+}
+
 fn started(since_boot_ns: u64) -> SystemTime {
     let now = clock_gettime(ClockId::Boottime);
     let up = Duration::new(now.tv_sec as u64, now.tv_nsec as u32);
@@ -105,20 +112,7 @@ fn started(since_boot_ns: u64) -> SystemTime {
 
 /// Opens the map of process `ns_pid` (in its own pid namespace) below a root, if it can be believed.
 fn open_map(root: &OwnedFd, ns_pid: u32, uid: u32, started: SystemTime) -> io::Result<File> {
-    let path = format!("tmp/perf-{ns_pid}.map");
-    // O_PATH: a FIFO in its place must not block us before it is refused; a link is opened itself, and refused.
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
-    let handle = match openat2(root, &path, flags, Mode::empty(), resolve) {
-        Ok(handle) => handle,
-        // Refused by a seccomp filter that does not know it (5.6 and later kernels have it).
-        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
-            let tmp = openat(root, "tmp", flags | OFlags::DIRECTORY, Mode::empty())?;
-            openat(tmp.as_fd(), format!("perf-{ns_pid}.map"), flags, Mode::empty())?
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let file = open::readable(handle)?;
+    let file = open::readable(open::in_tmp(root.as_fd(), &file_name(ns_pid))?)?;
     let meta = file.metadata()?;
     let refused = |why| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     if meta.uid() != uid && meta.uid() != 0 {
@@ -174,6 +168,7 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     use proptest::prelude::*;
+    use rustix::fs::Mode;
 
     use super::*;
 

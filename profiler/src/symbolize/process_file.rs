@@ -11,6 +11,10 @@ pub struct Status {
     pub ns_pid: u32,
     /// Effective user id, in our user namespace.
     pub effective_uid: u32,
+    /// Effective group id, in our user namespace.
+    pub effective_gid: u32,
+    /// The signals that it has handlers for: signal N is bit N - 1.
+    pub caught: u64,
     /// Parent process id.
     pub parent: u32,
 }
@@ -40,6 +44,8 @@ fn parse_status(status: &[u8]) -> Option<Status> {
     Some(Status {
         ns_pid: field("NSpid:")?.split_whitespace().last()?.parse().ok()?,
         effective_uid: field("Uid:")?.split_whitespace().nth(1)?.parse().ok()?,
+        effective_gid: field("Gid:")?.split_whitespace().nth(1)?.parse().ok()?,
+        caught: u64::from_str_radix(field("SigCgt:")?.trim(), 16).ok()?,
         parent: field("PPid:")?.trim().parse().ok()?,
     })
 }
@@ -64,8 +70,10 @@ mod tests {
 
     #[test]
     fn ids() {
-        let status = b"Name:\tx\nPPid:\t7\nUid:\t1000\t1001\t1002\t1003\nNSpid:\t4242\t17\t1\n";
-        let expected = Status { ns_pid: 1, effective_uid: 1001, parent: 7 };
+        let status = b"Name:\tx\nPPid:\t7\nUid:\t1000\t1001\t1002\t1003\nGid:\t100\t101\t102\t103\n\
+            NSpid:\t4242\t17\t1\nSigCgt:\t0000000181000004\n";
+        let expected =
+            Status { ns_pid: 1, effective_uid: 1001, effective_gid: 101, caught: 0x1_8100_0004, parent: 7 };
         assert_eq!(parse_status(status), Some(expected));
         assert_eq!(parse_status(b"Name: x\n"), None);
         let own = read_status(std::process::id()).unwrap();

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     RecordOptions, Recording, SessionError, Stop,
-    cost::cpu_ns,
+    cost::thread_cpu,
     recording::at,
     sched::{AccountOptions, Accounting, Loaded},
     spans::{self, Intervals, Spans},
@@ -61,7 +61,14 @@ pub struct JavaRun<'a> {
     accounts: Accounting<'a>,
     recording: Recording<'a>,
     watch: Watch,
+    looks: Looks,
     begun_ns: u64,
+}
+
+/// When the JVM is to be looked at next: goes on from one interval to the next, which may be shorter.
+struct Looks {
+    poll: Instant,
+    look: Instant,
 }
 
 impl<'a> JavaRun<'a> {
@@ -79,7 +86,8 @@ impl<'a> JavaRun<'a> {
         });
         let (recording, loaded) = (recording?, accounts?);
         let accounts = Accounting::attach(&options.accounts, loaded, begun_ns)?;
-        Ok(Self { options, accounts, recording, watch, begun_ns })
+        let looks = Looks { poll: Instant::now(), look: Instant::now() };
+        Ok(Self { options, accounts, recording, watch, looks, begun_ns })
     }
 
     fn interval(&mut self) -> Result<Span, SessionError> {
@@ -98,14 +106,16 @@ impl<'a> JavaRun<'a> {
         deadline: Option<Instant>,
         interval_end: Option<Instant>,
     ) -> Result<Option<Stop>, SessionError> {
-        let Self { accounts, recording, watch, .. } = self;
+        let Self { accounts, recording, watch, looks, .. } = self;
         tokio::select! {
+            // What is due is done before an interval ends, however late intervals are.
+            biased;
             stop = ended => Ok(Some(stop)),
             () = at(deadline) => Ok(Some(Stop::Duration)),
-            () = at(interval_end) => Ok(None),
+            () = look(watch, looks) => Ok(None),
             stop = spans::keep::<_, SessionError>(accounts, pending(), |_| Ok(())) => stop.map(Some),
             stop = recording.run(pending(), |_| {}) => stop.map(Some),
-            () = look(watch) => Ok(None),
+            () = at(interval_end) => Ok(None),
         }
     }
 }
@@ -137,19 +147,17 @@ fn span(watch: &Watch, accounts: sched::Span, profile: &Profile, part: Part) -> 
 }
 
 /// Looks at the JVM without end; but not most of the time, if it has so many threads.
-async fn look(watch: &mut Watch) {
-    let (mut next, mut pause) = (Instant::now() + LOOK, POLL);
+async fn look(watch: &mut Watch, next: &mut Looks) {
     loop {
-        sleep_until(Instant::now() + pause).await;
-        let before = cpu_ns();
+        sleep_until(next.poll).await;
+        // Of this thread only: others read tables meanwhile.
+        let before = thread_cpu();
         watch.poll();
-        if Instant::now() >= next {
+        if Instant::now() >= next.look {
             watch.look();
-            next = Instant::now() + LOOK;
+            next.look = Instant::now() + LOOK;
         }
-        let took = cpu_ns();
-        let took = Duration::from_nanos(took.0 + took.1 - before.0 - before.1);
-        pause = POLL.max(took * PAUSE);
+        next.poll = Instant::now() + POLL.max((thread_cpu() - before) * PAUSE);
     }
 }
 

@@ -15,7 +15,22 @@ use crate::{
         facts::{Facts, left_out, meta},
         unwinding::Unwinding,
     },
+    symbolize::Asked,
 };
+
+/// What the reader is to know of a JVM that was asked for names.
+fn of_asked(asked: &Asked) -> String {
+    let Asked { pid, unknown, outcome } = asked;
+    match outcome {
+        Ok(()) => format!(
+            "JVM {pid} was told to write the names of its code to a perf map (--allow-attach), which ran code in it: {unknown}"
+        ),
+        Err(error) => format!(
+            "the code of JVM {pid} has no names ({unknown}), and it was not had to write them (--allow-attach): {error}; {}",
+            error.mend()
+        ),
+    }
+}
 
 impl Recording<'_> {
     /// Stops sampling.
@@ -44,6 +59,9 @@ impl Recording<'_> {
         self.add(&window);
         self.kernel.flush_log();
         drop(window);
+        if self.options.allow_attach {
+            self.notes.extend(self.symbolizer.ask_for_maps().iter().map(of_asked));
+        }
         let mut losses = self.losses()?;
         self.note_new_cpus();
         let mut meta = meta(Facts {

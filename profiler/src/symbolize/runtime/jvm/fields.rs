@@ -139,24 +139,23 @@ fn nmethod(get: Getter<'_>, major: u32) -> Result<Nmethod, Fault> {
     })
 }
 
-/// Names of the addresses that deoptimized frames are returned to: a pointer in JDK 9 to 22, one in JDK 8, a distance from
-/// 23 on. None: such frames are frames at the handler.
-const DEOPT_HANDLERS: [[&str; 3]; 2] = [
-    [
-        "CompiledMethod::_deopt_handler_begin",
-        "nmethod::_deopt_handler_begin",
-        "nmethod::_deopt_handler_offset",
-    ],
-    [
-        "CompiledMethod::_deopt_mh_handler_begin",
-        "nmethod::_deopt_mh_handler_begin",
-        "nmethod::_deopt_mh_handler_offset",
-    ],
+/// Names of the addresses that deoptimized frames are returned to, and of distances to them: after ordinary calls, and after
+/// method handles' calls, which JDK 26 has no other one for. None (JDK 8): such frames are frames at the handler.
+const DEOPT_HANDLERS: [(&[&str], &[&str]); 2] = [
+    // A pointer in JDK 9 to 22; renamed in 26.
+    (
+        &["CompiledMethod::_deopt_handler_begin", "nmethod::_deopt_handler_begin"],
+        &["nmethod::_deopt_handler_offset", "nmethod::_deopt_handler_entry_offset"],
+    ),
+    (
+        &["CompiledMethod::_deopt_mh_handler_begin", "nmethod::_deopt_mh_handler_begin"],
+        &["nmethod::_deopt_mh_handler_offset"],
+    ),
 ];
 
-fn deopt_handler(get: Getter<'_>, [of_compiled, pointer, distance]: [&str; 3]) -> Option<Pointer> {
-    let absolute = get.0.offset(of_compiled).or_else(|| get.0.offset(pointer)).map(Pointer::Absolute);
-    absolute.or_else(|| get.0.scalar(distance).map(Pointer::Relative))
+fn deopt_handler(get: Getter<'_>, (pointers, distances): (&[&str], &[&str])) -> Option<Pointer> {
+    let pointer = pointers.iter().find_map(|name| get.0.offset(name)).map(Pointer::Absolute);
+    pointer.or_else(|| distances.iter().find_map(|name| get.0.scalar(name)).map(Pointer::Relative))
 }
 
 fn scopes(get: Getter<'_>) -> Result<Scopes, Fault> {

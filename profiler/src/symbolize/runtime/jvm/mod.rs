@@ -2,6 +2,7 @@
 //!
 //! | file | question |
 //! |---|---|
+//! | `attach` | what is the code called that no table tells of: asks the JVM, only if that is allowed |
 //! | `open` | which libjvm does a process run, and where are its tables |
 //! | `vmstructs` | which fields, sizes and constants does it export |
 //! | `layout`, `fields` | where is what is needed, in this version |
@@ -31,6 +32,7 @@
 //! Not supported: 32-bit JVMs, OpenJ9, native images of GraalVM, code that JVMCI compilers (Graal) inlined is read by
 //! the same tables but was not tested.
 
+pub mod attach;
 pub mod blob;
 pub mod code;
 pub mod code_cache;

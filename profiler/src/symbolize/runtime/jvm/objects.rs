@@ -1,9 +1,13 @@
 //! Objects on the Java heap, as far as these are asked for: of which class is the object of a monitor, what is the name of a thread?
 //!
-//! Source: share/oops/{oop,arrayOop,klass,instanceKlass,fieldInfo}.hpp, share/oops/compressed{Oops,Klass}.hpp,
+//! Source: share/oops/{oop,markWord,arrayOop,klass,instanceKlass,fieldInfo}.hpp, share/oops/compressed{Oops,Klass}.hpp,
 //! share/runtime/{objectMonitor,flags/jvmFlag}.hpp. Collectors move objects while they are looked at, and some (ZGC of many
 //! generations) keep more than the address in a reference: what leads to no object of the class that it should be has no answer.
-//! Compact headers (JDK 24 on, if asked for) are not known here.
+//!
+//! An object has its class in a field of its own, or, with compact headers (JEP 450, from JDK 24 on), in its mark word.
+
+#[cfg(test)]
+mod tests;
 
 use super::{Fault, java_names, layout::Layout, method, unsigned5::Stream, vmstructs::Tables};
 use crate::{
@@ -19,6 +23,9 @@ const MAX_FIELDS: usize = 1_024;
 const MAX_DEPTH: usize = 64;
 /// Most bytes of a text.
 const MAX_TEXT: u64 = 512;
+/// The lowest bits of the mark word of an object that a collector has moved, the rest of which is where to
+/// (`markWord::marked_value`).
+const MARKED: u64 = 3;
 
 /// How references are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +43,7 @@ pub struct Objects {
     oops: References,
     /// References to classes.
     klasses: References,
-    /// Offset of an object's class.
-    klass: u64,
+    klass: Klass,
     /// Offset of a monitor's object, and whether it leads to a place that has the reference (from JDK 16 on).
     monitor: (u64, bool),
     /// The same of the object of a `JavaThread`.
@@ -49,6 +55,15 @@ pub struct Objects {
     fields: Fields,
     /// Offsets of an array's length, and of its bytes.
     array: (u64, u64),
+}
+
+/// Where an object has its class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Klass {
+    /// At this offset.
+    Field(u64),
+    /// In 32 bits as `References::Narrow` has them, above others of its mark word: offset of that, and how many others.
+    Mark(u64, u32),
 }
 
 /// How the fields of a class are listed.
@@ -69,8 +84,22 @@ impl Objects {
         const THREAD: &str = "JavaThread::_threadObj";
         let offset = |name: &'static str| tables.offset(name).ok_or(Fault::Missing(name));
         let thread = tables.field(THREAD).ok_or(Fault::Missing(THREAD))?;
-        let [narrow_oops, narrow_klasses] =
-            flags(memory, tables, ["UseCompressedOops", "UseCompressedClassPointers"])?;
+        const NARROW_KLASSES: &str = "UseCompressedClassPointers";
+        let [narrow_oops, narrow_klasses, compact] =
+            flags(memory, tables, ["UseCompressedOops", NARROW_KLASSES, "UseCompactObjectHeaders"])?;
+        // JDK 27 has only narrow ones, and no flag.
+        let (klass, narrow_klasses) = match tables.offset("oopDesc::_compressed_klass") {
+            Some(klass) => (klass, true),
+            None => {
+                let narrow = narrow_klasses.ok_or(Fault::Missing(NARROW_KLASSES))?;
+                (offset("oopDesc::_metadata._klass")?, narrow)
+            }
+        };
+        // That JDK 23 and before know no compact headers is told by the flag's absence.
+        let klass = match compact {
+            Some(true) => Klass::Mark(offset("oopDesc::_mark")?, klass_shift(tables)?),
+            Some(false) | None => Klass::Field(klass),
+        };
         let fields = match tables.offset("InstanceKlass::_fieldinfo_stream") {
             Some(array) => Fields::Stream { array },
             None => Fields::Slots {
@@ -79,20 +108,15 @@ impl Objects {
             },
         };
         Ok(Self {
-            oops: references(memory, tables, narrow_oops, OOPS)?,
+            oops: references(memory, tables, narrow_oops == Some(true), OOPS)?,
             klasses: references(memory, tables, narrow_klasses, KLASSES)?,
-            klass: offset("oopDesc::_metadata._klass")?,
+            klass,
             monitor: (offset("ObjectMonitor::_object")?, major >= 16),
             thread: (offset(THREAD)?, thread.kind == "OopHandle"),
             above: offset("Klass::_super")?,
             constants: offset("InstanceKlass::_constants")?,
             fields,
-            // Behind the class; bytes were aligned to words until JDK 22.
-            array: match (narrow_klasses, major) {
-                (true, _) => (12, 16),
-                (false, ..23) => (16, 24),
-                (false, _) => (16, 20),
-            },
+            array: klass.array(narrow_klasses, major),
         })
     }
 
@@ -102,7 +126,13 @@ impl Objects {
     }
 
     fn klass_of(&self, memory: &impl Memory, object: u64) -> Result<u64, Fault> {
-        self.klasses.get(memory, object.wrapping_add(self.klass))
+        match self.klass {
+            Klass::Field(offset) => self.klasses.get(memory, object.wrapping_add(offset)),
+            Klass::Mark(offset, bits) => match memory.u64(object.wrapping_add(offset))? {
+                mark if mark & MARKED == MARKED => Err(Fault::Torn("an object")),
+                mark => self.klasses.widen((mark >> bits) as u32, object),
+            },
+        }
     }
 
     /// The class of the object that a monitor is of: `java.util.HashMap`.
@@ -197,19 +227,37 @@ impl Objects {
     }
 }
 
+impl Klass {
+    /// Offsets of an array's length, which follows what all objects have, and of its bytes: aligned to words until JDK 22
+    /// (`arrayOopDesc::base_offset_in_bytes`).
+    const fn array(self, narrow: bool, major: u32) -> (u64, u64) {
+        let length = match (self, narrow) {
+            (Self::Mark(mark, _), _) => mark + 8,
+            (Self::Field(klass), true) => klass + 4,
+            (Self::Field(klass), false) => klass + 8,
+        };
+        let bytes = length + 4;
+        (length, if major < 23 { bytes.next_multiple_of(8) } else { bytes })
+    }
+}
+
 impl References {
     /// The reference at an address.
     fn get(self, memory: &impl Memory, address: u64) -> Result<u64, Fault> {
-        let reference = match self {
-            Self::Whole => memory.u64(address)?,
-            Self::Narrow(base, shift) => match memory.u32(address)? {
-                0 => 0,
-                half => base.wrapping_add(u64::from(half) << shift),
+        match self {
+            Self::Narrow(..) => self.widen(memory.u32(address)?, address),
+            Self::Whole => match memory.u64(address)? {
+                0 => Err(Fault::Unmapped(Unmapped { address })),
+                reference => Ok(reference),
             },
-        };
-        match reference {
-            0 => Err(Fault::Unmapped(Unmapped { address })),
-            reference => Ok(reference),
+        }
+    }
+
+    /// A narrow reference of which `address` is where it was found. There are none of others.
+    fn widen(self, half: u32, address: u64) -> Result<u64, Fault> {
+        match self {
+            Self::Narrow(base, shift) if half != 0 => Ok(base.wrapping_add(u64::from(half) << shift)),
+            Self::Narrow(..) | Self::Whole => Err(Fault::Unmapped(Unmapped { address })),
         }
     }
 }
@@ -286,12 +334,19 @@ fn references(
     }
 }
 
-/// Whether flags of the JVM are set. One that it does not have is not.
-fn flags<const N: usize>(
+/// How many bits of a mark word are below the class.
+fn klass_shift(tables: &Tables) -> Result<u32, Fault> {
+    const SHIFT: &str = "markWord::klass_shift";
+    let shift = tables.constant(SHIFT).ok_or(Fault::Missing(SHIFT))?;
+    u32::try_from(shift).ok().filter(|shift| (32..64).contains(shift)).ok_or(Fault::Table("a shift"))
+}
+
+/// Whether flags of the JVM are set. `None`: it has no such flag.
+pub(super) fn flags<const N: usize>(
     memory: &impl Memory,
     tables: &Tables,
     names: [&str; N],
-) -> Result<[bool; N], Fault> {
+) -> Result<[Option<bool>; N], Fault> {
     // Its name until JDK 9.
     let of = |what: [&'static str; 2]| {
         what.into_iter()
@@ -304,13 +359,13 @@ fn flags<const N: usize>(
     let (name, value) = (of(["JVMFlag::_name", "Flag::_name"])?, of(["JVMFlag::_addr", "Flag::_addr"])?);
     // Small pieces of a table and of texts that do not change.
     let memory = Pages::new(memory);
-    let mut set = [false; N];
+    let mut set = [None; N];
     for at in (0..count).map(|index| first.wrapping_add(index * size)) {
         let Ok(found) = memory.u64(at.wrapping_add(name)).and_then(|name| memory.c_string(name, 64)) else {
             continue;
         };
         if let Some(which) = names.iter().position(|name| name.as_bytes() == found) {
-            set[which] = memory.u8(memory.u64(at.wrapping_add(value))?)? != 0;
+            set[which] = Some(memory.u8(memory.u64(at.wrapping_add(value))?)? != 0);
         }
     }
     Ok(set)

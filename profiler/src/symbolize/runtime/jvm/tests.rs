@@ -25,42 +25,42 @@ const CODE: u64 = 400;
 const CODE_BYTES: u64 = 0x60;
 
 /// Memory that objects are put into one behind the other.
-struct Piece {
-    start: u64,
-    bytes: Vec<u8>,
+pub(super) struct Piece {
+    pub(super) start: u64,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Piece {
-    fn new(start: u64, len: usize) -> Self {
+    pub(super) fn new(start: u64, len: usize) -> Self {
         Self { start, bytes: vec![0; len] }
     }
 
-    fn put(&mut self, address: u64, bytes: &[u8]) {
+    pub(super) fn put(&mut self, address: u64, bytes: &[u8]) {
         let at = (address - self.start) as usize;
         self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    fn word(&mut self, address: u64, value: u64) {
+    pub(super) fn word(&mut self, address: u64, value: u64) {
         self.put(address, &value.to_ne_bytes());
     }
 
-    fn half(&mut self, address: u64, value: i32) {
+    pub(super) fn half(&mut self, address: u64, value: i32) {
         self.put(address, &value.to_ne_bytes());
     }
 
-    fn short(&mut self, address: u64, value: u16) {
+    pub(super) fn short(&mut self, address: u64, value: u16) {
         self.put(address, &value.to_ne_bytes());
     }
 
     /// Appends, aligned to words.
-    fn push(&mut self, bytes: &[u8]) -> u64 {
+    pub(super) fn push(&mut self, bytes: &[u8]) -> u64 {
         let address = self.start + self.bytes.len() as u64;
         self.bytes.extend_from_slice(bytes);
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
         address
     }
 
-    fn text(&mut self, text: &str) -> u64 {
+    pub(super) fn text(&mut self, text: &str) -> u64 {
         self.push(&[text.as_bytes(), b"\0"].concat())
     }
 }
@@ -128,18 +128,18 @@ const STATICS: [&str; 5] = [
 ];
 
 /// The JVM, and the addresses of what its libjvm exports.
-struct Made {
+pub(super) struct Made {
     image: Image,
     symbols: HashMap<&'static str, u64>,
 }
 
 impl Made {
-    fn jvm(&self) -> Result<Jvm<Image>, Fault> {
+    pub(super) fn jvm(&self) -> Result<Jvm<Image>, Fault> {
         Jvm::new(self.image.clone(), |name| self.symbols.get(name).copied())
     }
 }
 
-fn made() -> Made {
+pub(super) fn made() -> Made {
     let mut library = Piece::new(LIBRARY, 0);
     let statics = STATICS.map(|name| (name, library.push(&[0; 8])));
     let symbols = tables(&mut library, &statics);
@@ -218,7 +218,7 @@ fn table(library: &mut Piece, words: &[u64], width: usize) -> u64 {
     library.push(&bytes)
 }
 
-fn symbol(metaspace: &mut Piece, text: &str) -> u64 {
+pub(super) fn symbol(metaspace: &mut Piece, text: &str) -> u64 {
     let length = (text.len() as u16).to_ne_bytes();
     metaspace.push(&[&[0; 4], &length[..], text.as_bytes()].concat())
 }

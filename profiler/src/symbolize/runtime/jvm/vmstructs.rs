@@ -220,6 +220,35 @@ impl Tables {
     }
 }
 
+/// Tables that tests make.
+#[cfg(test)]
+impl Tables {
+    /// Of static fields and their addresses, fields with type and offset, sizes, and constants.
+    pub fn made(
+        statics: &[(&str, u64)],
+        offsets: &[(&str, &str, u64)],
+        sizes: &[(&str, u64)],
+        constants: &[(&str, i64)],
+    ) -> Self {
+        let place = |place, kind: &str| Field { place, kind: kind.to_owned() };
+        let statics =
+            statics.iter().map(|&(name, at)| (name.to_owned(), place(Place::Static(at), "address")));
+        let offsets =
+            offsets.iter().map(|&(name, kind, at)| (name.to_owned(), place(Place::Offset(at), kind)));
+        Self {
+            fields: statics.chain(offsets).collect(),
+            sizes: sizes.iter().map(|&(name, size)| (name.to_owned(), size)).collect(),
+            constants: constants.iter().map(|&(name, value)| (name.to_owned(), value)).collect(),
+        }
+    }
+
+    /// Another value of a constant, or none.
+    pub fn set_constant(&mut self, name: &str, value: Option<i64>) {
+        self.constants.remove(name);
+        self.constants.extend(value.map(|value| (name.to_owned(), value)));
+    }
+}
+
 /// Width in bytes and sign of the C++ types that fields of interest have, over all versions.
 fn width(kind: &str) -> Option<(u8, bool)> {
     if kind.ends_with('*') {
