@@ -1,7 +1,7 @@
 //! Which format a client gets, by its `Accept` header (RFC 9110, 12.5.1).
 
 /// A format of the page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Prometheus text 0.0.4.
     Text,

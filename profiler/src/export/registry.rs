@@ -1,9 +1,6 @@
 //! Windows added up, and the page made of them.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
     Format,
@@ -23,7 +20,7 @@ const HOST_PREFIX: &str = "profiler_host_";
 
 /// The numbers of the daemon since its start (or [`Registry::reset`]); shared by its threads.
 ///
-/// A page is made once for each format between two windows, however many ask for it.
+/// A page is made once between two windows, however many ask for it in one format.
 #[derive(Debug)]
 pub struct Registry(Mutex<Inner>);
 
@@ -34,8 +31,8 @@ struct Inner {
     own: Own,
     most: usize,
     since_unix_ns: u64,
-    /// Pages of these numbers.
-    pages: BTreeMap<Format, Arc<[u8]>>,
+    /// The last page of these numbers that was asked for; on a large host it has some megabytes.
+    page: Option<(Format, Arc<[u8]>)>,
 }
 
 impl Registry {
@@ -47,7 +44,7 @@ impl Registry {
             own: Own::default(),
             most: most_series,
             since_unix_ns: now_unix_ns,
-            pages: BTreeMap::new(),
+            page: None,
         }))
     }
 
@@ -82,7 +79,9 @@ impl Registry {
     /// The page.
     pub fn page(&self, format: Format) -> Arc<[u8]> {
         let mut inner = self.lock();
-        if let Some(page) = inner.pages.get(&format) {
+        if let Some((known, page)) = &inner.page
+            && *known == format
+        {
             return Arc::clone(page);
         }
         let families = inner.families();
@@ -92,7 +91,7 @@ impl Registry {
             Format::Protobuf => protobuf::encode(&families).into(),
         };
         drop(families);
-        inner.pages.insert(format, Arc::clone(&page));
+        inner.page = Some((format, Arc::clone(&page)));
         page
     }
 
@@ -108,7 +107,7 @@ impl Registry {
 
     fn change(&self) -> MutexGuard<'_, Inner> {
         let mut inner = self.lock();
-        inner.pages.clear();
+        inner.page = None;
         inner
     }
 
@@ -163,6 +162,8 @@ pub fn metrics_table() -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
