@@ -64,10 +64,9 @@ impl Serving {
         };
         let thread = thread::Builder::new().name("servers".to_owned()).spawn(serve)?;
         let serving = Self { stop: Some(stop), thread: Some(thread) };
-        match listens.recv() {
-            Ok(result) => result?,
-            // The thread has panicked, which its end tells.
-            Err(mpsc::RecvError) => {}
+        // Of a thread that has panicked, its end tells.
+        if let Ok(result) = listens.recv() {
+            result?;
         }
         Ok(serving)
     }

@@ -156,7 +156,7 @@ mod tests {
         let none = Named { chain: Err(Reason::NoSymbols), is_root: false };
         for _ in 0..2 {
             let found = cache.file(Content::BuildId(vec![1]), &[wanted(7)], |_| vec![none.clone()]);
-            assert_eq!(found, [none.clone()]);
+            assert_eq!(found, std::slice::from_ref(&none));
         }
     }
 

@@ -251,6 +251,15 @@ fn largest<'a>(rows: &[&'a syscalls::Row], most: usize) -> Vec<&'a str> {
     names
 }
 
+/// All calls of a name.
+#[derive(Default)]
+struct Calls {
+    count: u64,
+    total_ns: u64,
+    /// How many took so long, by the bounds of buckets.
+    buckets: BTreeMap<(u64, u64), u64>,
+}
+
 /// What is known of the machine as a whole.
 fn host(cpus: &CpuRow, calls: &[syscalls::Row]) -> Account {
     let numbers = [
@@ -267,25 +276,25 @@ fn host(cpus: &CpuRow, calls: &[syscalls::Row]) -> Account {
     if !cpus.run_queue.is_empty() {
         distributions.push(distribution("run_queue_wait", "", &cpus.run_queue, None));
     }
-    let mut by_call: BTreeMap<&str, (u64, u64, BTreeMap<(u64, u64), u64>)> = BTreeMap::new();
+    let mut by_call: BTreeMap<&str, Calls> = BTreeMap::new();
     for row in calls {
         let sum = by_call.entry(&row.syscall).or_default();
-        sum.0 += row.count;
-        sum.1 += row.total_ns.unwrap_or(0);
+        sum.count += row.count;
+        sum.total_ns += row.total_ns.unwrap_or(0);
         for &(from, to, count) in row.histogram.iter().flatten() {
-            *sum.2.entry((from, to)).or_default() += count;
+            *sum.buckets.entry((from, to)).or_default() += count;
         }
     }
-    let total: u64 = by_call.values().map(|sum| sum.0).sum();
+    let total: u64 = by_call.values().map(|sum| sum.count).sum();
     if total != 0 {
         numbers.push(number(("syscalls", total)));
     }
     let mut calls: Vec<_> = by_call.into_iter().collect();
-    calls.sort_by_key(|(_, (count, ..))| Reverse(*count));
-    for (call, (_, ns, buckets)) in calls.into_iter().take(HOST_CALLS) {
+    calls.sort_by_key(|(_, calls)| Reverse(calls.count));
+    for (call, Calls { total_ns, buckets, .. }) in calls.into_iter().take(HOST_CALLS) {
         let buckets: Histogram = buckets.into_iter().map(|((from, to), n)| (from, to, n)).collect();
         if !buckets.is_empty() {
-            distributions.push(distribution("syscall_duration", call, &buckets, Some(ns)));
+            distributions.push(distribution("syscall_duration", call, &buckets, Some(total_ns)));
         }
     }
     Account { series: Series::default(), numbers, distributions }
@@ -297,3 +306,6 @@ fn distribution(metric: &'static str, label: &str, buckets: &Histogram, sum: Opt
     let sum = sum.unwrap_or_else(|| buckets.iter().map(middle).fold(0, u64::saturating_add));
     Distribution { metric, label: label.to_owned(), sum, buckets: buckets.clone() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,6 +111,7 @@ struct Last {
 }
 
 /// A window as it was read: addresses, and accounts by process.
+#[derive(Default)]
 pub struct RawWindow {
     pub(super) start_unix_ns: u64,
     pub(super) start_boot_ns: u64,
