@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let limits = Limits { max_age: Duration::from_secs(1 << 40), max_bytes: 1 << 30 };
     let mut writer = Writer::open(Path::new(&dir), limits)?;
-    for note in writer.take_notes() {
+    if let Some(note) = writer.take_notes().first() {
         return Err(note.to_string().into());
     }
     for number in first.parse().map(|first: u64| first..)? {

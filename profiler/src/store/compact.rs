@@ -53,7 +53,6 @@ pub fn run(
             }
             database.transaction(path, |connection, _| merge(connection, group, step))?;
             done.merged += group.len() as u64 - 1;
-            database.since_unused += group.len() as u64 - 1;
         }
     }
     Ok(())

@@ -22,7 +22,8 @@ const FILLED: (u64, u64) = (17, 20);
 /// Most rounds of making room in one call; each removes a part of the windows.
 const ROUNDS: usize = 16;
 
-/// Unused contents are looked for when one window of so many is gone since the last time, or when there is no room.
+/// Unused contents are looked for when one window of so many was removed since the last time, or when there is no room:
+/// that reads all samples, some 5 ms for a megabyte. Merging leaves nothing unused.
 const UNUSED_PART: u64 = 16;
 
 /// Bytes of a database and of its log.

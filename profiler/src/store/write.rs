@@ -48,7 +48,7 @@ pub struct Writer {
 pub(super) struct Database {
     pub connection: Connection,
     pub interner: Interner,
-    /// Windows removed or merged since unused contents were last removed.
+    /// Windows removed since unused contents were last removed.
     pub since_unused: u64,
     /// Device and inode of its file.
     identity: (u64, u64),
