@@ -4,7 +4,7 @@ use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 use profiler::cli::{
-    args::{Cli, Command, LogLevel},
+    args::{Cli, Command},
     ctl, daemon, doctor,
     error::{Exit, Failure},
     explain, generate, java, jvm, list, net, packets, query, record, report, sched, stat, syscalls,
@@ -45,10 +45,7 @@ fn main() -> ExitCode {
         Command::Net(args) => net::run(&args, cli.log_level, begun_ns),
         Command::Packets(args) => packets::run(&args, cli.log_level, begun_ns),
         Command::Java(args) => java::run(&args, cli.log_level, begun_ns),
-        Command::Daemon(args) => daemon::run(&args, |config, token| {
-            let log = cli.log_level >= LogLevel::Debug;
-            profiler::daemon::run::run(config, token, log).map_err(|error| daemon::failed(&error))
-        }),
+        Command::Daemon(args) => daemon::run_daemon(&args, cli.log_level),
         Command::Ctl(args) => ctl::run(&args).map(|()| Exit::Success.code()),
         Command::List(args) => list::run(&args, &mut std::io::stdout().lock()).map(|()| Exit::Success.code()),
         Command::Doctor(options) => run_doctor(&options),

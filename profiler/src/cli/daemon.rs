@@ -9,11 +9,13 @@ use std::{
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::{
+    args::LogLevel,
     error::{Exit, Failure},
     explain,
 };
 use crate::{
     daemon::{
+        self,
         config::{Config, ConfigError, SETTINGS, Setting, Sources},
         http::Token,
         run::RunError,
@@ -96,11 +98,20 @@ impl FromArgMatches for SettingFlags {
     }
 }
 
-/// Runs `daemon`; gives the process's exit code. `run`: the daemon itself, with its configuration and token.
+/// Runs `daemon`; gives the process's exit code.
 ///
 /// # Errors
 /// A configuration that is wrong, and what ends the daemon.
-pub fn run(
+pub fn run_daemon(args: &DaemonArgs, log_level: LogLevel) -> Result<u8, Failure> {
+    let log = log_level >= LogLevel::Debug;
+    run(args, |config, token| daemon::run::run(config, token, log).map_err(|error| failed(&error)))
+}
+
+/// The same with any daemon; gives the process's exit code. `run`: the daemon itself, with its configuration and token.
+///
+/// # Errors
+/// A configuration that is wrong, and what ends the daemon.
+fn run(
     args: &DaemonArgs,
     run: impl FnOnce(Config, Option<Token>) -> Result<(), Failure>,
 ) -> Result<u8, Failure> {
@@ -118,7 +129,7 @@ pub fn run(
 }
 
 /// What ends the daemon, with what mends it.
-pub fn failed(error: &RunError) -> Failure {
+fn failed(error: &RunError) -> Failure {
     match error {
         RunError::Session(error) => explain::session(error),
         RunError::Types(_) => {

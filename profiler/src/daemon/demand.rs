@@ -11,8 +11,7 @@ use super::{
 use crate::{
     host::cpus,
     model::Profile,
-    perf::clock::monotonic_ns,
-    session::{RecordOptions, Recording, Stop},
+    session::{RecordOptions, Recording, Stop, monotonic_ns},
 };
 
 /// Kernel memory for unwind tables, bytes.

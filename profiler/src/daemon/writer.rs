@@ -15,9 +15,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::state::State;
 use crate::{
     model::window::Window,
-    session::continuous::{Jvms, RawWindow},
+    session::continuous::{Jvms, NameCache, RawWindow},
     store::{Limits, StoreError, Writer},
-    symbolize::NameCache,
 };
 
 /// Windows that wait to be made; with each of them, what was taken of some seconds is in memory.

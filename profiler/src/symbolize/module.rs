@@ -6,7 +6,7 @@
 //! mappings of it cost a hash look-up. While a file is open its inode cannot be reused. The number of open files is
 //! bounded; the least recently used are closed, and opened again for naming if they are still the same.
 
-mod interval;
+pub mod interval;
 
 use std::{
     collections::HashMap,
@@ -25,8 +25,6 @@ use crate::{
     model::Reason,
     perf::record::FileIdentity,
 };
-
-pub use interval::Content;
 
 /// Index of a module in [`Modules`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -209,11 +207,6 @@ impl Modules {
         if let Some(Module::File(file)) = self.entries.get_mut(key.0 as usize) {
             file.used = self.clock;
         }
-    }
-
-    /// Whether there is room for few more.
-    pub const fn is_worn(&self) -> bool {
-        self.entries.len() > MAX_MODULES / 4 * 3
     }
 
     /// Number of files held open.

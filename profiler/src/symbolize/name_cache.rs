@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::{
     kallsyms::{KernelName, KernelNames},
-    module::Content,
+    module::interval::Content,
     native::{Named, Wanted},
 };
 

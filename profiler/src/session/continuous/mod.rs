@@ -16,6 +16,7 @@ pub(super) mod cost;
 mod jvm;
 pub(super) mod places;
 mod processes;
+mod raw;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -31,7 +32,6 @@ use profiler_common::{probe::sched::Cpu, tuning::Tuning};
 use super::{
     RecordOptions, Recording, SessionError, Stop,
     accounts::{Accounts, Loaded},
-    build::Taken,
     facts::unix_ns,
     net::{NetAccounting, NetworkOptions},
     recording::Closeness,
@@ -46,22 +46,18 @@ use super::{
         totals::{Totals, With},
     },
 };
+pub use crate::symbolize::NameCache;
 use crate::{
     bpf::stats,
     host::{cpu_times::CpuTimes, cpus},
-    model::{
-        Cost, Losses, Meta, Profile, net,
-        sched::{CpuRow, Row},
-        syscalls,
-        window::{Number, Place, Rates, Window},
-    },
+    model::{Cost, Losses, Meta, window::Place},
     perf::clock::monotonic_ns,
-    symbolize::NameCache,
 };
 use cost::{Measured, Used};
 pub use jvm::Jvms;
 use places::Places;
 use processes::{Process, processes};
+pub use raw::RawWindow;
 
 /// What is looked at, of all processes and without end.
 #[derive(Clone, Debug)]
@@ -108,67 +104,6 @@ struct Last {
     ticks: HashMap<u32, CpuTimes>,
     losses: Losses,
     used: Used,
-}
-
-/// A window as it was read: addresses, and accounts by process.
-#[derive(Default)]
-pub struct RawWindow {
-    pub(super) start_unix_ns: u64,
-    pub(super) start_boot_ns: u64,
-    pub(super) duration_ns: u64,
-    pub(super) number: u64,
-    pub(super) boot_id: String,
-    pub(super) rates: Rates,
-    pub(super) taken: Option<Taken>,
-    pub(super) meta: Meta,
-    pub(super) losses: Losses,
-    pub(super) cost: Cost,
-    pub(super) processes: Vec<Process>,
-    /// Threads that ended and were too many to be kept one by one.
-    pub(super) rest: Option<Row>,
-    pub(super) calls: Vec<syscalls::Row>,
-    pub(super) net: Vec<net::Row>,
-    pub(super) cpus: CpuRow,
-    pub(super) places: HashMap<u32, Arc<Place>>,
-    /// Processes that are JVMs: id and start.
-    pub(super) jvm_pids: Vec<(u32, u64)>,
-    pub(super) jvms: BTreeMap<u32, Vec<Number>>,
-}
-
-impl RawWindow {
-    /// What was used in it.
-    pub const fn cost(&self) -> &Cost {
-        &self.cost
-    }
-
-    /// How long it was.
-    pub const fn duration(&self) -> Duration {
-        Duration::from_nanos(self.duration_ns)
-    }
-
-    /// Its number, if it is another one than since the start of its session.
-    pub const fn set_number(&mut self, number: u64) {
-        self.number = number;
-    }
-
-    /// Notes what is to be known of it.
-    pub fn note(&mut self, note: String) {
-        self.meta.notes.push(note);
-    }
-
-    /// Names and sums up. `cache`: names found before; `jvms`: the JVMs known; at most `max_series` series are kept apart.
-    pub fn build(mut self, cache: &mut NameCache, jvms: &mut Jvms, max_series: usize) -> Window {
-        self.jvms = jvms.look(&self.jvm_pids);
-        let (mut profile, idle) = match self.taken.take().map(|taken| taken.build(cache)) {
-            Some(built) => (built.profile, built.idle_samples),
-            None => (Profile::default(), 0),
-        };
-        self.losses.unresolved = std::mem::take(&mut profile.losses.unresolved);
-        profile.meta = Meta { idle_samples: idle, ..std::mem::take(&mut self.meta) };
-        profile.losses = std::mem::take(&mut self.losses);
-        profile.cost = std::mem::take(&mut self.cost);
-        assemble::window(self, profile, max_series)
-    }
 }
 
 impl<'a> Continuous<'a> {

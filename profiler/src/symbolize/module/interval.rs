@@ -1,6 +1,6 @@
 //! Modules for naming an interval, while those of the recording stay: the same open files, once more.
 
-use super::{FileModule, Fingerprint, Module, ModuleKey, Modules, State};
+use super::{FileModule, Fingerprint, MAX_MODULES, Module, ModuleKey, Modules, State};
 
 /// What tells the content of files apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -12,6 +12,11 @@ pub enum Content {
 }
 
 impl Modules {
+    /// Whether there is room for few more.
+    pub const fn is_worn(&self) -> bool {
+        self.entries.len() > MAX_MODULES / 4 * 3
+    }
+
     /// A module for naming, while this one stays.
     pub fn take_interval(&mut self, key: ModuleKey) -> Module {
         match self.entries.get_mut(key.0 as usize) {

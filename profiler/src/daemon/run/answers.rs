@@ -1,0 +1,191 @@
+//! What the core does beside recording: answers, passes windows on, keeps the budget, reads the configuration again, says how
+//! it is.
+
+use super::{Core, Event, budget, depth, limits, memory, to_usize};
+use crate::{
+    daemon::{
+        control::Command,
+        demand,
+        governor::{Use, time_of},
+        notify::Tell,
+        options,
+        state::{Phase, Status},
+        writer::Done,
+    },
+    host::cpus,
+    session::{continuous::RawWindow, monotonic_ns},
+};
+
+impl Core {
+    /// What is the same whatever goes on.
+    pub(super) fn handle(&mut self, event: Event) {
+        match event {
+            Event::Done(done) => self.done(*done),
+            Event::Watchdog => self.tell(&[Tell::Watchdog]),
+            Event::Command(Command::Profile(request, reply)) => {
+                demand::start(request, self.governor.closeness().frequency_hz, reply);
+            }
+            // It records already.
+            Event::Command(Command::Start(reply)) => _ = reply.send(Ok(())),
+            Event::Command(Command::Stop(_) | Command::Flush(_)) | Event::End | Event::Reload => {}
+        }
+    }
+
+    /// Takes in what the window cost. True if it is to be looked more or less closely from now on.
+    pub(super) fn govern(&mut self, raw: &RawWindow) -> bool {
+        let cost = raw.cost();
+        let memory = memory(cost);
+        let used = Use {
+            cpu_ns: cost.user_cpu_ns + cost.system_cpu_ns + cost.ebpf_run_ns,
+            of_ns: time_of(cpus::online().len(), raw.duration()),
+            memory,
+        };
+        if memory > self.config.budget.memory / 100 * 85
+            && let Some(thread) = &self.thread
+        {
+            thread.trim();
+        }
+        let changed = self.governor.window(used);
+        if changed {
+            log::warn!("{}", self.governor.why().unwrap_or("looking as closely as configured again"));
+        }
+        changed
+    }
+
+    /// Passes a window on.
+    pub(super) fn window(&mut self, mut raw: RawWindow) {
+        self.number += 1;
+        raw.set_number(self.number);
+        if self.governor.step() != 0
+            && let Some(why) = self.governor.why()
+        {
+            raw.note(why.to_owned());
+        }
+        let is_passed_on = self.thread.as_ref().is_some_and(|thread| thread.window(raw));
+        if !is_passed_on {
+            self.own.windows_not_kept += 1;
+            self.trouble(format!("window {} is lost: those before it are still being written", self.number));
+            if let Some(reply) = self.flushed.remove(&self.number) {
+                _ = reply.send(Err("the window is lost: those before it are still being written".to_owned()));
+            }
+        }
+    }
+
+    /// A window was made, and kept or not.
+    pub(super) fn done(&mut self, done: Done) {
+        let Done { number, end_unix_ns, problem, notes, store_bytes, window } = done;
+        notes.iter().for_each(|note| log::warn!("{note}"));
+        let reply = self.flushed.remove(&number);
+        match &problem {
+            None => {
+                self.own.windows_written += 1;
+                self.own.last_window_unix_ns = end_unix_ns;
+                self.trouble = None;
+            }
+            Some(error) => {
+                self.own.windows_not_kept += 1;
+                self.trouble(format!("window {number} is not kept: {error}"));
+            }
+        }
+        if let Some(reply) = reply {
+            _ = reply.send(problem.map_or(Ok(number), |error| Err(error.to_string())));
+        }
+        let cost = &window.profile.cost;
+        let own = &mut self.own;
+        own.ebpf_run_ns += cost.ebpf_run_ns;
+        own.ebpf_runs += cost.ebpf_runs;
+        own.user_cpu_ns += cost.user_cpu_ns;
+        own.system_cpu_ns += cost.system_cpu_ns;
+        own.rss_bytes = cost.recording_peak_rss_bytes;
+        own.map_bytes = cost.kernel_map_bytes;
+        for (cause, count) in &window.profile.losses.counters {
+            *own.losses.entry(cause.clone()).or_default() += count;
+        }
+        own.store_bytes = store_bytes;
+        self.publish();
+        log::debug!("window {number}: {} series, {store_bytes} bytes kept", window.accounts.len());
+    }
+
+    /// Reads the configuration again. True if the recording has to be begun again for it.
+    pub(super) fn reload(&mut self) -> bool {
+        self.tell(&[Tell::Reloading { monotonic_ns: monotonic_ns() }]);
+        let is_again = match self.config.reload() {
+            Ok(changes) => {
+                for change in &changes.pending {
+                    log::warn!(
+                        "{} = {}: takes effect when the daemon is started again",
+                        change.setting,
+                        change.new
+                    );
+                }
+                for change in &changes.applied {
+                    log::warn!("{}: {} instead of {}", change.setting, change.new, change.old);
+                }
+                let is_again = changes.config.sampling != self.config.sampling;
+                self.config = changes.config;
+                self.configure();
+                is_again
+            }
+            Err(error) => {
+                self.trouble(format!("the configuration is not used, the one before is: {error}"));
+                false
+            }
+        };
+        self.tell(&[Tell::Ready]);
+        is_again
+    }
+
+    pub(super) fn configure(&mut self) {
+        let config = &self.config;
+        self.governor.configure(budget(config), config.sampling.frequency_hz, depth(config));
+        if let Some(thread) = &self.thread {
+            thread.set_limits(limits(config));
+            thread.set_max_series(to_usize(config.window.max_series));
+        }
+        self.publish();
+    }
+
+    pub(super) fn set_phase(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.publish();
+    }
+
+    pub(super) fn trouble(&mut self, what: String) {
+        log::warn!("{what}");
+        self.trouble = Some(what);
+        self.publish();
+    }
+
+    /// Says how it is.
+    pub(super) fn publish(&mut self) {
+        self.own.governor_step = self.governor.step() as u64;
+        self.own.governor_changes = self.governor.changes();
+        self.own.frequency_hz = self.governor.closeness().frequency_hz;
+        self.own.recording = self.phase == Phase::Recording;
+        self.state.publish(Status {
+            phase: self.phase,
+            rates: options::rates(&self.config, self.governor.closeness()),
+            governor: self.governor.why().map(str::to_owned),
+            trouble: self.trouble.clone(),
+            last_window: self.number,
+            own: self.own.clone(),
+        });
+    }
+
+    pub(super) fn tell(&self, what: &[Tell<'_>]) {
+        if let Err(error) = self.notify.tell(what) {
+            log::debug!("systemd cannot be told: {error}");
+        }
+    }
+
+    /// Waits until what was taken is written.
+    pub(super) async fn finish(&mut self) {
+        self.set_phase(Phase::Stopping);
+        if let Some(thread) = self.thread.take() {
+            thread.finish();
+        }
+        while let Ok(done) = self.done.try_recv() {
+            self.done(done);
+        }
+    }
+}

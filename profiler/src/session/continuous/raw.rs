@@ -1,0 +1,80 @@
+//! A window between the kernel's maps and its names.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{Jvms, assemble, processes::Process};
+use crate::{
+    model::{
+        Cost, Losses, Meta, Profile, net,
+        sched::{CpuRow, Row},
+        syscalls,
+        window::{Number, Place, Rates, Window},
+    },
+    session::build::Taken,
+    symbolize::NameCache,
+};
+
+/// A window as it was read: addresses, and accounts by process.
+#[derive(Default)]
+pub struct RawWindow {
+    pub(in crate::session) start_unix_ns: u64,
+    pub(in crate::session) start_boot_ns: u64,
+    pub(in crate::session) duration_ns: u64,
+    pub(in crate::session) number: u64,
+    pub(in crate::session) boot_id: String,
+    pub(in crate::session) rates: Rates,
+    pub(in crate::session) taken: Option<Taken>,
+    pub(in crate::session) meta: Meta,
+    pub(in crate::session) losses: Losses,
+    pub(in crate::session) cost: Cost,
+    pub(in crate::session) processes: Vec<Process>,
+    /// Threads that ended and were too many to be kept one by one.
+    pub(in crate::session) rest: Option<Row>,
+    pub(in crate::session) calls: Vec<syscalls::Row>,
+    pub(in crate::session) net: Vec<net::Row>,
+    pub(in crate::session) cpus: CpuRow,
+    pub(in crate::session) places: HashMap<u32, Arc<Place>>,
+    /// Processes that are JVMs: id and start.
+    pub(in crate::session) jvm_pids: Vec<(u32, u64)>,
+    pub(in crate::session) jvms: BTreeMap<u32, Vec<Number>>,
+}
+
+impl RawWindow {
+    /// What was used in it.
+    pub const fn cost(&self) -> &Cost {
+        &self.cost
+    }
+
+    /// How long it was.
+    pub const fn duration(&self) -> Duration {
+        Duration::from_nanos(self.duration_ns)
+    }
+
+    /// Its number, if it is another one than since the start of its session.
+    pub const fn set_number(&mut self, number: u64) {
+        self.number = number;
+    }
+
+    /// Notes what is to be known of it.
+    pub fn note(&mut self, note: String) {
+        self.meta.notes.push(note);
+    }
+
+    /// Names and sums up. `cache`: names found before; `jvms`: the JVMs known; at most `max_series` series are kept apart.
+    pub fn build(mut self, cache: &mut NameCache, jvms: &mut Jvms, max_series: usize) -> Window {
+        self.jvms = jvms.look(&self.jvm_pids);
+        let (mut profile, idle) = match self.taken.take().map(|taken| taken.build(cache)) {
+            Some(built) => (built.profile, built.idle_samples),
+            None => (Profile::default(), 0),
+        };
+        self.losses.unresolved = std::mem::take(&mut profile.losses.unresolved);
+        profile.meta = Meta { idle_samples: idle, ..std::mem::take(&mut self.meta) };
+        profile.losses = std::mem::take(&mut self.losses);
+        profile.cost = std::mem::take(&mut self.cost);
+        assemble::window(self, profile, max_series)
+    }
+}
