@@ -12,7 +12,7 @@ fn name(image: &[u8]) {
     file.write_all(image).unwrap();
     let wanted: Vec<Wanted> =
         (0..0x3000).step_by(0x101).map(|offset| Wanted { offset, outermost: offset % 2 == 0 }).collect();
-    let target = Target { file: &file, path: Path::new("/nowhere/libc.so.6"), root: None };
+    let target = Target { file: &file, path: Path::new("/nowhere/libc.so.6"), root: None, lines: true };
     assert_eq!(native::name(target, &wanted).len(), wanted.len());
 }
 
