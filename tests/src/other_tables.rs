@@ -41,6 +41,9 @@ fn fill(seen: &Path, home: &Path, to: &Path, changed: &mut usize) {
             fill(&seen, &home, &to, changed);
         } else if kind.is_file() && name == LIBRARY {
             *changed += change(&seen, &to);
+        } else if kind.is_symlink() && name == LAUNCHER {
+            // To another one in the JDK (8), which is copied too.
+            symlink(fs::read_link(&seen).expect("it is a link"), &to).expect("a link can be made");
         } else if kind.is_file() && name == LAUNCHER {
             fs::copy(&seen, &to).expect("a launcher can be copied");
         } else {

@@ -1,4 +1,5 @@
-//! Java names from outside: HotSpot's own tables, read in the memory of the process. No agent, no attach, no flag.
+//! Java names from outside: HotSpot's own tables, read in the memory of the process. No agent, no flag; no attach, unless
+//! the user allows it for a version that is not known ([`attach`]).
 //!
 //! | file | question |
 //! |---|---|
