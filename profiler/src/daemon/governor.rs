@@ -216,7 +216,7 @@ mod tests {
         assert_eq!((governor.step(), quiet as u32), (0, PATIENCE - 1));
         assert_eq!(governor.why(), None);
         // Too early: it waits longer next time.
-        assert!(governor.window(used(1.5, 0)));
+        assert!(governor.window(used(3.0, 0)));
         let quiet = (0..).take_while(|_| !governor.window(used(0.3, 0))).count();
         assert_eq!(quiet as u32, 2 * PATIENCE - 1);
     }

@@ -69,6 +69,9 @@ struct Candidate {
     end_ns: i64,
 }
 
+/// How much before the end of a window the next one may begin: beyond it, the clock was set back between.
+const OVERLAP_NS: i64 = 50_000_000;
+
 impl Candidate {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -87,6 +90,7 @@ impl Candidate {
             && !next.is_apart
             && bucket(self.start_ns) == bucket(next.start_ns)
             && self.start_ns < next.start_ns
+            && self.end_ns - next.start_ns <= OVERLAP_NS
             && self.end_ns <= next.end_ns
     }
 }

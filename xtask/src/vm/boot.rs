@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     machine::Machine,
+    qemu::Qemu,
     verdict::{self, Report},
 };
 use crate::process::{Failure, line};
@@ -18,6 +19,8 @@ use crate::process::{Failure, line};
 pub struct Order<'a> {
     /// Only tests whose name contains this.
     pub filter: Option<&'a str>,
+    /// The emulator.
+    pub qemu: &'a Qemu,
     /// The guest switches itself off after this; the host waits a little longer.
     pub limit: Duration,
 }
@@ -40,7 +43,7 @@ pub fn boot(
     let word = word(kernel);
     let mut settings = vec![("VM_WORD", word.clone()), ("VM_LIMIT_S", order.limit.as_secs().to_string())];
     settings.extend(order.filter.map(|filter| ("VM_FILTER", filter.to_owned())));
-    let mut qemu = machine.boot(kernel, root, &settings);
+    let mut qemu = machine.boot(order.qemu, kernel, root, &settings);
     let mut cpu = Duration::ZERO;
     let (console, ended) = console(&mut qemu, order.limit + GRACE, log, &mut cpu)?;
     let mut report = verdict::parse(&String::from_utf8_lossy(&console), &word);

@@ -4,6 +4,8 @@
 
 use std::{path::Path, process::Command};
 
+use super::qemu::Qemu;
+
 /// A virtual machine of one architecture.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Machine {
@@ -63,7 +65,7 @@ impl Machine {
     /// one CPU, that another one patches it, as attaching to a tracepoint does (`text_poke_bp_batch`,
     /// arch/x86/kernel/alternative.c): a breakpoint that is gone is hit later. Kernels panic then (`Oops: int3`), or, if they
     /// look again, come back to it for ever.
-    pub fn boot(&self, kernel: &Path, root: &Path, settings: &[(&str, String)]) -> Command {
+    pub fn boot(&self, qemu: &Qemu, kernel: &Path, root: &Path, settings: &[(&str, String)]) -> Command {
         // A panic ends the machine (`-no-reboot`), and so does powering off.
         let mut line = format!(
             "console={} quiet loglevel=1 panic=-1 rdinit=/init nokaslr {}",
@@ -72,7 +74,7 @@ impl Machine {
         for (name, value) in settings {
             line.push_str(&format!(" {name}={value}"));
         }
-        let mut command = Command::new(self.qemu);
+        let mut command = qemu.command();
         command.args(self.board).args(["-smp", CPUS, "-m", MEMORY]);
         command.args(["-accel", "tcg,thread=single", "-nodefaults", "-no-user-config", "-no-reboot"]);
         command.args(["-display", "none", "-serial", "stdio", "-append", &line]);
@@ -93,7 +95,12 @@ mod tests {
 
     #[test]
     fn a_guest_is_emulated_and_gets_its_settings() {
-        let command = MACHINES[0].boot("/k".as_ref(), "/r".as_ref(), &[("VM_WORD", "abc".to_owned())]);
+        let command = MACHINES[0].boot(
+            &Qemu::Installed("qemu"),
+            "/k".as_ref(),
+            "/r".as_ref(),
+            &[("VM_WORD", "abc".to_owned())],
+        );
         let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
         assert!(args.windows(2).any(|pair| pair == ["-accel", "tcg,thread=single"]), "{args:?}");
         assert!(args.iter().any(|arg| arg.contains("console=ttyS0") && arg.ends_with(" VM_WORD=abc")));

@@ -12,6 +12,7 @@ mod guest;
 mod kernels;
 mod libraries;
 mod machine;
+mod qemu;
 mod table;
 mod verdict;
 
@@ -19,13 +20,13 @@ use std::{collections::BTreeMap, fs, path::Path, sync::Mutex, thread, time::Dura
 
 use crate::{
     document,
-    process::{Failure, say, succeeds},
-    setup::apt::Apt,
+    process::{Failure, say},
     workspace,
 };
 use expected::{Expectation, Verdict};
 use kernels::{KERNELS, Kernel};
 pub use machine::Machine;
+use qemu::Qemu;
 
 /// How long a guest may run: several times what the slowest kernel takes.
 const GUEST_LIMIT: Duration = Duration::from_secs(900);
@@ -108,11 +109,10 @@ pub fn vm_test(plan: &Plan, document: bool) -> Result<(), Failure> {
         expected::parse(&text).map_err(|e| Failure::new(format!("{}: {e}", list.display())))?;
     let mut runs = Vec::new();
     for machine in &plan.machines {
-        if !succeeds(std::process::Command::new(machine.qemu).arg("--version")) {
-            Apt::default().install(&[machine.qemu_package], "virtual machines")?;
-        }
+        let qemu = Qemu::prepare(machine)?;
         let root = guest::build(machine)?;
-        runs.extend(run_all(plan, machine, &root, &expectations)?);
+        let guest = Guest { machine, qemu: &qemu, root: &root };
+        runs.extend(run_all(plan, guest, &expectations)?);
     }
     let table = table::markdown(&runs);
     print!("{table}");
@@ -140,13 +140,17 @@ fn wrong(run: &Run) -> Vec<String> {
     lines
 }
 
-/// Boots all kernels of the plan, [`GUESTS`] at a time, in the plan's order.
-fn run_all(
-    plan: &Plan,
+/// What all kernels are booted with.
+#[derive(Clone, Copy)]
+struct Guest<'a> {
     machine: &'static Machine,
-    root: &Path,
-    expectations: &[Expectation],
-) -> Result<Vec<Run>, Failure> {
+    qemu: &'a Qemu,
+    /// The root file system.
+    root: &'a Path,
+}
+
+/// Boots all kernels of the plan, [`GUESTS`] at a time, in the plan's order.
+fn run_all(plan: &Plan, guest: Guest<'_>, expectations: &[Expectation]) -> Result<Vec<Run>, Failure> {
     let next = Mutex::new(plan.kernels.iter().enumerate());
     let done = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
@@ -155,7 +159,7 @@ fn run_all(
                 loop {
                     let taken = next.lock().ok().and_then(|mut next| next.next());
                     let Some((at, kernel)) = taken else { return };
-                    let run = run_one(plan, kernel, machine, root, expectations);
+                    let run = run_one(plan, kernel, guest, expectations);
                     if let Ok(mut done) = done.lock() {
                         done.insert(at, run);
                     }
@@ -170,10 +174,10 @@ fn run_all(
 fn run_one(
     plan: &Plan,
     kernel: &'static Kernel,
-    machine: &'static Machine,
-    root: &Path,
+    guest: Guest<'_>,
     expectations: &[Expectation],
 ) -> Result<Run, Failure> {
+    let Guest { machine, qemu, root } = guest;
     let (arch, name) = (machine.arch, kernel.name);
     let mut run = Run {
         kernel: name,
@@ -192,7 +196,7 @@ fn run_one(
         }
     };
     say(format!("{name} {arch}: booting {}", image.version.trim()));
-    let order = boot::Order { filter: plan.filter.as_deref(), limit: GUEST_LIMIT };
+    let order = boot::Order { qemu, filter: plan.filter.as_deref(), limit: GUEST_LIMIT };
     let log = root.with_file_name(format!("console-{name}-{arch}.txt"));
     let start = Instant::now();
     let (report, cpu) = boot::boot(machine, &image.path, root, &order, &log)?;
