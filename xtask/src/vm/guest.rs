@@ -21,6 +21,9 @@ use crate::{
     workspace,
 };
 
+/// The first process, by its name in `tests/Cargo.toml`.
+const FIRST: &str = "guest-init";
+
 /// The test programs, by their names in `tests/Cargo.toml`.
 const SUITES: [&str; 2] = ["harness", "kernel"];
 
@@ -107,7 +110,7 @@ fn test_programs(target: &Target) -> Result<Vec<(String, PathBuf)>, Failure> {
         "--profile",
         "guest",
         "--bin",
-        "guest-init",
+        FIRST,
     ]);
     SUITES.iter().for_each(|suite| {
         command.args(["--test", suite]);
@@ -115,7 +118,9 @@ fn test_programs(target: &Target) -> Result<Vec<(String, PathBuf)>, Failure> {
     // What the compiler says is shown; stdout is for the names of what was built.
     command.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
     let messages = capture(&mut command)?;
-    let programs: Vec<_> = messages.lines().filter_map(executable).collect();
+    // Cargo builds all programs of a package with its tests.
+    let is_wanted = |(name, _): &(String, PathBuf)| name == FIRST || SUITES.contains(&name.as_str());
+    let programs: Vec<_> = messages.lines().filter_map(executable).filter(is_wanted).collect();
     if programs.len() == SUITES.len() + 1 {
         return Ok(programs);
     }
