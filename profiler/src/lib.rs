@@ -27,7 +27,8 @@
 //! | windows of the daemon kept, merged, read back | [`store`], [`model::window`] |
 //! | text, folded, SVG, pprof, JSON | [`render`], registry [`render::FORMATS`] |
 //! | windows added up for Prometheus | [`export`] |
-//! | configuration, HTTP and control of the daemon | [`daemon`] |
+//! | everything at once and without end, window by window | [`session::continuous`] |
+//! | the daemon: core, budget, configuration, HTTP, control | [`daemon`] |
 //! | arguments, commands, errors and exit codes | [`cli`] |
 //!
 //! # Invariants
