@@ -33,7 +33,8 @@
 //!
 //! # Invariants
 //!
-//! - Layers: `cli -> session -> {probe -> bpf, perf; symbolize; render} -> model`. `cargo xtask tidy` checks the imports.
+//! - Layers: `cli -> daemon -> {session -> {probe -> bpf, perf; symbolize; render}; store; export} -> model`. `cargo xtask tidy`
+//!   checks the imports.
 //! - `model` does no I/O and knows no kernel. `render` sees a finished [`model::Profile`]: no addresses to resolve, no
 //!   `/proc`, no eBPF. Only `bpf` and `probe` import aya. A probe names no symbols and formats nothing.
 //! - Nothing is lost silently: each way to lose or shorten something has a counter in [`model::Losses`], which every

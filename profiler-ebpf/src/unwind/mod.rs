@@ -192,11 +192,8 @@ pub fn begin(walk: &mut Walk, pid: u32, incarnation: u64, now_ns: u64) -> Result
 /// and the walk ends here. `LOG`: the walk may be kept ([`Walk::keep`]).
 #[inline(always)]
 pub fn go_on<const LOG: bool, C: EbpfContext>(ctx: &C, walk: &mut Walk, programs: &ProgramArray<2>) {
-    let walked = if tuning::is_deep_enough(walk.stack.len) {
-        Some(WalkEnd::Truncated)
-    } else {
-        frames::<LOG>(walk)
-    };
+    let walked =
+        if tuning::is_deep_enough(walk.stack.len) { Some(WalkEnd::Truncated) } else { frames::<LOG>(walk) };
     let next = match walked {
         None => WALK,
         Some(end) => {
