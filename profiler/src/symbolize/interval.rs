@@ -21,7 +21,9 @@ impl Symbolizer {
     /// What is to be named of the frames since the last such call: their numbers begin anew. The recording goes on.
     pub fn take_interval(&mut self) -> Interval {
         let frames = std::mem::take(&mut self.frames).into_list();
-        Interval::of(frames, &mut self.modules)
+        let interval = Interval::of(frames, &mut self.modules);
+        self.modules.forget_ended();
+        interval
     }
 }
 

@@ -43,6 +43,8 @@ pub struct JitCode {
     /// Addresses, and frames that are none (`java::is_java_word`), that have not been looked at.
     pending: Vec<u64>,
     names: HashMap<u64, Result<Code, Reason>>,
+    /// Its process was seen to be gone.
+    ended: bool,
 }
 
 /// What made it.
@@ -93,6 +95,7 @@ impl JitCode {
             code_base: 0,
             pending: Vec::new(),
             names: HashMap::new(),
+            ended: false,
         }
     }
 
@@ -175,7 +178,14 @@ impl JitCode {
             code_base: self.code_base,
             pending: Vec::new(),
             names: std::mem::take(&mut self.names),
+            ended: self.ended,
         }
+    }
+
+    /// Whether its process was gone the last time too that this was asked.
+    pub fn has_ended(&mut self) -> bool {
+        let is_there = process_file::start_ns(self.pid).is_ok_and(|start| Some(start) == self.started_ns);
+        std::mem::replace(&mut self.ended, !is_there) && self.ended
     }
 
     /// Has the process write its perf map, if it is a JVM that lives and whose own tables are not known here.

@@ -17,6 +17,18 @@ impl Modules {
         self.entries.len() > MAX_MODULES / 4 * 3
     }
 
+    /// Lets go of the run-time code of processes that were gone before the last interval ended, with the files that were open
+    /// for it: no sample can be of it any more.
+    pub fn forget_ended(&mut self) {
+        for entry in &mut self.entries {
+            if let Module::Jit(code) = entry
+                && code.has_ended()
+            {
+                *entry = Module::Fixed;
+            }
+        }
+    }
+
     /// A module for naming, while this one stays.
     pub fn take_interval(&mut self, key: ModuleKey) -> Module {
         match self.entries.get_mut(key.0 as usize) {
@@ -59,5 +71,30 @@ impl FileModule {
             }
             State::Missing { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn run_time_code_goes_with_its_process_but_for_the_last_samples() {
+        // Waits for its input, which does not come.
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let mut modules = Modules::new(10);
+        let (key, own) = (modules.jit(child.id()), modules.jit(std::process::id()));
+        let is_known = |modules: &Modules, key| matches!(modules.get(key), Module::Jit(_));
+        modules.forget_ended();
+        modules.forget_ended();
+        assert!(is_known(&modules, key), "it lives");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        modules.forget_ended();
+        assert!(is_known(&modules, key), "its last samples may still come");
+        modules.forget_ended();
+        assert!(!is_known(&modules, key) && is_known(&modules, own));
     }
 }
