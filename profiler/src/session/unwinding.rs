@@ -171,6 +171,11 @@ impl Unwinding {
         self.unwinder.stats()
     }
 
+    /// Whether there is room for few more files.
+    pub const fn is_worn(&self) -> bool {
+        self.unwinder.is_worn()
+    }
+
     /// Kernel memory, bytes.
     pub fn memory(&self) -> u64 {
         self.unwinder.memory() + self.requests.get_ref().memory()

@@ -27,7 +27,7 @@ use std::{
 
 use profiler_common::unwind::{
     java::Jvm,
-    map::{Ask, JAVA, MAPPINGS, Mapping, NO_MODULE, Request, State},
+    map::{Ask, JAVA, MAPPINGS, MAX_MODULES, Mapping, NO_MODULE, Request, State},
 };
 
 use self::{
@@ -350,6 +350,11 @@ impl Unwinder {
             evicted: self.tables.evicted(),
             ..self.stats
         }
+    }
+
+    /// Whether so many files were met that there are numbers for few more: code of others would be walked by frame pointers.
+    pub const fn is_worn(&self) -> bool {
+        self.by_number.len() > MAX_MODULES / 4 * 3
     }
 
     /// Kernel memory of all maps, bytes.

@@ -15,6 +15,7 @@ use crate::{
         build::{BuildOptions, Taken},
         collect::Collector,
         continuous::places::Places,
+        unwinding::Unwinding,
     },
     symbolize::runtime::jvm::open,
 };
@@ -94,9 +95,9 @@ impl Recording<'_> {
         mappings.iter().any(|mapping| self.symbolizer.is_named(mapping.module, open::LIBRARY))
     }
 
-    /// Whether the table of modules is nearly full.
-    pub const fn is_worn(&self) -> bool {
-        self.symbolizer.is_worn()
+    /// Whether a table of what was there once is nearly full: it should be begun again.
+    pub fn is_worn(&self) -> bool {
+        self.symbolizer.is_worn() || self.unwinding.as_ref().is_some_and(Unwinding::is_worn)
     }
 
     /// The object.
