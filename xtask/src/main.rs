@@ -14,12 +14,13 @@ mod jvm_matrix;
 mod process;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 mod vm;
 mod workspace;
 
-use std::{env, process::ExitCode};
+use std::{env, process::ExitCode, time::Duration};
 
 use process::Failure;
 use setup::Extent;
@@ -53,6 +54,8 @@ Usage: cargo xtask TASK [OPTIONS]
                           --quick         in six minutes
                           --only network  the accounting of sockets alone, printed
                           --only java     what a Java program is slowed down by, printed (in five minutes)
+  soak [--minutes N]    The daemon under a mix of loads (root): memory, budget, windows
+                          --minutes N  an hour if left out
   dist [--target TARGET] [--prove]
                         Build the single static binary in <target>/dist
                           --target TARGET  x86_64, aarch64 or a triple; what it needs is installed
@@ -127,6 +130,13 @@ fn dispatch(args: &[String]) -> Result<(), Failure> {
             let (quick, only) = (options.flag("--quick"), options.value("--only")?);
             options.end()?;
             bench::bench(quick, only.as_deref())?;
+        }
+        "soak" => {
+            let minutes = options.value("--minutes")?.unwrap_or_else(|| "60".to_owned());
+            options.end()?;
+            let minutes = minutes.parse::<u32>().ok().filter(|minutes| *minutes != 0);
+            let minutes = minutes.ok_or_else(|| Failure::usage("--minutes: a whole number from 1 on"))?;
+            soak::soak(Duration::from_secs(u64::from(minutes) * 60))?;
         }
         "dist" => {
             let prove = options.flag("--prove");
