@@ -2,9 +2,11 @@
 //!
 //! One line of JSON is a request, one line its answer, then the connection ends:
 //!
-//!     {"version":1,"command":"flush"}
-//!     {"version":1,"ok":true,"result":{"window":4711}}
-//!     {"version":1,"ok":false,"error":"..."}
+//! ```text
+//! {"version":1,"command":"flush"}
+//! {"version":1,"ok":true,"result":{"window":4711}}
+//! {"version":1,"ok":false,"error":"..."}
+//! ```
 //!
 //! Who may: root, and the user that the daemon runs as (`SO_PEERCRED`); the socket's mode is 0600.
 
