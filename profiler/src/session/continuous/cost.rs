@@ -61,6 +61,8 @@ pub struct Measured {
     window: Duration,
     /// When it is measured next; `None`: it has been.
     due: Option<Instant>,
+    /// Why it cannot be measured.
+    problem: Option<String>,
     /// Run time, runs, and the time in which they were measured last, ns.
     last: Option<(u64, u64, u64)>,
 }
@@ -68,7 +70,7 @@ pub struct Measured {
 impl Measured {
     /// Of these programs, in windows of that length; nothing is measured yet.
     pub fn of(programs: Vec<OwnedFd>, window: Duration) -> Self {
-        Self { programs, window, due: Some(Instant::now() + window / 4), last: None }
+        Self { programs, window, due: Some(Instant::now() + window / 4), problem: None, last: None }
     }
 
     /// A window begins.
@@ -80,7 +82,8 @@ impl Measured {
     pub async fn run(&mut self) {
         let Some(due) = self.due else { return std::future::pending().await };
         sleep_until(due).await;
-        let (enabled, _) = RunTime::enable();
+        let (enabled, problem) = RunTime::enable();
+        self.problem = problem;
         let (before, start_ns) = (self.sum(), monotonic_ns());
         sleep(MEASURE.min(self.window / 4)).await;
         let (after, time_ns) = (self.sum(), monotonic_ns().saturating_sub(start_ns));
@@ -88,6 +91,11 @@ impl Measured {
         self.due = None;
         self.last = Some((after.0.saturating_sub(before.0), after.1.saturating_sub(before.1), time_ns));
         std::future::pending().await
+    }
+
+    /// Why it cannot be measured, if it cannot.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
     }
 
     fn sum(&self) -> (u64, u64) {

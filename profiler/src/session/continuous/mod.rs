@@ -265,6 +265,7 @@ impl<'a> Continuous<'a> {
                 notes.push(note.clone());
             }
         }
+        notes.extend(self.measured.problem().map(str::to_owned));
         let sampler = self.recording.as_ref().and_then(Recording::sampler).unwrap_or("sched_switch");
         let events = self.options.samples.iter().flat_map(|samples| &samples.events);
         Meta {
