@@ -457,7 +457,8 @@ fn bytes_have_the_stacks_that_move_them() {
 /// Connections by the function that asks for them, those that fail too.
 #[test]
 fn connections_have_the_stack_that_asks() {
-    let count = connections(1_000);
+    // Enough for most of them to come when the program's tables are there, however slow the machine is.
+    let count = if expect::is_emulated() { 800 } else { 1_000 };
     let program = workload::path("sockets");
     let recorded = Record::new()
         .args(["-e", "connect"])
