@@ -33,6 +33,10 @@ impl Core {
 
     /// Takes in what the window cost. True if it is to be looked more or less closely from now on.
     pub(super) fn govern(&mut self, raw: &RawWindow) -> bool {
+        // Of a window that was ended early, what ending it costs is much, and says nothing of what goes on.
+        if raw.duration() < self.config.window.length / 2 {
+            return false;
+        }
         let cost = raw.cost();
         let memory = memory(cost);
         let used = Use {
