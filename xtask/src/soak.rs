@@ -49,7 +49,12 @@ pub fn soak(time: Duration) -> Result<(), Failure> {
         fs::remove_dir_all(&directory).map_err(|e| Failure::io(&directory, &e))?;
     }
     fs::create_dir_all(&directory).map_err(|e| Failure::io(&directory, &e))?;
-    workloads::build_all(&Compilers::native(), &directory.join("workloads")).map_err(Failure::new)?;
+    let programs = directory.join("workloads");
+    for built in workloads::build_all(&Compilers::native(), &programs).map_err(Failure::new)? {
+        // Each is in a directory of its own.
+        let name = built.file_name().unwrap_or_default();
+        fs::rename(&built, programs.join(name)).map_err(|e| Failure::io(&built, &e))?;
+    }
     let measured = run(&directory, time)?;
     print!("{}", measured.table());
     measured.check()
