@@ -98,12 +98,12 @@ fn run(directory: &Path, time: Duration) -> Result<Measured, Failure> {
     watched?;
     measured.time = begun.elapsed();
     let profiler = workspace::release_binary()?;
-    let ctl = |verb: &str| {
+    let ctl = |arguments: &[&str]| {
         let socket = directory.join("control.sock");
-        capture(Command::new(&profiler).args(["ctl", "--socket"]).arg(socket).args([verb, "--json"]))
+        capture(Command::new(&profiler).args(["ctl", "--socket"]).arg(socket).args(arguments))
     };
-    ctl("flush")?;
-    measured.take_status(&parse(&ctl("status")?)?);
+    ctl(&["flush"])?;
+    measured.take_status(&parse(&ctl(&["status", "--json"])?)?);
     let mut query = Command::new(&profiler);
     query.args(["query", "--last", "30d", "--list", "--json", "--store"]).arg(directory.join("store"));
     measured.take_windows(&parse(&capture(&mut query)?)?);
