@@ -16,6 +16,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use profiler_common::{
+    filter::FilterConfig,
     probe::{
         between::{MAX_OPEN, OPEN},
         net::NetOffsets,
@@ -314,6 +315,16 @@ impl Kernel {
     /// The set of target processes.
     pub fn targets(&mut self) -> Result<Targets, BpfError> {
         Targets::new(&mut self.ebpf)
+    }
+
+    /// The set of target processes with these in it, and with their children from now on if the filter follows them.
+    pub fn targets_of(&mut self, filter: &FilterConfig, pids: &[u32]) -> Result<Targets, BpfError> {
+        let mut targets = self.targets()?;
+        if filter.follow_children != 0 {
+            self.follow_children()?;
+        }
+        targets.add_all(pids)?;
+        Ok(targets)
     }
 
     /// Prints what the kernel side logged since the last call.

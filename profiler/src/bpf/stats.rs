@@ -58,6 +58,13 @@ impl RunTime {
         }
     }
 
+    /// The same if it is `asked` for; a reason why it cannot be goes to the notes.
+    pub fn if_asked(asked: bool, notes: &mut Vec<String>) -> Option<Self> {
+        let (run_time, note) = asked.then(Self::enable).unzip();
+        notes.extend(note.flatten());
+        run_time
+    }
+
     /// Sum over the object's programs: (run time in ns, runs).
     pub fn read(&self, ebpf: &Ebpf) -> (u64, u64) {
         ebpf.programs()

@@ -273,15 +273,15 @@ impl Core {
                 }
             };
             let raw = continuous.take()?;
-            let changed = is_typical && self.govern(&raw);
+            if is_typical {
+                self.govern(&raw);
+            }
             is_typical = true;
             self.window(raw);
             if let Some(next) = next {
                 return Ok(next);
             }
-            if changed {
-                continuous.set_closeness(self.governor.closeness())?;
-            }
+            continuous.set_closeness(self.governor.closeness())?;
             if cpus::online() != online || continuous.is_worn() {
                 return Ok(Next::Again);
             }

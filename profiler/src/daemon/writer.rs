@@ -2,6 +2,7 @@
 //! /metrics. Names are read here: it may take as long as it does, the core goes on meanwhile.
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{
         Arc,
@@ -14,7 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::state::State;
 use crate::{
-    model::window::Window,
+    model::{Cost, window::Window},
     session::continuous::{Jvms, NameCache, RawWindow},
     store::{Limits, StoreError, Writer},
 };
@@ -46,8 +47,12 @@ pub struct Done {
     pub notes: Vec<String>,
     /// Size of the store, bytes.
     pub store_bytes: u64,
-    /// The window.
-    pub window: Arc<Window>,
+    /// What was used in it.
+    pub cost: Cost,
+    /// What was lost in it, by cause.
+    pub losses: BTreeMap<String, u64>,
+    /// Series that it has.
+    pub series: usize,
 }
 
 /// The thread.
@@ -157,7 +162,9 @@ impl Worker {
             problem,
             notes,
             store_bytes: self.store.bytes(),
-            window: Arc::new(window),
+            series: window.accounts.len(),
+            cost: window.profile.cost,
+            losses: window.profile.losses.counters,
         }
     }
 }

@@ -83,13 +83,8 @@ impl<'a> Accounts<'a> {
     pub fn attach(options: &'a SyscallOptions, loaded: Loaded, begun_ns: u64) -> Result<Self, SessionError> {
         let account = &options.account;
         let Loaded { mut kernel, counters, room, mut notes } = loaded;
-        let mut targets = kernel.targets()?;
-        if account.filter.follow_children != 0 {
-            kernel.follow_children()?;
-        }
-        targets.add_all(&account.targets)?;
-        let (run_time, note) = account.ebpf_cost.then(RunTime::enable).unzip();
-        notes.extend(note.flatten());
+        let targets = kernel.targets_of(&account.filter, &account.targets)?;
+        let run_time = RunTime::if_asked(account.ebpf_cost, &mut notes);
         let threads = Threads::open(&mut kernel, account, counters, begun_ns)?;
         notes.extend(threads.probe.notes().iter().cloned());
         let calls = room.map(|room| CallAccounts::open(&mut kernel, room, options.depth, options.by));

@@ -16,7 +16,7 @@ use crate::{
         unwind::{Requests, UnwindMaps},
     },
     perf::{clock::monotonic_ns, record::ProcessEvent},
-    symbolize::{CodeFile, ModuleKey, Symbolizer, mappings::Mapping, runtime::jvm::open},
+    symbolize::{CodeFile, ModuleKey, Symbolizer, mappings::Mapping},
     unwind::{
         Code, FileId, Opened, Range, Stats, UnwindError, Unwinder,
         builder::{Built, Source},
@@ -112,7 +112,7 @@ impl Unwinding {
     fn set(&mut self, pid: u32, incarnation: u64, symbolizer: &mut Symbolizer) -> Result<bool, SessionError> {
         let mappings = symbolizer.code_mappings(pid).unwrap_or_default();
         let mut ranges = ranges(&mappings);
-        if mappings.iter().any(|mapping| symbolizer.is_named(mapping.module, open::LIBRARY)) {
+        if symbolizer.is_jvm(&mappings) {
             ranges = match self.jvms.answer(Incarnation { pid, incarnation }) {
                 Answer::Later => jvms::without_heaps(ranges),
                 Answer::Layout(layout) => match layout.jvm(incarnation) {

@@ -65,7 +65,7 @@ use self::{
     module::{Module, Modules},
     namer::Placed,
     process::{Image, Place, Processes},
-    runtime::jvm::wait::Wait,
+    runtime::jvm::{open::LIBRARY, wait::Wait},
 };
 use crate::{
     elf::{self, Bytes, Headers},
@@ -242,10 +242,13 @@ impl Symbolizer {
         image.unread.is_none().then(|| image.mappings().copied().collect())
     }
 
-    /// Whether a module is a file of that name.
-    pub fn is_named(&self, module: ModuleKey, name: &[u8]) -> bool {
-        let Module::File(file) = self.modules.get(module) else { return false };
-        open::without_deleted(&file.path).rsplit(|&byte| byte == b'/').next() == Some(name)
+    /// Whether mappings are those of a JVM: its library is among them.
+    pub fn is_jvm(&self, mappings: &[Mapping]) -> bool {
+        let is_library = |mapping: &Mapping| {
+            let Module::File(file) = self.modules.get(mapping.module) else { return false };
+            open::without_deleted(&file.path).rsplit(|&byte| byte == b'/').next() == Some(LIBRARY)
+        };
+        mappings.iter().any(is_library)
     }
 
     /// Reads the mappings of a process again, from time to time only. True if it did.

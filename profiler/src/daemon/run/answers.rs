@@ -31,11 +31,11 @@ impl Core {
         }
     }
 
-    /// Takes in what the window cost. True if it is to be looked more or less closely from now on.
-    pub(super) fn govern(&mut self, raw: &RawWindow) -> bool {
+    /// Takes in what the window cost: it may be looked more or less closely from now on.
+    pub(super) fn govern(&mut self, raw: &RawWindow) {
         // Of a window that was ended early, what ending it costs is much, and says nothing of what goes on.
         if raw.duration() < self.config.window.length / 2 {
-            return false;
+            return;
         }
         let cost = raw.cost();
         let memory = memory(cost);
@@ -49,11 +49,9 @@ impl Core {
         {
             thread.trim();
         }
-        let changed = self.governor.window(used);
-        if changed {
+        if self.governor.window(used) {
             log::warn!("{}", self.governor.why().unwrap_or("looking as closely as configured again"));
         }
-        changed
     }
 
     /// Passes a window on.
@@ -77,7 +75,7 @@ impl Core {
 
     /// A window was made, and kept or not.
     pub(super) fn done(&mut self, done: Done) {
-        let Done { number, end_unix_ns, problem, notes, store_bytes, window } = done;
+        let Done { number, end_unix_ns, problem, notes, store_bytes, cost, losses, series } = done;
         notes.iter().for_each(|note| log::warn!("{note}"));
         let reply = self.flushed.remove(&number);
         match &problem {
@@ -94,7 +92,6 @@ impl Core {
         if let Some(reply) = reply {
             _ = reply.send(problem.map_or(Ok(number), |error| Err(error.to_string())));
         }
-        let cost = &window.profile.cost;
         let own = &mut self.own;
         own.ebpf_run_ns += cost.ebpf_run_ns;
         own.ebpf_runs += cost.ebpf_runs;
@@ -102,12 +99,12 @@ impl Core {
         own.system_cpu_ns += cost.system_cpu_ns;
         own.rss_bytes = cost.recording_peak_rss_bytes;
         own.map_bytes = cost.kernel_map_bytes;
-        for (cause, count) in &window.profile.losses.counters {
-            *own.losses.entry(cause.clone()).or_default() += count;
+        for (cause, count) in losses {
+            *own.losses.entry(cause).or_default() += count;
         }
         own.store_bytes = store_bytes;
         self.publish();
-        log::debug!("window {number}: {} series, {store_bytes} bytes kept", window.accounts.len());
+        log::debug!("window {number}: {series} series, {store_bytes} bytes kept");
     }
 
     /// Reads the configuration again. True if the recording has to be begun again for it.

@@ -22,13 +22,19 @@ const HOST_CALLS: usize = 24;
 /// A process that lives no longer than a window has a series of its own if it used this much of a CPU, ns.
 const LONG_CPU_NS: u64 = 500_000_000;
 
-/// Puts a window together. `profile`: its samples, named. At most `max_series` series are kept apart.
-pub fn window(raw: RawWindow, profile: Profile, max_series: usize) -> Window {
+/// Puts a window together. `profile`: its samples, named; `jvms`: what JVMs counted, by process. At most `max_series` series
+/// are kept apart.
+pub fn window(
+    raw: RawWindow,
+    profile: Profile,
+    jvms: &BTreeMap<u32, Vec<Number>>,
+    max_series: usize,
+) -> Window {
     let mut builder = Builder::default();
     builder.processes(&raw);
     builder.calls(&raw.calls, &raw.places);
     builder.net(&raw.net, &raw.places);
-    for (pid, numbers) in &raw.jvms {
+    for (pid, numbers) in jvms {
         let at = builder.of_pid(*pid, "", &raw.places);
         for number in numbers {
             builder.add(at, number.metric, &number.label, number.value);
@@ -94,7 +100,7 @@ impl Builder {
 
     fn processes(&mut self, raw: &RawWindow) {
         for process in &raw.processes {
-            if process.row.voluntary + process.row.involuntary + process.row.cpu_ns + process.row.ended == 0 {
+            if !process.has_run() {
                 continue;
             }
             let at = self.at(series(process, raw));

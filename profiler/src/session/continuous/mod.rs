@@ -18,14 +18,7 @@ pub(super) mod places;
 mod processes;
 mod raw;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fs,
-    future::pending,
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{collections::HashMap, fs, future::pending, sync::Arc, thread, time::Duration};
 
 use profiler_common::{probe::sched::Cpu, tuning::Tuning};
 
@@ -95,7 +88,6 @@ pub struct Continuous<'a> {
 /// The state at the end of the last window.
 #[derive(Default)]
 struct Last {
-    number: u64,
     end_ns: u64,
     end_boot_ns: u64,
     threads: HashMap<ThreadKey, Account>,
@@ -155,7 +147,6 @@ impl<'a> Continuous<'a> {
         };
         // What was until now is of no window.
         drop(continuous.take()?);
-        continuous.last.number = 0;
         Ok(continuous)
     }
 
@@ -209,7 +200,7 @@ impl<'a> Continuous<'a> {
             start_unix_ns: end_unix_ns.saturating_sub(end_ns.saturating_sub(self.last.end_ns)),
             start_boot_ns: self.last.end_boot_ns,
             duration_ns: end_ns.saturating_sub(self.last.end_ns),
-            number: self.last.number + 1,
+            number: 0,
             boot_id: self.boot_id.clone(),
             rates: self.closeness.rates(min_block_ns),
             taken,
@@ -223,7 +214,6 @@ impl<'a> Continuous<'a> {
             cpus: cpus.into_iter().next().unwrap_or_default(),
             places: HashMap::new(),
             jvm_pids: Vec::new(),
-            jvms: BTreeMap::new(),
         };
         raw.meta = self.meta(&raw);
         raw.jvm_pids = self.jvm_pids(&raw.processes);
@@ -232,7 +222,7 @@ impl<'a> Continuous<'a> {
         self.last.threads = moment.alive.into_iter().map(|account| (key(&account), account)).collect();
         (self.last.cpus, self.last.ticks) = (moment.cpus, moment.ticks);
         (self.last.losses, self.last.used) = (losses, used);
-        (self.last.number, self.last.end_ns) = (raw.number, end_ns);
+        self.last.end_ns = end_ns;
         self.last.end_boot_ns = since_boot(end_ns);
         self.measured.begin_window();
         Ok(raw)
@@ -248,6 +238,9 @@ impl<'a> Continuous<'a> {
     /// # Errors
     /// The kernel refuses it.
     pub fn set_closeness(&mut self, closeness: Closeness) -> Result<(), SessionError> {
+        if closeness == self.closeness {
+            return Ok(());
+        }
         if let Some(recording) = &mut self.recording {
             recording.set_closeness(closeness)?;
         }
@@ -291,7 +284,7 @@ impl<'a> Continuous<'a> {
     /// What was used since the start.
     fn used(&self) -> Used {
         let recording = self.recording.as_ref().map(Recording::recording_cost).unwrap_or_default();
-        let network = self.network.as_ref().map_or(0, |network| network.cost().kernel_map_bytes);
+        let network = self.network.as_ref().map_or(0, NetAccounting::memory);
         let kernel_map_bytes = recording.kernel_map_bytes + network + self.accounts.memory();
         Used::now(Cost { kernel_map_bytes, ..recording })
     }
@@ -322,7 +315,7 @@ impl<'a> Continuous<'a> {
     /// Where the processes of a window belong.
     fn places_of(&mut self, raw: &RawWindow) -> HashMap<u32, Arc<Place>> {
         let places = self.recording.as_mut().and_then(Recording::places).unwrap_or(&mut self.places);
-        let ran = raw.processes.iter().map(|process| process.pid);
+        let ran = raw.processes.iter().filter(|process| process.has_run()).map(|process| process.pid);
         let called = raw.calls.iter().filter_map(|row| row.pid);
         let sent = raw.net.iter().filter_map(|row| row.pid);
         let found = ran.chain(called).chain(sent).map(|pid| (pid, places.of(pid))).collect();

@@ -22,6 +22,13 @@ pub struct Process {
     pub row: Row,
 }
 
+impl Process {
+    /// Whether one of its threads was on a CPU, or ended.
+    pub const fn has_run(&self) -> bool {
+        self.row.voluntary + self.row.involuntary + self.row.cpu_ns + self.row.ended != 0
+    }
+}
+
 /// Sums of what was added to accounts since earlier ones. Threads of processes that had the same id, one after the other, are
 /// told apart by when their first threads were made.
 pub fn processes(

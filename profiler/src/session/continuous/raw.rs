@@ -1,10 +1,6 @@
 //! A window between the kernel's maps and its names.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{Jvms, assemble, processes::Process};
 use crate::{
@@ -12,7 +8,7 @@ use crate::{
         Cost, Losses, Meta, Profile, net,
         sched::{CpuRow, Row},
         syscalls,
-        window::{Number, Place, Rates, Window},
+        window::{Place, Rates, Window},
     },
     session::build::Taken,
     symbolize::NameCache,
@@ -40,7 +36,6 @@ pub struct RawWindow {
     pub(in crate::session) places: HashMap<u32, Arc<Place>>,
     /// Processes that are JVMs: id and start.
     pub(in crate::session) jvm_pids: Vec<(u32, u64)>,
-    pub(in crate::session) jvms: BTreeMap<u32, Vec<Number>>,
 }
 
 impl RawWindow {
@@ -54,7 +49,7 @@ impl RawWindow {
         Duration::from_nanos(self.duration_ns)
     }
 
-    /// Its number, if it is another one than since the start of its session.
+    /// Its number, which is that of whoever takes windows: sessions come and go.
     pub const fn set_number(&mut self, number: u64) {
         self.number = number;
     }
@@ -66,7 +61,7 @@ impl RawWindow {
 
     /// Names and sums up. `cache`: names found before; `jvms`: the JVMs known; at most `max_series` series are kept apart.
     pub fn build(mut self, cache: &mut NameCache, jvms: &mut Jvms, max_series: usize) -> Window {
-        self.jvms = jvms.look(&self.jvm_pids);
+        let jvms = jvms.look(&self.jvm_pids);
         let (mut profile, idle) = match self.taken.take().map(|taken| taken.build(cache)) {
             Some(built) => (built.profile, built.idle_samples),
             None => (Profile::default(), 0),
@@ -75,6 +70,6 @@ impl RawWindow {
         profile.meta = Meta { idle_samples: idle, ..std::mem::take(&mut self.meta) };
         profile.losses = std::mem::take(&mut self.losses);
         profile.cost = std::mem::take(&mut self.cost);
-        assemble::window(self, profile, max_series)
+        assemble::window(self, profile, &jvms, max_series)
     }
 }

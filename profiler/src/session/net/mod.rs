@@ -96,13 +96,8 @@ impl<'a> NetAccounting<'a> {
             log: account.log,
             ..LoadOptions::new(account.offsets)
         })?;
-        let mut targets = kernel.targets()?;
-        if account.filter.follow_children != 0 {
-            kernel.follow_children()?;
-        }
-        targets.add_all(&account.targets)?;
-        let (run_time, note) = account.ebpf_cost.then(RunTime::enable).unzip();
-        notes.extend(note.flatten());
+        let targets = kernel.targets_of(&account.filter, &account.targets)?;
+        let run_time = RunTime::if_asked(account.ebpf_cost, &mut notes);
         let probe = NetProbe::open(&mut kernel, room)?;
         let start_ns = probe.start_ns();
         Ok(Self {
@@ -220,14 +215,14 @@ impl<'a> NetAccounting<'a> {
         Ok(losses)
     }
 
-    pub(in crate::session) fn cost(&self) -> Cost {
+    /// Kernel memory, bytes.
+    pub(in crate::session) fn memory(&self) -> u64 {
+        self.kernel.map_memory() + self.probe.sockets.memory() + self.targets.map_memory()
+    }
+
+    fn cost(&self) -> Cost {
         let ebpf = self.run_time.as_ref().map(|run_time| run_time.read(&self.kernel.ebpf));
-        Cost {
-            kernel_map_bytes: self.kernel.map_memory()
-                + self.probe.sockets.memory()
-                + self.targets.map_memory(),
-            ..super::cost::since(&self.cost, self.cpu_at_start, ebpf)
-        }
+        Cost { kernel_map_bytes: self.memory(), ..super::cost::since(&self.cost, self.cpu_at_start, ebpf) }
     }
 }
 

@@ -86,8 +86,7 @@ impl<'a> PacketAccounting<'a> {
             log: account.log,
             ..LoadOptions::new(account.offsets)
         })?;
-        let (run_time, note) = account.ebpf_cost.then(RunTime::enable).unzip();
-        notes.extend(note.flatten());
+        let run_time = RunTime::if_asked(account.ebpf_cost, &mut notes);
         let probe = PacketsProbe::open(&mut kernel)?;
         // Not before: loading the programs takes longer than all the rest.
         let host = network::read();

@@ -17,7 +17,6 @@ use crate::{
         continuous::places::Places,
         unwinding::Unwinding,
     },
-    symbolize::runtime::jvm::open,
 };
 
 /// What only recordings without end have.
@@ -92,7 +91,7 @@ impl Recording<'_> {
     /// Whether a process has the library of a JVM mapped.
     pub fn is_jvm(&mut self, pid: u32) -> bool {
         let mappings = self.symbolizer.code_mappings(pid).unwrap_or_default();
-        mappings.iter().any(|mapping| self.symbolizer.is_named(mapping.module, open::LIBRARY))
+        self.symbolizer.is_jvm(&mappings)
     }
 
     /// Whether a table of what was there once is nearly full: it should be begun again.

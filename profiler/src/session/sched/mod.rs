@@ -142,14 +142,9 @@ impl<'a> Accounting<'a> {
     /// The same with an object that is loaded already.
     pub fn attach(options: &'a AccountOptions, loaded: Loaded, begun_ns: u64) -> Result<Self, SessionError> {
         let Loaded { mut kernel, counters, mut notes } = loaded;
-        let mut targets = kernel.targets()?;
-        if options.filter.follow_children != 0 {
-            kernel.follow_children()?;
-        }
+        let targets = kernel.targets_of(&options.filter, &options.targets)?;
         let mut threads = Threads::open(&mut kernel, options, counters, begun_ns)?;
-        targets.add_all(&options.targets)?;
-        let (run_time, note) = options.ebpf_cost.then(RunTime::enable).unzip();
-        notes.extend(note.flatten());
+        let run_time = RunTime::if_asked(options.ebpf_cost, &mut notes);
         let start_ns = threads.enable(&mut kernel)?;
         // Every CPU switches once: what it does is known from then on, and that of CPUs that stand still too.
         own::visit(&host_cpus::online());

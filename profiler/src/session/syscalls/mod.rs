@@ -92,13 +92,8 @@ impl<'a> SyscallAccounting<'a> {
             log: account.log,
             ..LoadOptions::new(account.offsets)
         })?;
-        let mut targets = kernel.targets()?;
-        if account.filter.follow_children != 0 {
-            kernel.follow_children()?;
-        }
-        targets.add_all(&account.targets)?;
-        let (run_time, note) = account.ebpf_cost.then(RunTime::enable).unzip();
-        notes.extend(note.flatten());
+        let targets = kernel.targets_of(&account.filter, &account.targets)?;
+        let run_time = RunTime::if_asked(account.ebpf_cost, &mut notes);
         let calls = CallAccounts::open(&mut kernel, room, options.depth, options.by)?;
         let start_ns = calls.probe.start_ns();
         Ok(Self {

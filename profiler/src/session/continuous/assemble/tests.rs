@@ -63,6 +63,7 @@ fn short_lived_processes_of_a_name_are_one_series() {
     let window = window(
         raw(vec![ended(1, 10), ended(2, 20), process(3, "sh", BEGIN + 1, true, 7), long, old]),
         Profile::default(),
+        &BTreeMap::new(),
         100,
     );
     let rows = of(&window, "sh");
@@ -77,7 +78,7 @@ fn places_tell_series_apart() {
     let mut raw = raw(vec![process(1, "sh", BEGIN + 1, false, 10), process(2, "sh", BEGIN + 1, false, 20)]);
     let place = Arc::new(Place { cgroup: "/a".to_owned(), ..Place::default() });
     raw.places.insert(1, place);
-    let window = window(raw, Profile::default(), 100);
+    let window = window(raw, Profile::default(), &BTreeMap::new(), 100);
     assert_eq!(of(&window, "sh").len(), 2);
 }
 
@@ -86,7 +87,7 @@ fn calls_beyond_the_largest_are_in_sum() {
     let mut raw = raw(vec![process(1, "caller", 5, true, 10)]);
     raw.calls = (0..30).map(|n| call(Some(1), &format!("call{n}"), 100 - n)).collect();
     raw.calls.push(call(None, "futex", 7));
-    let window = window(raw, Profile::default(), 100);
+    let window = window(raw, Profile::default(), &BTreeMap::new(), 100);
     let rows = of(&window, "caller");
     let labels = rows[0].numbers.iter().filter(|number| number.metric == "syscalls").count();
     assert_eq!((rows.len(), labels), (1, CALLS + 1));
@@ -127,7 +128,7 @@ fn threads_with_samples_are_of_their_process() {
         samples: vec![sample(0, 10), sample(1, 20), sample(2, 30)],
         ..Profile::default()
     };
-    let window = window(raw(vec![process(1, "known", 5, true, 10)]), profile, 100);
+    let window = window(raw(vec![process(1, "known", 5, true, 10)]), profile, &BTreeMap::new(), 100);
     let comm = |at: usize| window.accounts[window.series_of[at] as usize].series.comm.clone();
     assert_eq!([comm(0), comm(1), comm(2)], ["known", "asleep", "swapper"]);
 }
@@ -144,7 +145,7 @@ proptest! {
         };
         let processes: Vec<_> = cpu.iter().enumerate().map(processes).collect();
         let ended: u64 = processes.iter().map(|process| process.row.ended).sum();
-        let window = window(raw(processes), Profile::default(), max);
+        let window = window(raw(processes), Profile::default(), &BTreeMap::new(), max);
         prop_assert_eq!(sum(&window, "cpu"), cpu.iter().sum::<u64>());
         prop_assert_eq!(sum(&window, "threads_ended"), ended);
         prop_assert_eq!(sum(&window, "processes"), cpu.len() as u64);
