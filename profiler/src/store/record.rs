@@ -26,6 +26,7 @@ impl Circumstances {
         let meta = Meta {
             start_unix_ns: 0,
             duration_ns: 0,
+            window_ns: 0,
             idle_samples: 0,
             ticks: 0,
             expected_ticks: 0,
