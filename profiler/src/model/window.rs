@@ -16,6 +16,17 @@ pub enum Kind {
     Histogram,
 }
 
+impl Kind {
+    /// Stable key.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
 /// A metric that windows have numbers of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metric {

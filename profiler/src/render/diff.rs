@@ -16,7 +16,7 @@ use super::{
     tally::{Tally, no_stack_label},
     text, units,
 };
-use crate::model::{Profile, Unit};
+use crate::model::{Profile, Unit, name};
 
 /// Rows of the table.
 const MAX_ROWS: usize = 40;
@@ -79,8 +79,12 @@ fn svg(pair: Pair<'_>, options: &RenderOptions, out: &mut dyn Write) -> Result<(
     }
     let lines: Vec<_> = lines.into_iter().map(|(line, [a, b])| format!("{line} {a} {b}")).collect();
     let mut drawing = flamegraph::Options::default();
-    drawing.title =
-        options.title.clone().unwrap_or_else(|| "What changed: red is more, blue is less".to_owned());
+    let title = options.title.as_deref().unwrap_or("What changed: red is more, blue is less");
+    drawing.title = super::svg::cut(name::clean(title.as_bytes()));
+    (drawing.factor, drawing.count_name) = super::svg::scale(pair.after, options);
+    if options.inverted {
+        drawing.direction = flamegraph::Direction::Inverted;
+    }
     drawing.subtitle = options.selection.clone();
     drawing.deterministic = true;
     drawing.font_type = "monospace".to_owned();
@@ -108,10 +112,15 @@ type Key = (String, Option<String>);
 /// Own and total values, before and after.
 type Sums = BTreeMap<Key, [[i64; 2]; 2]>;
 
-fn rows(pair: Pair<'_>, options: &RenderOptions) -> Result<Vec<Row>, RenderError> {
+/// The sums of both, before and after.
+fn tallies<'a>(pair: Pair<'a>, options: &RenderOptions) -> Result<[Tally<'a>; 2], RenderError> {
+    Ok([Tally::new(pair.before, options)?, Tally::new(pair.after, options)?])
+}
+
+fn rows(tallies: &[Tally<'_>; 2]) -> Vec<Row> {
     let mut sums = Sums::new();
-    for (side, profile) in [pair.before, pair.after].into_iter().enumerate() {
-        add(profile, options, side, &mut sums)?;
+    for (side, tally) in tallies.iter().enumerate() {
+        add(tally, side, &mut sums);
     }
     let row = |((function, module), [own, total]): (Key, [[i64; 2]; 2])| Row {
         function,
@@ -121,11 +130,12 @@ fn rows(pair: Pair<'_>, options: &RenderOptions) -> Result<Vec<Row>, RenderError
         total_before: total[0],
         total_after: total[1],
     };
-    Ok(sums.into_iter().map(row).collect())
+    sums.into_iter().map(row).collect()
 }
 
-fn add(profile: &Profile, options: &RenderOptions, side: usize, sums: &mut Sums) -> Result<(), RenderError> {
-    for cell in &Tally::new(profile, options)?.cells {
+fn add(tally: &Tally<'_>, side: usize, sums: &mut Sums) {
+    let profile = tally.profile;
+    for cell in &tally.cells {
         let frames = profile.frames(cell.stack);
         let mut places: Vec<Key> =
             frames.map(|frame| (frame.function.name.clone(), Some(frame.module.path.clone()))).collect();
@@ -144,7 +154,6 @@ fn add(profile: &Profile, options: &RenderOptions, side: usize, sums: &mut Sums)
             }
         }
     }
-    Ok(())
 }
 
 fn json(pair: Pair<'_>, options: &RenderOptions, out: &mut dyn Write) -> Result<(), RenderError> {
@@ -165,23 +174,22 @@ fn json(pair: Pair<'_>, options: &RenderOptions, out: &mut dyn Write) -> Result<
         after: Side,
         rows: Vec<Row>,
     }
-    let side = |profile: &Profile| {
-        Ok::<_, RenderError>(Side {
-            start: units::rfc3339(profile.meta.start_unix_ns),
-            start_unix_ns: profile.meta.start_unix_ns,
-            duration_ns: profile.meta.duration_ns,
-            total: Tally::new(profile, options)?.total,
-        })
+    let tallies = tallies(pair, options)?;
+    let side = |tally: &Tally<'_>| Side {
+        start: units::rfc3339(tally.profile.meta.start_unix_ns),
+        start_unix_ns: tally.profile.meta.start_unix_ns,
+        duration_ns: tally.profile.meta.duration_ns,
+        total: tally.total,
     };
-    let sample_type = Tally::new(pair.after, options)?.sample_type;
+    let sample_type = tallies[1].sample_type;
     let document = Document {
         schema: "profiler.diff/1",
         sample_type: &sample_type.name,
         unit: sample_type.unit.name(),
         selection: options.selection.as_deref(),
-        before: side(pair.before)?,
-        after: side(pair.after)?,
-        rows: rows(pair, options)?,
+        before: side(&tallies[0]),
+        after: side(&tallies[1]),
+        rows: rows(&tallies),
     };
     let mut out = BufWriter::new(out);
     serde_json::to_writer(&mut out, &document).map_err(std::io::Error::from)?;
@@ -191,11 +199,11 @@ fn json(pair: Pair<'_>, options: &RenderOptions, out: &mut dyn Write) -> Result<
 
 fn table(pair: Pair<'_>, options: &RenderOptions, out: &mut dyn Write) -> Result<(), RenderError> {
     let mut out = BufWriter::new(out);
-    let sample_type = Tally::new(pair.after, options)?.sample_type;
-    for (name, profile) in [("before", pair.before), ("after", pair.after)] {
-        let tally = Tally::new(profile, options)?;
-        let (start, sampled) =
-            (units::utc(profile.meta.start_unix_ns), units::seconds(profile.meta.duration_ns));
+    let tallies = tallies(pair, options)?;
+    let sample_type = tallies[1].sample_type;
+    for (name, tally) in ["before", "after"].into_iter().zip(&tallies) {
+        let meta = &tally.profile.meta;
+        let (start, sampled) = (units::utc(meta.start_unix_ns), units::seconds(meta.duration_ns));
         writeln!(out, "{name:<7} {} in {sampled}, from {start}", units::prose(tally.total, sample_type))?;
     }
     if let Some(selection) = &options.selection {
@@ -205,7 +213,7 @@ fn table(pair: Pair<'_>, options: &RenderOptions, out: &mut dyn Write) -> Result
         0 => 0.0,
         ns => value as f64 / scale(sample_type.unit) / (ns as f64 / 1e9),
     };
-    let rows = rows(pair, options)?;
+    let rows = rows(&tallies);
     let rates = |before: i64, after: i64| (per_second(before, pair.before), per_second(after, pair.after));
     let mut rows: Vec<_> = rows
         .iter()

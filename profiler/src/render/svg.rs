@@ -112,7 +112,7 @@ const fn mark(name: &Name) -> &'static str {
     }
 }
 
-fn cut(name: String) -> String {
+pub fn cut(name: String) -> String {
     match name.char_indices().nth(MAX_CHARS) {
         Some((at, _)) => format!("{}...", &name[..at]),
         None => name,
@@ -164,7 +164,7 @@ fn subtitle(profile: &Profile, options: &RenderOptions, total: u64) -> String {
 }
 
 /// The factor that inferno scales values by for its labels, and the name of the result.
-fn scale(profile: &Profile, options: &RenderOptions) -> (f64, String) {
+pub fn scale(profile: &Profile, options: &RenderOptions) -> (f64, String) {
     match options.value_of(profile).map(|index| &profile.sample_types[index]) {
         Some(t) if t.unit == Unit::Nanoseconds => (1e-3, "us".to_owned()),
         Some(t) if t.unit == Unit::Bytes => (1.0, "bytes".to_owned()),

@@ -10,7 +10,7 @@
 use std::hash::SipHasher;
 use std::{
     collections::HashMap,
-    hash::{BuildHasher as _, Hash, Hasher as _, RandomState},
+    hash::{BuildHasher as _, Hasher, RandomState},
 };
 
 use rusqlite::{
@@ -22,11 +22,29 @@ use rusqlite::{
 const MAX_CACHED: usize = 100_000;
 
 /// A value of a column.
-#[derive(Clone, Copy, Debug, Hash)]
+#[derive(Clone, Copy, Debug)]
 pub enum Cell<'a> {
     Null,
     Int(i64),
     Text(&'a str),
+}
+
+impl Cell<'_> {
+    /// Feeds it to a hash whose value is kept on disk: byte by byte, as no other version of a library would do it.
+    fn feed(self, hasher: &mut impl Hasher) {
+        match self {
+            Self::Null => hasher.write(&[0]),
+            Self::Int(number) => {
+                hasher.write(&[1]);
+                hasher.write(&number.to_le_bytes());
+            }
+            Self::Text(text) => {
+                hasher.write(&[2]);
+                hasher.write(&(text.len() as u64).to_le_bytes());
+                hasher.write(text.as_bytes());
+            }
+        }
+    }
 }
 
 impl<'a> From<Option<&'a str>> for Cell<'a> {
@@ -139,9 +157,9 @@ impl std::fmt::Debug for Table {
 #[expect(deprecated, reason = "see the import")]
 fn hash(key: u64, other: u64, table: &Table, content: &[Cell<'_>]) -> u64 {
     let mut hasher = SipHasher::new_with_keys(key, other);
-    hasher.write_u8(table.number);
+    hasher.write(&[table.number]);
     for cell in content {
-        cell.hash(&mut hasher);
+        cell.feed(&mut hasher);
     }
     hasher.finish()
 }

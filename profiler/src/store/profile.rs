@@ -8,7 +8,7 @@ use super::{
     Query,
     error::damage,
     notes,
-    read::{Head, heads, matching},
+    read::{Head, bounds, heads, matching},
     record::{self, Circumstances, Lost},
     schema::COLUMNS,
 };
@@ -161,9 +161,11 @@ impl Tables<'_> {
         sums: &mut Sums,
     ) -> rusqlite::Result<()> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT series, thread, stack, samples, cpu_ns, offcpu_ns, blocks FROM samples WHERE window = ?1",
+            "SELECT series, thread, stack, samples, cpu_ns, offcpu_ns, blocks FROM samples
+            WHERE window = ?1 AND series BETWEEN ?2 AND ?3",
         )?;
-        let mut rows = statement.query([window])?;
+        let (least, largest) = bounds(series);
+        let mut rows = statement.query((window, least, largest))?;
         while let Some(row) = rows.next()? {
             let Some((id, series)) = series.get_key_value(&row.get(0)?) else { continue };
             let values: [i64; COLUMNS.len()] = [row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?];

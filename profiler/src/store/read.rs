@@ -70,7 +70,13 @@ impl Reader {
     /// [`StoreError::NoEvent`], and others.
     pub fn profile(&self, query: &Query) -> Result<Profile, StoreError> {
         let columns = columns(&query.events)?;
-        self.read(|connection| profile::read(connection, query, columns))
+        let profile = self.read(|connection| profile::read(connection, query, columns))?;
+        // There are windows, and none of them has it.
+        if profile.sample_types.is_empty() && profile.meta.duration_ns != 0 && !query.events.is_empty() {
+            let known = profile.meta.events.join(", ");
+            return Err(StoreError::NoEvent { name: query.events.join(", "), known });
+        }
+        Ok(profile)
     }
 
     /// Exact numbers of the range, summed by series; of gauges, the last. Those of metrics that this version does not know
@@ -87,7 +93,7 @@ impl Reader {
         }
         self.read(|connection| {
             let series = matching(connection, query)?;
-            accounts(connection, query, |id| series.get(&id).cloned())
+            accounts(connection, query, bounds(&series), |id| series.get(&id).cloned())
         })
     }
 
@@ -98,7 +104,7 @@ impl Reader {
     pub fn host(&self, range: Range) -> Result<Account, StoreError> {
         let query = Query::all(range);
         let accounts =
-            self.read(|connection| accounts(connection, &query, |id| (id == HOST).then(Series::default)))?;
+            self.read(|connection| accounts(connection, &query, (HOST, HOST), |_| Some(Series::default())))?;
         Ok(accounts.into_iter().next().unwrap_or_default())
     }
 
@@ -278,18 +284,27 @@ struct Sums {
     histograms: BTreeMap<i64, Distribution>,
 }
 
+/// The least and the largest id of series: rows of a window are in their order. Without any, bounds that nothing is within.
+pub fn bounds(series: &HashMap<i64, Series>) -> (i64, i64) {
+    (series.keys().copied().min().unwrap_or(i64::MAX), series.keys().copied().max().unwrap_or(i64::MIN))
+}
+
 fn accounts(
     connection: &Connection,
     query: &Query,
+    (least, largest): (i64, i64),
     series: impl Fn(i64) -> Option<Series>,
 ) -> rusqlite::Result<Vec<Account>> {
     let measures = measures(connection, &query.events)?;
     let mut sums: HashMap<i64, (Series, Sums)> = HashMap::new();
-    let mut numbers = connection.prepare("SELECT series, measure, value FROM numbers WHERE window = ?1")?;
-    let mut histograms =
-        connection.prepare("SELECT series, measure, sum, buckets FROM histograms WHERE window = ?1")?;
+    let mut numbers = connection.prepare(
+        "SELECT series, measure, value FROM numbers WHERE window = ?1 AND series BETWEEN ?2 AND ?3",
+    )?;
+    let mut histograms = connection.prepare(
+        "SELECT series, measure, sum, buckets FROM histograms WHERE window = ?1 AND series BETWEEN ?2 AND ?3",
+    )?;
     for head in heads(connection, query.range)? {
-        let mut rows = numbers.query([head.id])?;
+        let mut rows = numbers.query((head.id, least, largest))?;
         while let Some(row) = rows.next()? {
             let Some((measure, (kind, ..), sums)) = find(row, &measures, &series, &mut sums)? else {
                 continue;
@@ -298,7 +313,7 @@ fn accounts(
             let sum = sums.numbers.entry(measure).or_default();
             *sum = if *kind == Kind::Gauge { value } else { sum.saturating_add(value) };
         }
-        let mut rows = histograms.query([head.id])?;
+        let mut rows = histograms.query((head.id, least, largest))?;
         while let Some(row) = rows.next()? {
             let Some((measure, (_, metric, label), sums)) = find(row, &measures, &series, &mut sums)? else {
                 continue;

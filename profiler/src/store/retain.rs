@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::{
     Maintained, StoreError,
+    schema::BUSY,
     write::{Database, with_suffix},
 };
 
@@ -43,7 +44,11 @@ pub fn expire(
     let age = u64::try_from(max_age.as_nanos()).unwrap_or(u64::MAX);
     let before = i64::try_from(now_unix_ns.saturating_sub(age)).unwrap_or(i64::MAX);
     let removed = database.transaction(path, |connection, _| {
-        remove(connection, "SELECT id FROM windows WHERE end_ns < ?1 ORDER BY id LIMIT ?2", before)
+        remove(
+            connection,
+            "SELECT id FROM windows WHERE start_ns < ?1 AND end_ns < ?1 ORDER BY +id LIMIT ?2",
+            before,
+        )
     })?;
     done.expired = removed.merged;
     done.more |= removed.rows == BATCH;
@@ -60,10 +65,17 @@ pub fn evict(
 ) -> Result<(), StoreError> {
     let target = max_bytes / FILLED.1 * FILLED.0;
     let fail = |cause| StoreError::sql(path, cause);
+    let mut has_looked = false;
     for round in 0..ROUNDS {
         let windows = count(&database.connection).map_err(fail)?;
         let is_over = filled(&database.connection).map_err(fail)? > target;
         if database.since_unused > 0 && (is_over || database.since_unused > windows / UNUSED_PART) {
+            // That reads all samples: once in a call.
+            if has_looked {
+                done.more = true;
+                break;
+            }
+            has_looked = true;
             let unused = database.transaction(path, |connection, interner| {
                 interner.forget();
                 remove_unused(connection)
@@ -167,8 +179,11 @@ fn shrink(path: &Path, database: &Database, max_bytes: u64) -> Result<bool, Stor
         }
         let log = fs::metadata(with_suffix(path, "-wal")).map_or(0, |log| log.len());
         if is_tight || log > max_bytes / 20 {
-            // Busy while a reader is at work: the next call does it.
-            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+            // While a reader is at work the next call does it: a window must not wait for who does not read on.
+            connection.busy_timeout(Duration::ZERO)?;
+            let emptied = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            connection.busy_timeout(BUSY)?;
+            emptied?;
         }
         Ok(is_worth && free > u64::from(VACUUM_PAGES))
     };

@@ -7,10 +7,7 @@ use std::{path::Path, time::Duration};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
 use super::error::{Note, StoreError};
-use crate::model::{
-    SampleType, Unit,
-    window::{Kind, METRICS},
-};
+use crate::model::{SampleType, Unit, window::METRICS};
 
 /// Name of the database in the store's directory.
 pub const FILE: &str = "history.db";
@@ -50,7 +47,7 @@ impl Column {
 }
 
 /// How long another process that locks the database is waited for.
-const BUSY: Duration = Duration::from_secs(5);
+pub const BUSY: Duration = Duration::from_secs(5);
 
 /// Statements that a connection keeps prepared: all that the writer has.
 const STATEMENTS: usize = 64;
@@ -132,18 +129,10 @@ fn run_steps(connection: &mut Connection, steps: &[&str], from: i64) -> rusqlite
             "INSERT INTO metrics (name, unit, kind, label, help) VALUES (?1, ?2, ?3, ?4, ?5)
             ON CONFLICT DO UPDATE SET unit = ?2, kind = ?3, label = ?4, help = ?5
             WHERE (unit, kind, label, help) IS NOT (?2, ?3, ?4, ?5)",
-            params![metric.name, metric.unit.name(), kind(metric.kind), metric.label, metric.help],
+            params![metric.name, metric.unit.name(), metric.kind.name(), metric.label, metric.help],
         )?;
     }
     transaction.commit()
-}
-
-const fn kind(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram => "histogram",
-    }
 }
 
 #[cfg(test)]

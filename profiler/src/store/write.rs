@@ -101,7 +101,8 @@ impl Writer {
     }
 
     /// Merges windows that are old, removes those that are too old or too many, and what no window uses; so much of it
-    /// that it takes a fraction of a second. To be called once for each window.
+    /// that it takes a fraction of a second; looking for what is not used, which is not done each time, reads all samples.
+    /// To be called once for each window.
     ///
     /// # Errors
     /// As [`Writer::append`]; what was done until then stays done.

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     model::{
         Unit,
-        window::{Account, Kind, METRICS, metric},
+        window::{Account, Kind, metric},
     },
     render::units,
     store::{Query, Reader},
@@ -142,13 +142,8 @@ struct HistogramRow<'a> {
 
 impl<'a> Values<'a> {
     fn of(account: &'a Account) -> Self {
-        let of = |name: &str| METRICS.iter().find(|metric| metric.name == name);
-        let unit = |name: &str| of(name).map_or("count", |metric| metric.unit.name());
-        let kind = |name: &str| match of(name).map(|metric| metric.kind) {
-            Some(Kind::Gauge) => "gauge",
-            Some(Kind::Histogram) => "histogram",
-            Some(Kind::Counter) | None => "counter",
-        };
+        let unit = |name: &str| metric(name).map_or(Unit::Count, |metric| metric.unit).name();
+        let kind = |name: &str| metric(name).map_or(Kind::Counter, |metric| metric.kind).name();
         let number = |number: &'a crate::model::window::Number| NumberRow {
             metric: number.metric,
             label: &number.label,
