@@ -88,39 +88,43 @@ impl KeptStacks {
         }
     }
 
-    /// Those of the next window: `drained` with it, and of these what its counts can name. `named`: the stacks that it
-    /// counted with; `waiting`: if waits are recorded, gives the stacks that they may still be counted with.
-    pub fn next(
-        &self,
+    /// Goes on to the next window: takes in those `drained` with it, and lets go of what its counts cannot name. `named`: gives
+    /// the stacks that it counted with; `waiting`: if waits are recorded, gives those that they may still be counted with.
+    pub fn advance(
+        &mut self,
         drained: HashMap<u64, Named>,
-        named: &HashSet<u64>,
+        named: impl FnOnce() -> HashSet<u64>,
         waiting: Option<impl FnOnce() -> HashSet<u64>>,
-    ) -> Self {
-        // What a name stands for that a count has, or one that was drained, may be other names.
+    ) {
+        let (held, used) = match waiting {
+            None => (1, HashSet::new()),
+            Some(_) if self.stacks.len() <= HELD => (u32::MAX, HashSet::new()),
+            Some(waiting) => (UNUSED_WINDOWS, self.used(&drained, named(), waiting())),
+        };
+        if held != u32::MAX {
+            self.stacks.retain(|name, kept| {
+                kept.unused = if used.contains(name) { 0 } else { kept.unused + 1 };
+                kept.unused <= held
+            });
+        }
+        let new = |(name, named)| (name, Kept { named: Rc::new(named), unused: 0 });
+        self.stacks.extend(drained.into_iter().map(new));
+    }
+
+    /// The names that are in use, with the parts of what they stand for, which are other names.
+    fn used(
+        &self,
+        drained: &HashMap<u64, Named>,
+        named: HashSet<u64>,
+        waiting: HashSet<u64>,
+    ) -> HashSet<u64> {
         let parts = |named: &Named| match named {
             Named::Woken(woken) => woken.stacks().to_vec(),
             Named::Stack(_) => Vec::new(),
         };
-        let used: HashSet<u64> = {
-            let kept = named.iter().filter_map(|name| Some(&*self.stacks.get(name)?.named));
-            drained.values().chain(kept).flat_map(parts).collect()
-        };
-        let new = |(name, named)| (name, Kept { named: Rc::new(named), unused: 0 });
-        let mut stacks: HashMap<u64, Kept> = drained.into_iter().map(new).collect();
-        let (held, waiting) = match waiting {
-            None => (0, HashSet::new()),
-            Some(_) if self.stacks.len() <= HELD => (u32::MAX, HashSet::new()),
-            Some(waiting) => (UNUSED_WINDOWS, waiting()),
-        };
-        for (name, kept) in &self.stacks {
-            let is_used =
-                held == u32::MAX || [named, &used, &waiting].iter().any(|names| names.contains(name));
-            let unused = if held != 0 && is_used { 0 } else { kept.unused + 1 };
-            if unused <= held.max(1) {
-                stacks.entry(*name).or_insert_with(|| Kept { named: Rc::clone(&kept.named), unused });
-            }
-        }
-        Self { stacks }
+        let kept = named.iter().filter_map(|name| Some(&*self.stacks.get(name)?.named));
+        let parts: Vec<u64> = drained.values().chain(kept).flat_map(parts).collect();
+        named.into_iter().chain(waiting).chain(parts).collect()
     }
 }
 
@@ -129,6 +133,19 @@ mod tests {
     use super::*;
 
     const NOBODY: Option<fn() -> HashSet<u64>> = None;
+
+    impl KeptStacks {
+        fn next(
+            &self,
+            drained: HashMap<u64, Named>,
+            named: &HashSet<u64>,
+            waiting: Option<impl FnOnce() -> HashSet<u64>>,
+        ) -> Self {
+            let mut next = self.clone();
+            next.advance(drained, || named.clone(), waiting);
+            next
+        }
+    }
 
     fn stacks(names: impl IntoIterator<Item = u64>) -> HashMap<u64, Named> {
         let stack = |name| (name, Named::Stack(CapturedStack { frames: [name].into(), end: WalkEnd::Ended }));

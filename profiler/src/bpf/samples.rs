@@ -203,10 +203,11 @@ impl Samples {
 
     fn window(&mut self, counts: Vec<(CountKey, CountValue)>, stacks: HashMap<u64, Named>) -> Window {
         let new_stacks = stacks.len();
-        let named = counts.iter().flat_map(|(key, _)| [key.kernel_stack, key.user_stack]).collect();
+        let named = || counts.iter().flat_map(|(key, _)| [key.kernel_stack, key.user_stack]).collect();
         let waiting = (!self.delayed.is_empty())
             .then_some(|| self.delayed.iter().flat_map(|delayed| delayed.stacks()).collect());
-        self.kept = Rc::new(self.kept.next(stacks, &named, waiting));
+        // Nobody has the last window any more: nothing is copied.
+        Rc::make_mut(&mut self.kept).advance(stacks, named, waiting);
         Window { counts, new_stacks, stacks: Rc::clone(&self.kept) }
     }
 
