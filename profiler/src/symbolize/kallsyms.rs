@@ -1,10 +1,13 @@
-//! Names of kernel addresses from /proc/kallsyms, for a sorted set of addresses at once.
+//! Names of kernel addresses from /proc/kallsyms.
 //!
-//! The file has some 200,000 lines and is streamed: for each address only the best candidate so far is kept. It states
-//! no sizes, so a function reaches to the next symbol of any kind, and not out of its part: the kernel's own text ends
-//! at `_etext`, a module's where /proc/modules says, a BPF program's at most [`MAX_BPF_LEN`] behind its start.
+//! The file has some 200,000 lines, which the kernel makes anew for each reader (some 50 ms): whoever asks again and again
+//! keeps the [`Table`]. It states no sizes, so a function reaches to the next symbol of any kind, and not out of its part:
+//! the kernel's own text ends at `_etext`, a module's where /proc/modules says, a BPF program's at most [`MAX_BPF_LEN`]
+//! behind its start.
 
 use std::{
+    cmp::Reverse,
+    collections::HashMap,
     fs::File,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{self, BufRead, BufReader},
@@ -36,6 +39,13 @@ pub enum KernelNames {
     Hidden,
 }
 
+impl KernelNames {
+    /// `None`: they are hidden.
+    pub fn of(names: Option<Vec<Option<KernelName>>>) -> Self {
+        names.map_or(Self::Hidden, Self::Found)
+    }
+}
+
 /// A line of /proc/modules: name, text address, size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedModule {
@@ -44,13 +54,10 @@ pub struct LoadedModule {
     size: u64,
 }
 
-/// Looks up sorted absolute addresses in the running kernel's tables.
+/// Looks up absolute addresses in the running kernel's tables.
 pub fn find(addresses: &[u64]) -> KernelNames {
-    let modules = read_modules().unwrap_or_default();
-    match File::open("/proc/kallsyms") {
-        Ok(file) => parse(BufReader::with_capacity(256 << 10, file), &modules, addresses),
-        Err(_) => KernelNames::Hidden,
-    }
+    let table = Table::read();
+    KernelNames::of(table.map(|table| addresses.iter().map(|&address| table.find(address)).collect()))
 }
 
 /// A number that is another one when the kernel has other modules, or has them elsewhere.
@@ -82,14 +89,6 @@ fn parse_module(line: &[u8]) -> Option<LoadedModule> {
 
 /// Lowest rank of a symbol that names code.
 const RANK_TEXT: u8 = 1;
-
-#[derive(Default)]
-struct Best {
-    start: u64,
-    rank: u8,
-    name: Vec<u8>,
-    module: Vec<u8>,
-}
 
 /// What kallsyms says of functions of one name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -137,57 +136,100 @@ fn each_function(mut text: impl BufRead, mut wanted: impl FnMut(&[u8]) -> bool) 
     }
 }
 
-/// The same on any text in the format of /proc/kallsyms.
-pub fn parse(mut text: impl BufRead, modules: &[LoadedModule], addresses: &[u64]) -> KernelNames {
-    debug_assert!(addresses.is_sorted());
-    let mut best: Vec<Option<Best>> = Vec::new();
-    best.resize_with(addresses.len(), || None);
-    let (mut any_address, mut text_end) = (false, None);
-    let mut line = Vec::with_capacity(256);
-    loop {
-        line.clear();
-        // A read error in the middle leaves what was found so far.
-        if io::Read::take(&mut text, MAX_LINE as u64).read_until(b'\n', &mut line).unwrap_or(0) == 0 {
-            break;
-        }
-        let Some(symbol) = parse_line(&line) else { continue };
-        any_address |= symbol.start != 0;
-        if symbol.name == b"_etext" {
-            text_end = Some(symbol.start);
-        }
-        let first = addresses.partition_point(|&address| address < symbol.start);
-        if let Some(slot) = best.get_mut(first) {
-            symbol.offer(slot);
-        }
-    }
-    if !any_address {
-        return KernelNames::Hidden;
-    }
-    let mut found = Vec::with_capacity(addresses.len());
-    let mut carried: Option<Best> = None;
-    for (slot, &address) in best.into_iter().zip(addresses) {
-        carried = slot.or(carried);
-        let covering = carried
-            .as_ref()
-            .filter(|best| best.rank >= RANK_TEXT && reaches(best, address, modules, text_end));
-        found.push(covering.map(|best| KernelName {
-            name: best.name.clone(),
-            start: best.start,
-            module: (!best.module.is_empty()).then(|| best.module.clone()),
-        }));
-    }
-    KernelNames::Found(found)
+/// Where a symbol begins, and what it is called.
+#[derive(Debug)]
+struct Entry {
+    start: u64,
+    /// Where its name is in the table's text; none of what is no code.
+    name: u32,
+    name_len: u16,
+    /// Its place in the table's list of modules.
+    module: u16,
 }
 
-fn reaches(best: &Best, address: u64, modules: &[LoadedModule], text_end: Option<u64>) -> bool {
-    if best.module.is_empty() {
-        // Text behind `_etext` is that of init, freed after boot.
-        return text_end.is_none_or(|end| address < end);
+/// All symbols at a moment: some 40 bytes each.
+#[derive(Debug)]
+pub struct Table {
+    /// Ascending, one for each start.
+    entries: Box<[Entry]>,
+    text: Box<[u8]>,
+    /// Names of modules; the kernel itself is the first, without a name.
+    modules: Vec<Vec<u8>>,
+    loaded: Vec<LoadedModule>,
+    /// Where the kernel's own text ends.
+    text_end: Option<u64>,
+}
+
+impl Table {
+    /// That of the running kernel; `None` if all addresses are shown as zero, or the file may not be read.
+    pub fn read() -> Option<Self> {
+        let loaded = read_modules().unwrap_or_default();
+        let file = File::open("/proc/kallsyms").ok()?;
+        Self::parse(BufReader::with_capacity(256 << 10, file), loaded)
     }
-    match modules.iter().find(|module| module.name == best.module) {
-        Some(module) => address.checked_sub(module.start).is_some_and(|offset| offset < module.size),
-        // "bpf" and the kernel's other generated code ("__builtin__ftrace", "__builtin__kprobes").
-        None => address - best.start < MAX_BPF_LEN,
+
+    /// The same of any text in that format.
+    pub(super) fn parse(mut file: impl BufRead, loaded: Vec<LoadedModule>) -> Option<Self> {
+        let mut entries: Vec<(Entry, u8)> = Vec::new();
+        let mut text = Vec::new();
+        let (mut modules, mut numbers) = (vec![Vec::new()], HashMap::from([(Vec::new(), 0)]));
+        let (mut any_address, mut text_end) = (false, None);
+        let mut line = Vec::with_capacity(256);
+        loop {
+            line.clear();
+            // A read error in the middle leaves what was found so far.
+            if io::Read::take(&mut file, MAX_LINE as u64).read_until(b'\n', &mut line).unwrap_or(0) == 0 {
+                break;
+            }
+            let Some(symbol) = parse_line(&line) else { continue };
+            any_address |= symbol.start != 0;
+            if symbol.name == b"_etext" {
+                text_end = Some(symbol.start);
+            }
+            let rank = symbol.rank();
+            let name = if rank >= RANK_TEXT { symbol.name } else { b"" };
+            let module = *numbers.entry(symbol.module.to_vec()).or_insert_with(|| {
+                modules.push(symbol.module.to_vec());
+                modules.len() - 1
+            });
+            let (Ok(at), Ok(name_len), Ok(module)) =
+                (u32::try_from(text.len()), u16::try_from(name.len()), u16::try_from(module))
+            else {
+                continue;
+            };
+            text.extend_from_slice(name);
+            entries.push((Entry { start: symbol.start, name: at, name_len, module }, rank));
+        }
+        // Of those with the same start the first of the highest rank.
+        entries.sort_by_key(|(entry, rank)| (entry.start, Reverse(*rank)));
+        entries.dedup_by_key(|(entry, _)| entry.start);
+        let entries = entries.into_iter().map(|(entry, _)| entry).collect();
+        any_address.then(|| Self { entries, text: text.into(), modules, loaded, text_end })
+    }
+
+    /// The function at an absolute address.
+    pub fn find(&self, address: u64) -> Option<KernelName> {
+        let behind = self.entries.partition_point(|entry| entry.start <= address);
+        let entry = self.entries.get(behind.checked_sub(1)?)?;
+        let name = self.text.get(entry.name as usize..)?.get(..usize::from(entry.name_len))?;
+        let module = self.modules.get(usize::from(entry.module))?;
+        if name.is_empty() || !self.reaches(entry.start, module, address) {
+            return None;
+        }
+        let module = (!module.is_empty()).then(|| module.clone());
+        Some(KernelName { name: name.to_vec(), start: entry.start, module })
+    }
+
+    fn reaches(&self, start: u64, module: &[u8], address: u64) -> bool {
+        if module.is_empty() {
+            // Text behind `_etext` is that of init, freed after boot.
+            return self.text_end.is_none_or(|end| address < end);
+        }
+        match self.loaded.iter().find(|loaded| loaded.name == module) {
+            Some(loaded) => address.checked_sub(loaded.start).is_some_and(|offset| offset < loaded.size),
+            // "bpf" and the kernel's other generated code ("__builtin__ftrace", "__builtin__kprobes").
+            None => address - start < MAX_BPF_LEN,
+        }
     }
 }
 
@@ -208,20 +250,6 @@ impl Symbol<'_> {
             b't' | b'w' | b'W' => RANK_TEXT + 1,
             b'T' => RANK_TEXT + 2,
             _ => 0,
-        }
-    }
-
-    /// Takes the slot if this symbol starts later, or names the same start better.
-    fn offer(&self, slot: &mut Option<Best>) {
-        let rank = self.rank();
-        if slot.as_ref().is_none_or(|old| (self.start, rank) > (old.start, old.rank)) {
-            let best = slot.get_or_insert_default();
-            best.start = self.start;
-            best.rank = rank;
-            best.name.clear();
-            best.name.extend_from_slice(self.name);
-            best.module.clear();
-            best.module.extend_from_slice(self.module);
         }
     }
 }
@@ -271,9 +299,10 @@ ffffffffc0200000 t ftrace_trampoline\t[__builtin__ftrace]
 
     fn find_in(text: &str, addresses: &[u64]) -> Vec<Option<(String, Option<String>)>> {
         let modules = [parse_module(b"ext4 32768 1 - Live 0xffffffffc0001000 (E)").unwrap()];
-        let KernelNames::Found(names) = parse(text.as_bytes(), &modules, addresses) else { panic!("hidden") };
+        let table = Table::parse(text.as_bytes(), modules.into()).expect("hidden");
         let string = |raw: Vec<u8>| String::from_utf8(raw).unwrap();
-        names.into_iter().map(|name| name.map(|n| (string(n.name), n.module.map(string)))).collect()
+        let names = addresses.iter().map(|&address| table.find(address));
+        names.map(|name| name.map(|n| (string(n.name), n.module.map(string)))).collect()
     }
 
     fn named(name: &str, module: Option<&str>) -> Option<(String, Option<String>)> {
@@ -324,24 +353,25 @@ ffffffffc0200000 t ftrace_trampoline\t[__builtin__ftrace]
     #[test]
     fn hidden_addresses_are_told() {
         let text = "0000000000000000 T _stext\n0000000000000000 t one\n";
-        assert_eq!(parse(text.as_bytes(), &[], &[0xffff_ffff_8100_0000]), KernelNames::Hidden);
-        assert_eq!(parse(&b""[..], &[], &[1]), KernelNames::Hidden);
+        assert!(Table::parse(text.as_bytes(), Vec::new()).is_none());
+        assert!(Table::parse(&b""[..], Vec::new()).is_none());
     }
 
     proptest! {
         #[test]
-        fn any_text_is_read_without_panic(text: Vec<u8>, mut addresses: Vec<u64>) {
-            addresses.sort_unstable();
-            parse(&text[..], &[], &addresses);
+        fn any_text_is_read_without_panic(text: Vec<u8>, address: u64) {
+            if let Some(table) = Table::parse(&text[..], Vec::new()) {
+                table.find(address);
+            }
         }
 
         /// Against the obvious way: the greatest start that is not above the address.
         #[test]
-        fn like_a_linear_search(starts in prop::collection::btree_set(1u64..10_000, 1..50), mut addresses in prop::collection::vec(0u64..12_000, 1..50)) {
-            addresses.sort_unstable();
+        fn like_a_linear_search(starts in prop::collection::btree_set(1u64..10_000, 1..50), addresses in prop::collection::vec(0u64..12_000, 1..50)) {
             let text: String = starts.iter().rev().map(|start| format!("{start:016x} T f{start}\n")).collect();
-            let KernelNames::Found(names) = parse(text.as_bytes(), &[], &addresses) else { panic!() };
-            for (address, name) in addresses.iter().zip(names) {
+            let table = Table::parse(text.as_bytes(), Vec::new()).unwrap();
+            for address in &addresses {
+                let name = table.find(*address);
                 let expected = starts.iter().rfind(|&start| start <= address).map(|start| format!("f{start}").into_bytes());
                 prop_assert_eq!(name.map(|name| name.name), expected);
             }

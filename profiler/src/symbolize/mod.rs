@@ -70,7 +70,7 @@ use self::{
 use crate::{
     elf::{self, Bytes, Headers},
     model::{LocationId, Profile, StackEnd},
-    perf::record::ProcessEvent,
+    perf::{clock::monotonic_ns, record::ProcessEvent},
 };
 
 /// Addresses from here up are the kernel's, on all 64-bit architectures that we run on.
@@ -102,6 +102,8 @@ pub struct Symbolizer {
     modules: Modules,
     kernel_text: KernelText,
     frames: Frames,
+    /// When it was made: tells recordings apart whose names are kept together.
+    recording: u64,
 }
 
 impl Symbolizer {
@@ -114,6 +116,7 @@ impl Symbolizer {
             modules: Modules::new(max_open as usize),
             kernel_text: KernelText::default(),
             frames: Frames::default(),
+            recording: monotonic_ns(),
         }
     }
 

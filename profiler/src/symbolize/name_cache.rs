@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 
 use super::{
-    kallsyms::{KernelName, KernelNames},
+    kallsyms::{KernelNames, Table},
     module::interval::Content,
     native::{Named, Wanted},
 };
+use crate::model::Reason;
 
 /// Most names that are kept, some 150 bytes each; beyond it those go that the last two intervals did not ask for.
 const MAX_NAMES: usize = 65_536;
@@ -19,22 +20,35 @@ struct Kept<T> {
     used: u64,
 }
 
+/// Intervals behind which the kernel's names are read again if one is missing.
+const RETRY: u64 = 6;
+
+/// The kernel's names as they were read.
+#[derive(Debug)]
+struct KernelTable {
+    /// `None`: they are hidden.
+    table: Option<Table>,
+    /// What tells which modules there were, and which recording it is of. A recording is told of all code that the kernel makes
+    /// or frees meanwhile (`PERF_RECORD_KSYMBOL`), which is named by that.
+    of: (u64, u64),
+    /// The interval in which they were read.
+    read: u64,
+}
+
 /// The names.
 #[derive(Debug, Default)]
 pub struct NameCache {
     files: HashMap<Content, HashMap<(u64, bool), Kept<Named>>>,
-    /// Of the kernel's own text, which stays where it is until the next boot, and of its modules, as long as they are the
-    /// same. Not those of BPF programs, which come and go.
-    kernel: HashMap<u64, Kept<Option<KernelName>>>,
-    /// What tells which modules they are.
-    modules: u64,
+    kernel: Option<KernelTable>,
+    recording: u64,
     interval: u64,
 }
 
 impl NameCache {
-    /// Begins an interval: makes room if there is none.
-    pub fn begin_interval(&mut self) {
+    /// Begins an interval of a recording: makes room if there is none.
+    pub fn begin_interval(&mut self, recording: u64) {
         self.interval += 1;
+        self.recording = recording;
         if self.len() <= MAX_NAMES {
             return;
         }
@@ -43,85 +57,81 @@ impl NameCache {
             names.retain(|_, kept| kept.used >= since);
         }
         self.files.retain(|_, names| !names.is_empty());
-        self.kernel.retain(|_, kept| kept.used >= since);
     }
 
-    /// Names that are kept.
-    pub fn len(&self) -> usize {
-        self.kernel.len() + self.files.values().map(HashMap::len).sum::<usize>()
+    /// Gives memory back: names of files go. Those of the kernel would be read again at once.
+    pub fn trim(&mut self) {
+        self.files = HashMap::new();
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Names of files that are kept.
+    fn len(&self) -> usize {
+        self.files.values().map(HashMap::len).sum::<usize>()
     }
 
-    /// Names in a file of that content, one for each that is wanted. `find` is asked for those that are not known.
+    /// Names in a file of that content, one for each that is wanted. `find` is asked for those that are not known; that it cannot
+    /// open the file says nothing of another process's, later.
     pub fn file(
         &mut self,
         content: Content,
         wanted: &[Wanted],
-        find: impl FnOnce(&[Wanted]) -> Vec<Named>,
+        find: impl FnOnce(&[Wanted]) -> Result<Vec<Named>, Reason>,
     ) -> Vec<Named> {
         let used = self.interval;
         let names = self.files.entry(content).or_default();
         let key = |wanted: &Wanted| (wanted.offset, wanted.outermost);
         let missing: Vec<Wanted> =
             wanted.iter().filter(|wanted| !names.contains_key(&key(wanted))).copied().collect();
+        let mut reason = Reason::NoSymbols;
         if !missing.is_empty() {
-            let found = find(&missing);
-            names
-                .extend(missing.iter().zip(found).map(|(wanted, value)| (key(wanted), Kept { value, used })));
+            match find(&missing) {
+                Ok(found) => {
+                    let kept = |(wanted, value)| (key(wanted), Kept { value, used });
+                    names.extend(missing.iter().zip(found).map(kept));
+                }
+                Err(why) => reason = why,
+            }
         }
-        let name = |wanted| {
-            let kept = names.get_mut(&key(wanted))?;
-            kept.used = used;
-            Some(kept.value.clone())
+        let name = |wanted| match names.get_mut(&key(wanted)) {
+            Some(kept) => {
+                kept.used = used;
+                kept.value.clone()
+            }
+            None => Named::unresolved(reason),
         };
-        wanted.iter().filter_map(name).collect()
+        wanted.iter().map(name).collect()
     }
 
-    /// Names of the kernel, one for each (sorted) address. `find` is asked for those that are not known. `modules`: a number that
-    /// is another one when the kernel has other modules.
+    /// Names of the kernel, one for each address. `modules`: a number that is another one when the kernel has other modules;
+    /// `read`: reads its names.
     pub fn kernel(
         &mut self,
         addresses: &[u64],
         modules: u64,
-        find: impl FnOnce(&[u64]) -> KernelNames,
+        read: impl FnOnce() -> Option<Table>,
     ) -> KernelNames {
-        let used = self.interval;
-        if std::mem::replace(&mut self.modules, modules) != modules {
-            let is_own = |name: &KernelName| name.module.is_none();
-            self.kernel.retain(|_, kept| kept.value.as_ref().is_some_and(is_own));
+        let of = (modules, self.recording);
+        let names = |table: &Table| addresses.iter().map(|&address| table.find(address)).collect::<Vec<_>>();
+        if self.kernel.as_ref().is_some_and(|known| known.of != of) {
+            self.kernel = None;
         }
-        let missing: Vec<u64> =
-            addresses.iter().filter(|address| !self.kernel.contains_key(address)).copied().collect();
-        let mut found = HashMap::new();
-        if !missing.is_empty() {
-            match find(&missing) {
-                KernelNames::Hidden => return KernelNames::Hidden,
-                KernelNames::Found(names) => found.extend(missing.into_iter().zip(names)),
-            }
+        let found = self.kernel.as_ref().and_then(|known| known.table.as_ref()).map(names);
+        let is_whole = found.as_ref().is_some_and(|names| names.iter().all(Option::is_some));
+        let was_read = self.kernel.as_ref().map(|known| known.read);
+        if !is_whole && was_read.is_none_or(|read| read + RETRY <= self.interval) {
+            let table = read();
+            let found = table.as_ref().map(names);
+            self.kernel = Some(KernelTable { table, of, read: self.interval });
+            return KernelNames::of(found);
         }
-        let name = |address: &u64| {
-            if let Some(kept) = self.kernel.get_mut(address) {
-                kept.used = used;
-                return kept.value.clone();
-            }
-            let name = found.remove(address).flatten();
-            if name.as_ref().and_then(|name| name.module.as_deref()) != Some(b"bpf") {
-                self.kernel.insert(*address, Kept { value: name.clone(), used });
-            }
-            name
-        };
-        KernelNames::Found(addresses.iter().map(name).collect())
+        KernelNames::of(found)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Reason, symbolize::dwarf::Activation};
+    use crate::symbolize::dwarf::Activation;
 
     fn named(name: &str) -> Named {
         let activation = Activation { name: name.to_owned(), file: None, line: 0 };
@@ -138,11 +148,11 @@ mod tests {
         let content = || Content::BuildId(vec![1]);
         let asked = std::cell::RefCell::new(Vec::new());
         let mut names = |offsets: &[u64]| {
-            cache.begin_interval();
+            cache.begin_interval(1);
             let all: Vec<_> = offsets.iter().map(|&offset| wanted(offset)).collect();
             cache.file(content(), &all, |missing| {
                 asked.borrow_mut().extend(missing.iter().map(|wanted| wanted.offset));
-                missing.iter().map(|wanted| named(&format!("f{}", wanted.offset))).collect()
+                Ok(missing.iter().map(|wanted| named(&format!("f{}", wanted.offset))).collect())
             })
         };
         assert_eq!(names(&[1, 2]), [named("f1"), named("f2")]);
@@ -151,57 +161,68 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_could_not_be_opened_is_asked_again() {
+        let mut cache = NameCache::default();
+        let content = || Content::BuildId(vec![1]);
+        cache.file(content(), &[wanted(1)], |_| Ok(vec![named("f1")]));
+        let names = cache.file(content(), &[wanted(1), wanted(2)], |_| Err(Reason::FileGone));
+        assert_eq!(names, [named("f1"), Named::unresolved(Reason::FileGone)]);
+        let names = cache.file(content(), &[wanted(1), wanted(2)], |_| Ok(vec![named("f2")]));
+        assert_eq!(names, [named("f1"), named("f2")]);
+    }
+
+    #[test]
     fn what_has_no_name_keeps_its_reason() {
         let mut cache = NameCache::default();
         let none = Named { chain: Err(Reason::NoSymbols), is_root: false };
         for _ in 0..2 {
-            let found = cache.file(Content::BuildId(vec![1]), &[wanted(7)], |_| vec![none.clone()]);
+            let found = cache.file(Content::BuildId(vec![1]), &[wanted(7)], |_| Ok(vec![none.clone()]));
             assert_eq!(found, std::slice::from_ref(&none));
         }
     }
 
     #[test]
-    fn names_of_kernel_modules_are_kept_while_they_are_the_same() {
+    fn the_kernels_names_are_read_once_and_again_if_they_can_be_others() {
         let mut cache = NameCache::default();
-        let asked = std::cell::RefCell::new(Vec::<u64>::new());
-        let find = |addresses: &[u64]| {
-            asked.borrow_mut().extend(addresses);
-            let name = |&address: &u64| {
-                let module = match address {
-                    1 => None,
-                    20 => Some(b"ext4".to_vec()),
-                    30 => Some(b"bpf".to_vec()),
-                    _ => return None,
-                };
-                Some(KernelName { name: b"f".to_vec(), start: address, module })
-            };
-            KernelNames::Found(addresses.iter().map(name).collect())
-        };
-        let first = cache.kernel(&[1, 20, 30, 40], 7, find);
-        assert_eq!(cache.kernel(&[1, 20, 30, 40], 7, find), first);
-        assert_eq!(*asked.borrow(), [1, 20, 30, 40, 30], "programs come and go");
-        asked.borrow_mut().clear();
-        assert_eq!(
-            cache.kernel(&[1, 20, 40], 8, find),
-            KernelNames::Found(match first {
-                KernelNames::Found(names) =>
-                    names.into_iter().enumerate().filter(|(at, _)| *at != 2).map(|(_, n)| n).collect(),
+        let reads = std::cell::Cell::new(0);
+        let names = |cache: &mut NameCache, recording, modules, text: Option<&str>| {
+            cache.begin_interval(recording);
+            let found = cache.kernel(&[0x1001, 0x2001], modules, || {
+                reads.set(reads.get() + 1);
+                Table::parse(text?.as_bytes(), Vec::new())
+            });
+            match found {
+                KernelNames::Found(names) => names.into_iter().map(|name| name.map(|n| n.name)).collect(),
                 KernelNames::Hidden => Vec::new(),
-            })
-        );
-        assert_eq!(*asked.borrow(), [20, 40], "another module can be there now");
-        assert_eq!(cache.kernel(&[2], 8, |_| KernelNames::Hidden), KernelNames::Hidden);
+            }
+        };
+        let one = "1000 T a\n2000 d x\n";
+        let both = "1000 T a\n2000 T b\n";
+        let of = |names: [Option<&str>; 2]| names.map(|name| name.map(|n| n.as_bytes().to_vec())).to_vec();
+        for interval in 0..RETRY {
+            assert_eq!(names(&mut cache, 1, 7, Some(one)), of([Some("a"), None]), "{interval}");
+        }
+        assert_eq!(reads.get(), 1, "what has no name is not asked about each time");
+        assert_eq!(names(&mut cache, 1, 7, Some(both)), of([Some("a"), Some("b")]));
+        for _ in 0..3 * RETRY {
+            names(&mut cache, 1, 7, Some(one));
+        }
+        assert_eq!(reads.get(), 2);
+        assert_eq!(names(&mut cache, 1, 8, Some(one)), of([Some("a"), None]), "other modules");
+        assert_eq!(names(&mut cache, 2, 8, Some(both)), of([Some("a"), Some("b")]), "another recording");
+        assert_eq!(names(&mut cache, 3, 8, None), of([None, None])[..0], "hidden");
+        assert_eq!(reads.get(), 5);
     }
 
     #[test]
     fn room_is_bounded() {
         let mut cache = NameCache::default();
         for interval in 0..5u64 {
-            cache.begin_interval();
+            cache.begin_interval(1);
             let all: Vec<_> = (0..40_000).map(|n| wanted(interval * 40_000 + n)).collect();
-            cache.file(Content::BuildId(vec![1]), &all, |missing| vec![named("f"); missing.len()]);
+            cache.file(Content::BuildId(vec![1]), &all, |missing| Ok(vec![named("f"); missing.len()]));
         }
-        cache.begin_interval();
+        cache.begin_interval(1);
         assert!(cache.len() <= 2 * 40_000, "{}", cache.len());
     }
 }

@@ -7,7 +7,7 @@ use super::{
     dwarf::Activation,
     frames::RawFrame,
     jit::{self, JitCode},
-    kallsyms::{self, KernelNames},
+    kallsyms::{self, KernelNames, Table},
     module::{FileModule, Module as Source, ModuleKey, Modules},
     name_cache::NameCache,
     native::{self, Named, Target, Wanted},
@@ -97,11 +97,6 @@ fn by_module(frames: &[RawFrame]) -> Vec<u32> {
     order
 }
 
-/// The keys of all modules that frames are in, each with its frames' addresses.
-pub fn modules_of(frames: &[RawFrame]) -> Vec<ModuleKey> {
-    groups(frames, &by_module(frames)).map(|(key, _)| key).collect()
-}
-
 /// The ids of each module.
 fn groups<'a>(frames: &'a [RawFrame], order: &'a [u32]) -> impl Iterator<Item = (ModuleKey, &'a [u32])> {
     let module = |id: u32| frames[id as usize].module;
@@ -122,15 +117,13 @@ fn vdso_module() -> Module {
 }
 
 /// Names in a file, one for each that is wanted. `lines`: with source lines and inlined functions.
-fn name_file(module: &FileModule, wanted: &[Wanted], lines: bool) -> Vec<Named> {
+///
+/// # Errors
+/// Why it cannot be opened.
+fn name_file(module: &FileModule, wanted: &[Wanted], lines: bool) -> Result<Vec<Named>, Reason> {
     let root = open::process_root(module.pid).ok().filter(|root| !open::is_own_root(root));
-    match module.file() {
-        Ok(file) => {
-            let target = Target { file: &file, path: module.path(), root: root.as_ref(), lines };
-            native::name(target, wanted)
-        }
-        Err(reason) => vec![Named { chain: Err(reason), is_root: false }; wanted.len()],
-    }
+    let file = module.file()?;
+    Ok(native::name(Target { file: &file, path: module.path(), root: root.as_ref(), lines }, wanted))
 }
 
 struct Namer<'a> {
@@ -182,7 +175,8 @@ impl<'a> Namer<'a> {
             (Some(cache), Some(content)) => {
                 cache.file(content, &wanted, |missing| name_file(&module, missing, false))
             }
-            (cache, _) => name_file(&module, &wanted, cache.is_none()),
+            (cache, _) => name_file(&module, &wanted, cache.is_none())
+                .unwrap_or_else(|reason| vec![Named::unresolved(reason); wanted.len()]),
         };
         self.place_named(group, id, FrameKind::Native, named);
     }
@@ -239,7 +233,7 @@ impl<'a> Namer<'a> {
         let addresses = self.addresses(group);
         let kernel = self.kernel_module("[kernel]");
         let names = match &mut self.cache {
-            Some(cache) => cache.kernel(&addresses, kallsyms::modules(), kallsyms::find),
+            Some(cache) => cache.kernel(&addresses, kallsyms::modules(), Table::read),
             None => kallsyms::find(&addresses),
         };
         let names = match names {

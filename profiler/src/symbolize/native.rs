@@ -36,7 +36,8 @@ pub struct Named {
 }
 
 impl Named {
-    fn unresolved(reason: Reason) -> Self {
+    /// No name.
+    pub const fn unresolved(reason: Reason) -> Self {
         Self { chain: Err(reason), is_root: false }
     }
 }
