@@ -57,6 +57,8 @@ pub struct NetAccounting<'a> {
     probe: NetProbe,
     /// Of sockets that are gone.
     ended: Totals,
+    /// Those of intervals that were taken which have no account of their own there.
+    merged_before: u64,
     names: Names,
     start_unix_ns: u64,
     last: Last,
@@ -106,6 +108,7 @@ impl<'a> NetAccounting<'a> {
             targets,
             probe,
             ended: Totals::new(options.by, true),
+            merged_before: 0,
             names: Names::new(),
             start_unix_ns: unix_ns(),
             last: Last { number: 0, end_ns: start_ns, totals: Totals::new(options.by, false) },
@@ -117,7 +120,7 @@ impl<'a> NetAccounting<'a> {
     }
 
     /// Takes the accounts of sockets out that were gone.
-    fn take_gone(&mut self) -> Result<(), SessionError> {
+    fn take_gone(&mut self) -> Result<usize, SessionError> {
         let (ended, names) = (&mut self.ended, &mut self.names);
         Ok(self.probe.sockets.take_ended(|account| ended.add(account, 0, names))?)
     }
@@ -150,6 +153,7 @@ impl<'a> NetAccounting<'a> {
         self.names.forget();
         self.take_gone()?;
         let ended = std::mem::replace(&mut self.ended, Totals::new(self.options.by, true));
+        self.merged_before += ended.merged();
         // What is gone since then is in it, and is subtracted from what is taken next time.
         let open = self.not_taken(end_ns)?;
         let mut all = open.clone();
@@ -208,7 +212,7 @@ impl<'a> NetAccounting<'a> {
             losses.counters.insert(loss.name().to_owned(), count);
         }
         let own = [
-            ("sockets_of_ended_merged", self.ended.merged()),
+            ("sockets_of_ended_merged", self.merged_before + self.ended.merged()),
             ("programs_missed", NetProbe::missed(&self.kernel)),
         ];
         losses.counters.extend(own.map(|(name, count)| (name.to_owned(), count)));
@@ -231,7 +235,7 @@ impl Kept for NetAccounting<'_> {
         Shared { account: &self.options.account, kernel: &mut self.kernel, targets: Some(&mut self.targets) }
     }
 
-    fn take_ended(&mut self) -> Result<(), SessionError> {
+    fn take_ended(&mut self) -> Result<usize, SessionError> {
         self.probe.look_if_due(&mut self.kernel)?;
         self.take_gone()
     }

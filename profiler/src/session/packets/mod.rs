@@ -166,9 +166,9 @@ impl Kept for PacketAccounting<'_> {
         Shared { account: &self.options.account, kernel: &mut self.kernel, targets: None }
     }
 
-    fn take_ended(&mut self) -> Result<(), SessionError> {
+    fn take_ended(&mut self) -> Result<usize, SessionError> {
         // Nothing ends.
-        Ok(())
+        Ok(0)
     }
 }
 

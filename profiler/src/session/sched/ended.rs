@@ -20,6 +20,8 @@ pub struct Ended {
     interval_merged: Vec<Account>,
     sum: Sum,
     merged: u64,
+    /// In intervals that were taken.
+    merged_before: u64,
 }
 
 impl Ended {
@@ -50,15 +52,16 @@ impl Ended {
     /// Forgets all, for accounts whose whole nobody asks for. What was in the sum alone is the rest's.
     pub fn take_interval(&mut self) -> (Vec<Account>, Option<Sum>) {
         let merged = std::mem::take(&mut self.merged);
+        self.merged_before += merged;
         self.interval_merged.clear();
         self.interval = 0;
         let rest = std::mem::take(&mut self.sum);
         (std::mem::take(&mut self.kept), (merged != 0).then_some(rest))
     }
 
-    /// How many are not kept one by one.
+    /// How many are not kept one by one, or were not in intervals that were taken.
     pub const fn merged(&self) -> u64 {
-        self.merged
+        self.merged_before + self.merged
     }
 
     /// Those that are kept one by one.
@@ -97,5 +100,18 @@ mod tests {
             (ended.kept().len(), row.threads, row.pid, row.comm.as_str()),
             (MAX_KEPT, 10, None, "[ended]")
         );
+    }
+
+    #[test]
+    fn what_was_merged_is_counted_behind_an_interval_too() {
+        let mut ended = Ended::default();
+        for merged in [10, 20] {
+            for _ in 0..MAX_KEPT + 10 {
+                ended.push(Account::default());
+            }
+            let (kept, rest) = ended.take_interval();
+            assert_eq!((kept.len(), rest.is_some(), ended.merged()), (MAX_KEPT, true, merged));
+        }
+        assert!(ended.take_interval().1.is_none());
     }
 }

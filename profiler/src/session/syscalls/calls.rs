@@ -22,6 +22,8 @@ pub struct CallAccounts {
     by: By,
     /// Of threads that ended.
     ended: Totals,
+    /// Those of intervals that were taken which have no account of their own there.
+    merged_before: u64,
     /// What was added when it was last read.
     not_in_histograms: u64,
 }
@@ -30,14 +32,13 @@ impl CallAccounts {
     /// Attaches what keeps them: calls are accounted from then on.
     pub fn open(kernel: &mut Kernel, room: Room, depth: Depth, by: By) -> Result<Self, SessionError> {
         let probe = SyscallsProbe::open(kernel, room, depth)?;
-        Ok(Self { probe, depth, by, ended: Totals::new(by, true), not_in_histograms: 0 })
+        Ok(Self { probe, depth, by, ended: Totals::new(by, true), merged_before: 0, not_in_histograms: 0 })
     }
 
-    /// Takes the accounts of threads out that ended until now.
-    pub fn take_ended(&mut self, now_ns: u64) -> Result<(), SessionError> {
+    /// Takes the accounts of threads out that ended until now. How many there were.
+    pub fn take_ended(&mut self, now_ns: u64) -> Result<usize, SessionError> {
         let ended = &mut self.ended;
-        self.probe.calls.take_ended(|caller, accounts| ended.add(caller, &accounts, now_ns))?;
-        Ok(())
+        Ok(self.probe.calls.take_ended(|caller, accounts| ended.add(caller, &accounts, now_ns))?)
     }
 
     /// Everything so far. Threads that end meanwhile are read where they are.
@@ -69,11 +70,16 @@ impl CallAccounts {
     ) -> Result<Vec<Row>, SessionError> {
         self.take_ended(now_ns)?;
         let ended = std::mem::replace(&mut self.ended, Totals::new(self.by, true));
+        self.merged_before += ended.merged();
         // What ended since then is in it, and is subtracted from what is taken next time.
         let alive = self.not_taken(now_ns)?;
         let mut all = alive.clone();
         all.add_all(&ended);
         let before = std::mem::replace(last, alive);
+        if self.depth == Depth::Timed {
+            let added = all.not_in_histograms().saturating_sub(before.not_in_histograms());
+            self.not_in_histograms += added;
+        }
         Ok(all.rows_since(&before, with))
     }
 
@@ -85,7 +91,7 @@ impl CallAccounts {
         }
         let own = [
             ("calls_not_in_histograms", self.not_in_histograms),
-            ("calls_of_ended_merged", self.ended.merged()),
+            ("calls_of_ended_merged", self.merged_before + self.ended.merged()),
             ("programs_missed", stats::missed(&kernel.ebpf)),
         ];
         losses.counters.extend(own.map(|(name, count)| (name.to_owned(), count)));
