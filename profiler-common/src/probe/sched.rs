@@ -90,7 +90,9 @@ pub struct Thread {
     /// [`IN_CGROUP`], [`UNINTERRUPTIBLE`], [`KEPT`].
     pub flags: u8,
     /// 0.
-    pub padding: [u8; 5],
+    pub padding: u8,
+    /// Where its account of system calls was last found (`CALLERS`), if there are such accounts too.
+    pub caller: u32,
     /// Its name.
     pub comm: Comm,
     /// Run-queue waits by [`wait_bucket`]. They stop at `u32::MAX`: their sum is less than `run_queue_count` then.
@@ -99,7 +101,7 @@ pub struct Thread {
 
 const _: () = assert!(
     size_of::<Thread>()
-        == 8 * (16 + COUNTERS + Cause::COUNT) + 4 + 4 + 3 + 5 + crate::COMM_LEN + 4 * WAIT_BUCKETS
+        == 8 * (16 + COUNTERS + Cause::COUNT) + 4 + 4 + 4 + 4 + crate::COMM_LEN + 4 * WAIT_BUCKETS
 );
 
 impl Thread {
@@ -128,7 +130,8 @@ impl Thread {
         state: 0,
         cause: 0,
         flags: 0,
-        padding: [0; 5],
+        padding: 0,
+        caller: 0,
         comm: [0; crate::COMM_LEN],
         waits: [0; WAIT_BUCKETS],
     };

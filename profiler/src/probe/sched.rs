@@ -17,7 +17,7 @@ use crate::{
 
 /// Programs and the tracepoints with types that they are attached to.
 const TYPED: &[(&str, &str)] = &[
-    ("sched_switch", "sched_switch"),
+    (SWITCH, "sched_switch"),
     ("sched_waking", "sched_waking"),
     ("sched_wakeup", "sched_wakeup"),
     ("sched_wakeup_new", "sched_wakeup_new"),
@@ -25,6 +25,9 @@ const TYPED: &[(&str, &str)] = &[
     ("sched_exec", "sched_process_exec"),
     ("sched_rename", "task_rename"),
 ];
+
+/// The program that accounts switches.
+pub const SWITCH: &str = "sched_switch";
 
 /// Programs and the raw tracepoints that they are attached to.
 const RAW: &[(&str, &str)] = &[

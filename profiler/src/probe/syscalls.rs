@@ -21,7 +21,10 @@ const ALWAYS: &[(&str, &str)] = &[
 ];
 
 /// The same if calls are timed.
-const TIMED: &[(&str, &str)] = &[("syscalls_switch", "sched_switch"), ("syscalls_exit", "sys_exit")];
+const TIMED: &[(&str, &str)] = &[(SWITCH, "sched_switch"), ("syscalls_exit", "sys_exit")];
+
+/// What tells of the time off the CPU.
+const SWITCH: &str = "syscalls_switch";
 
 /// The same if nothing is to be done with calls, which is what the rest is measured against.
 const NOTHING: &[(&str, &str)] = &[("syscalls_nothing", "sys_enter")];
@@ -38,12 +41,16 @@ pub enum Depth {
 }
 
 impl Depth {
-    const fn programs(self) -> &'static [(&'static str, &'static str)] {
-        match self {
+    /// Programs and raw tracepoints. The time off the CPU is told by the accounts of threads, if there are any
+    /// (`CALLS_OF_THREADS`).
+    fn programs(self, kernel: &Kernel) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
+        let own = match self {
             Self::Nothing => NOTHING,
             Self::Counted => &[],
             Self::Timed => TIMED,
-        }
+        };
+        let told = kernel.is_loaded(super::sched::SWITCH).then_some(SWITCH);
+        ALWAYS.iter().chain(own).copied().filter(move |(program, _)| Some(*program) != told)
     }
 
     /// The program of the BTF tracepoint `sys_enter`. It is attached last: what follows an entry must be seen.
@@ -77,7 +84,7 @@ pub struct SyscallsProbe {
 impl SyscallsProbe {
     /// Loads the programs, unless they are: what takes most of the time to open it.
     pub fn load(kernel: &mut Kernel, depth: Depth) -> Result<(), ProbeError> {
-        for &(program, _) in ALWAYS.iter().chain(depth.programs()) {
+        for (program, _) in depth.programs(kernel) {
             kernel.load_program(program)?;
         }
         if let Some(entry) = depth.entry()
@@ -96,7 +103,7 @@ impl SyscallsProbe {
         Self::load(kernel, depth)?;
         let calls = Calls::new(&mut kernel.ebpf, room)?;
         let mut attached = Vec::new();
-        for &(program, tracepoint) in ALWAYS.iter().chain(depth.programs()) {
+        for (program, tracepoint) in depth.programs(kernel) {
             attached.push(kernel.attach(program, tracepoint)?);
         }
         if let Some(entry) = depth.entry() {

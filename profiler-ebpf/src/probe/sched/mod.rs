@@ -43,6 +43,7 @@ pub use self::{
 use crate::{
     filter::{self, filter_member},
     loss,
+    probe::syscalls,
     sched::{
         blocked,
         member::{get, given_name, sched_offset},
@@ -97,11 +98,31 @@ pub fn switch(ctx: &BtfTracePointContext) {
     let irq = close_slice(cpu, start, now, prev as u64, leaves_idle);
     cpu.current = next as u64;
     cpu.idle = enters_idle as u64;
-    if !leaves_idle && let Some(thread) = account_or_new(prev, State::Running, now) {
-        leave(thread, prev, preempted as u8 != 0, Slice { irq, counted }, now);
+    if !leaves_idle {
+        let mut thread = account_or_new(prev, State::Running, now);
+        in_call(thread.as_deref_mut(), |hint| syscalls::leaves(hint, prev as u64, || now));
+        if let Some(thread) = thread {
+            leave(thread, prev, preempted as u8 != 0, Slice { irq, counted }, now);
+        }
     }
-    if !enters_idle && let Some(thread) = account_or_new(next, State::Runnable, now) {
-        enter(thread, cpu, now);
+    if !enters_idle {
+        let mut thread = account_or_new(next, State::Runnable, now);
+        in_call(thread.as_deref_mut(), |hint| syscalls::comes(hint, next as u64, || now));
+        if let Some(thread) = thread {
+            enter(thread, cpu, now);
+        }
+    }
+}
+
+/// Tells the accounts of system calls, if there are any. `tell` is given where the task's was last found, and gives where it is.
+#[inline(always)]
+fn in_call(thread: Option<&mut Thread>, tell: impl FnOnce(u32) -> u32) {
+    if !syscalls::are_of_threads() {
+        return;
+    }
+    match thread {
+        Some(thread) => thread.caller = tell(thread.caller),
+        None => _ = tell(0),
     }
 }
 

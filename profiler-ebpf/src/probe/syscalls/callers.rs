@@ -45,15 +45,22 @@ pub enum Found {
 /// The account of a task that is known. `cpu` remembers it.
 #[inline(always)]
 pub fn find(cpu: &mut PerCpu, task: u64) -> Option<&'static mut Caller> {
-    if let Some(caller) = slabs::caller(cpu.caller)
+    let (place, caller) = find_at(cpu.caller, task)?;
+    cpu.caller = place;
+    Some(caller)
+}
+
+/// The same, and its place. `place`: where it may be.
+#[inline(always)]
+pub fn find_at(place: u32, task: u64) -> Option<(u32, &'static mut Caller)> {
+    if let Some(caller) = slabs::caller(place)
         && caller.task == task
     {
-        return Some(caller);
+        return Some((place, caller));
     }
     // SAFETY: a number, read whole; an entry is removed only by the task itself.
     let place = unsafe { *CALLER_PLACES.get_ptr(task)? };
-    cpu.caller = place;
-    slabs::caller(place)
+    Some((place, slabs::caller(place)?))
 }
 
 /// The account of the task that runs, a new one if there is none.

@@ -34,7 +34,8 @@ use profiler_common::{
     },
 };
 
-use self::callers::{Found, find, find_or_make};
+use self::callers::{Found, find, find_at, find_or_make};
+pub use self::threads::are_accounted as are_of_threads;
 pub use self::callers::{executed, exited, renamed};
 use crate::{
     filter::{self, filter_member},
@@ -314,31 +315,41 @@ fn count_error(key: ErrorKey) {
     }
 }
 
-/// `sched_switch(preempt, prev, next)`.
+/// `sched_switch(preempt, prev, next)`, if threads are not accounted too.
 #[inline(always)]
 pub fn switched(ctx: &RawTracePointContext) {
-    let (prev, next): (u64, u64) = (ctx.arg(1), ctx.arg(2));
-    let Some(cpu) = slabs::cpu() else { return };
-    if !threads::is_open() {
-        return;
-    }
-    if let Some(caller) = find(cpu, prev)
-        && caller.since_ns != 0
-    {
+    leaves(0, ctx.arg(1), now);
+    comes(0, ctx.arg(2), now);
+}
+
+/// A task leaves the CPU. `place`: where its account was last found; gives where it is, 0 if there is none.
+#[inline(always)]
+pub fn leaves(place: u32, task: u64, now: impl FnOnce() -> u64) -> u32 {
+    let Some((place, caller)) = find_at(place, task) else { return 0 };
+    if caller.since_ns != 0 {
         let now = now();
-        if !came_back(caller, now) {
-            threads::left(caller);
-        } else {
+        if came_back(caller, now) {
             loss::count(Loss::SwitchesMissed);
+        } else {
+            threads::left(caller);
         }
         caller.left_ns = now;
     }
-    if let Some(caller) = find(cpu, next)
-        && caller.left_ns != 0
-    {
+    place
+}
+
+/// A task gets the CPU, which remembers it: it is the one that makes calls there. `place` and what is given as above.
+#[inline(always)]
+pub fn comes(place: u32, task: u64, now: impl FnOnce() -> u64) -> u32 {
+    let Some((place, caller)) = find_at(place, task) else { return 0 };
+    if let Some(cpu) = slabs::cpu() {
+        cpu.caller = place;
+    }
+    if caller.left_ns != 0 {
         came_back(caller, now());
         threads::came(caller);
     }
+    place
 }
 
 /// Closes the time off the CPU of a thread that is inside of a call. Whether it had left.

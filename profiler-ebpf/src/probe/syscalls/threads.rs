@@ -10,16 +10,22 @@ use crate::probe::sched;
 #[unsafe(no_mangle)]
 static CALLS_OF_THREADS: Global<u32> = Global::new(0);
 
+/// Whether threads are accounted too, whose switches tell of the time off the CPU.
+#[inline(always)]
+pub fn are_accounted() -> bool {
+    CALLS_OF_THREADS.load() != 0
+}
+
 /// Whether calls are accounted now.
 #[inline(always)]
 pub fn is_open() -> bool {
-    CALLS_OF_THREADS.load() == 0 || sched::gate(Gate::Start) != 0
+    !are_accounted() || sched::gate(Gate::Start) != 0
 }
 
 /// What interrupts have taken from this CPU so far, ns; 0 if that is not accounted.
 #[inline(always)]
 fn irq_ns() -> u64 {
-    if CALLS_OF_THREADS.load() == 0 { 0 } else { sched::irq_ns() }
+    if are_accounted() { sched::irq_ns() } else { 0 }
 }
 
 /// The thread enters a call.
