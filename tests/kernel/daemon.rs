@@ -317,3 +317,40 @@ fn a_killed_daemon_leaves_its_windows_and_a_second_one_is_refused() {
     let directory = again.stop();
     assert!(!directory.path().join("control.sock").exists(), "its socket is removed");
 }
+
+/// Nanoseconds off the CPU of a process's stacks, folded, that have all of these frames.
+fn off_cpu_ns(folded: &str, frames: &[&str]) -> u64 {
+    let of_line = |line: &str| {
+        let (stack, value) = line.rsplit_once(' ').unwrap();
+        let has = |frame: &&str| stack.split(';').any(|other| other.starts_with(*frame));
+        if frames.iter().all(has) { value.parse::<u64>().unwrap() } else { 0 }
+    };
+    folded.lines().map(of_line).sum()
+}
+
+#[test]
+fn stacks_are_those_of_long_waits_however_many_short_ones_there_are() {
+    // The budget is no concern here: at every step, fewer long waits would have stacks.
+    let daemon = Daemon::start(5, &["--budget-cpu-percent", "100", "--budget-memory", "1GB"]);
+    daemon.flush();
+    let mut target = Target::ready(&workload::path("waits"), &["1", "mixed", "60"]);
+    target.go();
+    let said = target.says();
+    daemon.flush();
+    let pid = target.pid().to_string();
+    let output = daemon.query(&["--event", "offcpu", "-p", &pid, "-o", "-", "--format", "folded"]);
+    let folded = String::from_utf8(output.stdout).unwrap();
+    let said_ns = |name: &str| said[name][1].as_u64().unwrap();
+    let long_ns = said_ns("long_wait");
+    within("time in long waits", off_cpu_ns(&folded, &["long_wait"]), long_ns, 3);
+    // Short ones are in sum. What it takes to begin and to end each is on a CPU.
+    let all = off_cpu_ns(&folded, &["waits"]);
+    assert!(all > long_ns + said_ns("short_waits") / 2, "{all} of {said}: {folded}");
+    assert!(all < long_ns + said_ns("short_waits") + 1_000_000_000, "{all} of {said}: {folded}");
+    let of_calls = daemon.query_json(&["--accounts", "--json", "-p", &pid]);
+    let blocked = metric(&numbers(&of_calls, Some(target.pid())), "blocked");
+    within("blocked, by stacks and by accounts", all, blocked, 2);
+    target.go();
+    target.finish();
+    daemon.stop();
+}

@@ -4,10 +4,12 @@
  *        waits WARM_MILLISECONDS forever       one wait that does not end; to be recorded by its process id
  *        waits WARM_MILLISECONDS spin MS       two processes that never wait share a CPU
  *        waits WARM_MILLISECONDS in_turn N     N short waits of each of several kinds, by turns
+ *        waits WARM_MILLISECONDS mixed N       N times 200 short waits at one place and one of 10 ms at another one
  *
  * The waits: says {"NAME": [wall ns, CPU ns]} for each function known_NAME.
  * Forever: says the time (CLOCK_REALTIME, ns) at which it began to wait.
  * In turn: says its process id.
+ * Mixed: says {"short_waits": [number, ns], "long_wait": [number, ns]}: with what is needed to begin and end them.
  * Spin: says for each of the two [process id, ns that it waited for the CPU, by /proc/self/schedstat]. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -280,11 +282,43 @@ static void in_turn(long count)
     printf("{\"pid\":%d}\n", getpid());
 }
 
+NOINLINE void short_waits(int count)
+{
+    for (int i = 0; i < count; i++) {
+        struct timespec time = {0, 20000};
+        clock_nanosleep(CLOCK_MONOTONIC, 0, &time, NULL);
+    }
+    AFTER_CALL();
+}
+
+NOINLINE void long_wait(void)
+{
+    sleep_ms(10);
+    AFTER_CALL();
+}
+
+static void mixed(long count)
+{
+    const int each = 200;
+    uint64_t short_ns = 0, long_ns = 0;
+    for (long i = 0; i < count; i++) {
+        uint64_t begun = now_ns(CLOCK_MONOTONIC);
+        short_waits(each);
+        uint64_t between = now_ns(CLOCK_MONOTONIC);
+        long_wait();
+        short_ns += between - begun;
+        long_ns += now_ns(CLOCK_MONOTONIC) - between;
+    }
+    printf("{\"short_waits\":[%ld,%llu],\"long_wait\":[%ld,%llu]}\n", count * each,
+           (unsigned long long)short_ns, count, (unsigned long long)long_ns);
+    fflush(stdout);
+}
+
 int main(int argc, char **argv)
 {
     long warm_ms = strtol(argv[1], NULL, 10);
     const char *what = argc > 2 ? argv[2] : "";
-    if (strcmp(what, "wait") == 0 || strcmp(what, "forever") == 0)
+    if (strcmp(what, "wait") == 0 || strcmp(what, "forever") == 0 || strcmp(what, "mixed") == 0)
         say("ready"), wait_for_go();
     warm_up(warm_ms);
     if (strcmp(what, "forever") == 0) {
@@ -300,6 +334,9 @@ int main(int argc, char **argv)
         spin_twice(ms_argument(argc, argv, 3));
     } else if (strcmp(what, "in_turn") == 0) {
         in_turn(strtol(argv[3], NULL, 10));
+    } else if (strcmp(what, "mixed") == 0) {
+        mixed(strtol(argv[3], NULL, 10));
+        wait_for_go();
     } else {
         all_waits();
     }

@@ -74,17 +74,70 @@ pub struct Wait {
     pub state: u32,
     /// A [`Detail`] of that state as a number.
     pub detail: u32,
-    /// Not used.
-    pub padding: u32,
+    /// [`place`] that it was last blocked at.
+    pub place: u32,
     /// Its command name when it left the CPU.
     pub comm: Comm,
     /// Its last kernel stack that was walked.
     pub kernel_memo: KernelMemo,
     /// Its last user stack that was walked to its end.
     pub memo: Memo,
+    /// Places that it was blocked at, each where its [`slot`](Place::slot) is.
+    pub places: [Place; PLACES],
 }
 
-const _: () = assert!(size_of::<Wait>() == 88 + size_of::<KernelMemo>() + size_of::<Memo>());
+const _: () = assert!(
+    size_of::<Wait>() == 88 + size_of::<KernelMemo>() + size_of::<Memo>() + PLACES * size_of::<Place>()
+);
+
+/// Places that are known of a task.
+pub const PLACES: usize = 4;
+
+/// A place in a program that a task is blocked at, and how long it took there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// [`place`].
+    pub name: u32,
+    /// Blocked times there that were each too short for a stack, since the last that was not; [`Place::MANY`] at most.
+    pub short: u32,
+}
+
+impl Place {
+    /// So many in a row, and the next one is expected to be too short too.
+    pub const MANY: u32 = 32;
+
+    /// Where a place is among those of its task.
+    #[inline(always)]
+    pub const fn slot(name: u32) -> usize {
+        name as usize % PLACES
+    }
+
+    /// Whether a blocked time at that place is expected to be too short for a stack.
+    #[inline(always)]
+    pub const fn is_short(&self, name: u32) -> bool {
+        self.name == name && self.short >= Self::MANY
+    }
+
+    /// Takes in a blocked time at that place.
+    #[inline(always)]
+    pub const fn learn(&mut self, name: u32, is_short: bool) {
+        if self.name != name {
+            *self = Self { name, short: 0 };
+        }
+        self.short = match is_short {
+            true if self.short < Self::MANY => self.short + 1,
+            true => Self::MANY,
+            false => 0,
+        };
+    }
+}
+
+/// The name of a place: where user mode was left, and with which stack pointer. 0, as good as any other, for threads of the kernel.
+#[inline(always)]
+pub const fn place(ip: u64, sp: u64) -> u32 {
+    (ip.wrapping_add(sp.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+}
 
 /// `CountKey::detail` of a wait: its kind, and bits beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,10 +162,10 @@ impl Detail {
         Self(why as u32)
     }
 
-    /// Waits that were each shorter than is asked for: they are counted without stacks.
+    /// Waits that were each shorter than is asked for: they are counted without stacks, whether these were looked at or not.
     #[inline(always)]
     pub const fn short(self) -> Self {
-        Self(self.0 | Self::SHORT)
+        Self((self.0 | Self::SHORT) & !Self::NOT_SAMPLED)
     }
 
     /// Waits whose stacks were not looked at: one in so many has its stack (`Tuning::blocked_every`).
@@ -169,8 +222,9 @@ pub struct WaitConfig {
     pub queued: u32,
     /// 1: blocked times are counted with who ended them.
     pub wakers: u32,
-    /// Not used.
-    pub padding: u32,
+    /// 1: of blocked times that are expected to be too short for a stack, one in 16 is looked at; those of the others that take
+    /// longer all the same are counted without a stack ([`Detail::not_sampled`]).
+    pub guess_short: u32,
 }
 
 const _: () = assert!(size_of::<WaitConfig>() == 24);
@@ -187,6 +241,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn many_short_times_at_a_place_make_the_next_expected_short() {
+        let (here, there) = (place(0x40_1000, 0x7ffd_0000), place(0x40_1000, 0x7ffd_0010));
+        assert!(here != there);
+        let mut known = Place::default();
+        for number in 0..3 * Place::MANY {
+            assert_eq!(known.is_short(here), number >= Place::MANY, "{number}");
+            known.learn(here, true);
+        }
+        assert!(!known.is_short(there));
+        known.learn(here, false);
+        assert_eq!(known, Place { name: here, short: 0 });
+        known.learn(here, true);
+        known.learn(there, true);
+        assert_eq!(known, Place { name: there, short: 1 }, "another place in the same slot");
+        assert!((0..100).all(|name| Place::slot(name) < PLACES));
+    }
+
+    #[test]
     fn details_keep_their_parts_apart() {
         for cause in Cause::ALL {
             for uninterruptible in [false, true] {
@@ -196,6 +268,9 @@ mod tests {
                 let marked = detail.short().unfinished();
                 assert_eq!((marked.cause(), marked.is_uninterruptible()), (cause, uninterruptible));
                 assert!(marked.is_short() && marked.is_unfinished());
+                assert!(
+                    detail.not_sampled().is_not_sampled() && detail.not_sampled().short() == detail.short()
+                );
             }
         }
         assert_eq!(Queue::ALL.map(|why| Detail::queued(why).queue()), Queue::ALL.map(Some));

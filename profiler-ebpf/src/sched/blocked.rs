@@ -6,7 +6,10 @@
 //! threads are zeros, or not those of user mode.
 
 use aya_ebpf::helpers::generated::bpf_task_pt_regs;
-use profiler_common::sched::cause::{ANONYMOUS_FILES, Cause, Entry, FileKind, cause, class};
+use profiler_common::sched::{
+    cause::{ANONYMOUS_FILES, Cause, Entry, FileKind, cause, class},
+    wait,
+};
 #[cfg(bpf_target_arch = "aarch64")]
 use profiler_common::sched::syscall::Arch::Aarch64 as ARCH;
 #[cfg(bpf_target_arch = "x86_64")]
@@ -21,9 +24,16 @@ struct Entered {
     entry: Entry,
     /// First argument of the system call.
     argument: u64,
+    /// The place in the program.
+    place: u32,
 }
 
-const UNKNOWN: Entered = Entered { entry: Entry::Unknown, argument: 0 };
+impl Entered {
+    /// Without a place or an argument that would be known.
+    const fn only(entry: Entry) -> Self {
+        Self { entry, argument: 0, place: 0 }
+    }
+}
 
 /// `task_struct.__state`. At the switch itself: what is left of it, 0 for a task that stays runnable.
 #[inline(always)]
@@ -49,8 +59,14 @@ pub fn run_delay_ns<const TYPED: bool>(task: *const u8) -> u64 {
 /// Why a task in that state is blocked. `TYPED`: the verifier knows the pointer as a task's.
 #[inline(always)]
 pub fn why<const TYPED: bool>(task: *const u8, state: u32) -> Cause {
+    why_and_where::<TYPED>(task, state).0
+}
+
+/// Why a task in that state is blocked, and the place in its program (`profiler_common::sched::wait::place`).
+#[inline(always)]
+pub fn why_and_where<const TYPED: bool>(task: *const u8, state: u32) -> (Cause, u32) {
     if sched_offset!(known) == 0 {
-        return Cause::Unknown;
+        return (Cause::Unknown, 0);
     }
     let iowait = get::<TYPED, u8>(task, sched_offset!(in_iowait)) as u32 & sched_offset!(in_iowait_mask) != 0;
     let entered = entered::<TYPED>(task);
@@ -59,7 +75,7 @@ pub fn why<const TYPED: bool>(task: *const u8, state: u32) -> Cause {
         Some(class) if class.asks_for_file() && !iowait => file_kind::<TYPED>(task, entered.argument),
         _ => FileKind::Unknown,
     };
-    cause(state, iowait, entered.entry, class, file)
+    (cause(state, iowait, entered.entry, class, file), entered.place)
 }
 
 /// Reads one register, at its place in `struct pt_regs`.
@@ -69,17 +85,20 @@ macro_rules! register {
     };
 }
 
-/// The places in `struct pt_regs` (arch/x86/include/asm/ptrace.h): the argument, the number, the instruction.
+/// The places in `struct pt_regs` (arch/x86/include/asm/ptrace.h): the argument, the number, the instruction, the stack.
 #[cfg(bpf_target_arch = "x86_64")]
 mod place {
     pub const DI: u32 = 14 * 8;
     pub const ORIG_AX: u32 = 15 * 8;
     pub const IP: u32 = 16 * 8;
+    pub const SP: u32 = 19 * 8;
 }
 
 /// The places in `struct pt_regs` (arch/arm64/include/asm/ptrace.h).
 #[cfg(bpf_target_arch = "aarch64")]
 mod place {
+    pub const SP: u32 = 31 * 8;
+    pub const PC: u32 = 32 * 8;
     pub const PSTATE: u32 = 33 * 8;
     pub const ORIG_X0: u32 = 34 * 8;
     pub const SYSCALLNO: u32 = 35 * 8;
@@ -92,17 +111,18 @@ fn decode<const TYPED: bool>(task: *const u8, registers: *const u8, typed_regist
     const COMPAT: u32 = 0x2;
     let ip: u64 = register!(typed_registers, registers, place::IP, u64);
     if ip == 0 {
-        return Entered { entry: Entry::Kernel, argument: 0 };
+        return Entered::only(Entry::Kernel);
     }
+    let place = wait::place(ip, register!(typed_registers, registers, place::SP, u64));
     let number = register!(typed_registers, registers, place::ORIG_AX, u64) as i64;
     if number < 0 {
-        return Entered { entry: Entry::Exception, argument: 0 };
+        return Entered { place, ..Entered::only(Entry::Exception) };
     }
     if get::<TYPED, u32>(task, sched_offset!(thread_status)) & COMPAT != 0 {
-        return Entered { entry: Entry::Syscall32, argument: 0 };
+        return Entered { place, ..Entered::only(Entry::Syscall32) };
     }
     let argument = register!(typed_registers, registers, place::DI, u64);
-    Entered { entry: Entry::Syscall(number as u32), argument }
+    Entered { entry: Entry::Syscall(number as u32), argument, place }
 }
 
 #[cfg(bpf_target_arch = "aarch64")]
@@ -113,17 +133,19 @@ fn decode<const TYPED: bool>(_task: *const u8, registers: *const u8, typed_regis
     const COMPAT: u64 = 0x10;
     let pstate = register!(typed_registers, registers, place::PSTATE, u64);
     if pstate & KERNEL != 0 {
-        return Entered { entry: Entry::Kernel, argument: 0 };
+        return Entered::only(Entry::Kernel);
     }
+    let pc = register!(typed_registers, registers, place::PC, u64);
+    let place = wait::place(pc, register!(typed_registers, registers, place::SP, u64));
     let number = register!(typed_registers, registers, place::SYSCALLNO, u32) as i32;
     if number < 0 {
-        return Entered { entry: Entry::Exception, argument: 0 };
+        return Entered { place, ..Entered::only(Entry::Exception) };
     }
     if pstate & COMPAT != 0 {
-        return Entered { entry: Entry::Syscall32, argument: 0 };
+        return Entered { place, ..Entered::only(Entry::Syscall32) };
     }
     let argument = register!(typed_registers, registers, place::ORIG_X0, u64);
-    Entered { entry: Entry::Syscall(number as u32), argument }
+    Entered { entry: Entry::Syscall(number as u32), argument, place }
 }
 
 /// How the task came into the kernel.
@@ -136,7 +158,7 @@ fn entered<const TYPED: bool>(task: *const u8) -> Entered {
     }
     match task::registers_on_stack::<TYPED>(task) {
         Some(registers) => decode::<TYPED>(task, registers, false),
-        None => UNKNOWN,
+        None => Entered::only(Entry::Unknown),
     }
 }
 

@@ -43,7 +43,7 @@ pub fn waits(
         blocked: asked(Event::OffCpu),
         queued: asked(Event::RunQueue),
         wakers: u32::from(args.wakers),
-        padding: 0,
+        guess_short: 0,
     };
     Ok(Some((config, offsets(wait, "what tasks wait for", btf_path)?)))
 }

@@ -106,6 +106,7 @@ fn samples(look: &Look, account: &AccountOptions) -> Option<RecordOptions> {
     let waits = look.min_block.map(|min_block| WaitConfig {
         min_block_ns: nanoseconds(min_block),
         blocked: 1,
+        guess_short: 1,
         ..WaitConfig::default()
     });
     Some(RecordOptions {

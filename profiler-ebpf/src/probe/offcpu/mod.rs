@@ -20,7 +20,7 @@ pub mod wakers;
 use aya_ebpf::{
     Global,
     btf_maps::{HashMap, PerCpuArray, ProgramArray},
-    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, generated::{bpf_get_prandom_u32, bpf_ktime_get_ns}},
     macros::btf_map,
     programs::RawTracePointContext,
 };
@@ -28,8 +28,8 @@ use profiler_common::{
     loss::Loss,
     sample::{CountKey, Seen, What},
     sched::{
-        cause::{DEAD, is_uninterruptible},
-        wait::{Detail, MAX_WAITS, Queue, State, Wait, WaitConfig},
+        cause::{Cause, DEAD, is_uninterruptible},
+        wait::{Detail, MAX_WAITS, Place, Queue, State, Wait, WaitConfig},
     },
     stack::EMPTY_STACK,
 };
@@ -47,7 +47,7 @@ use crate::{
 /// What is asked for. Its parts are constants for the verifier.
 #[unsafe(no_mangle)]
 static WAIT_CONFIG: Global<WaitConfig> =
-    Global::new(WaitConfig { min_block_ns: 0, blocked: 1, queued: 1, wakers: 0, padding: 0 });
+    Global::new(WaitConfig { min_block_ns: 0, blocked: 1, queued: 1, wakers: 0, guess_short: 0 });
 
 /// Tasks that have left a CPU once, by thread id, until they end.
 #[btf_map]
@@ -77,7 +77,7 @@ fn find_or_insert(tid: u32) -> Option<&'static mut Wait> {
 pub fn switched(ctx: &RawTracePointContext) {
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    if let Some((_, tid)) = task::ids(ctx.arg(2))
+    if let Some(tid) = task::tid(ctx.arg(2))
         && tid != 0
     {
         came(tid, now_ns);
@@ -89,7 +89,7 @@ pub fn switched(ctx: &RawTracePointContext) {
 /// A task was put into a run queue.
 #[inline(always)]
 pub fn woken(ctx: &RawTracePointContext) {
-    let Some((_, tid)) = task::ids(ctx.arg(0)) else { return };
+    let Some(tid) = task::tid(ctx.arg(0)) else { return };
     let Some(wait) = find(tid) else { return };
     // A task that had not left yet was not blocked.
     if wait.state != State::Blocked as u32 {
@@ -143,7 +143,7 @@ fn came(tid: u32, now_ns: u64) {
 /// and to it are not seen. A wait whose end was missed took what the kernel itself has added to the task's waits since;
 /// anything else is lost, and counted as such. `switches`, `run_delay_ns`: the kernel's numbers now, as the task leaves a CPU.
 #[inline(always)]
-fn catch_up(wait: &Wait, tid: u32, switches: u64, run_delay_ns: u64) {
+fn catch_up(wait: &mut Wait, tid: u32, switches: u64, run_delay_ns: u64) {
     if wait.switches == 0 {
         return;
     }
@@ -165,7 +165,7 @@ fn catch_up(wait: &Wait, tid: u32, switches: u64, run_delay_ns: u64) {
 
 /// Counts what a task has done, if it was waiting and that is asked for.
 #[inline(always)]
-fn count(wait: &Wait, tid: u32, ns: u64) {
+fn count(wait: &mut Wait, tid: u32, ns: u64) {
     let config = WAIT_CONFIG.load();
     let is_blocked = wait.state == State::Blocked as u32;
     let is_queued = wait.state == State::Queued as u32;
@@ -182,13 +182,44 @@ fn count(wait: &Wait, tid: u32, ns: u64) {
         what: what as u32,
         detail: wait.detail,
     };
-    if is_blocked && ns < config.min_block_ns && !Detail(wait.detail).is_not_sampled() {
+    let is_short = ns < config.min_block_ns;
+    if is_blocked && config.guess_short != 0 && let Some(place) = wait.places.get_mut(Place::slot(wait.place)) {
+        place.learn(wait.place, is_short);
+    }
+    if is_blocked && is_short {
         (key.kernel_stack, key.user_stack) = (EMPTY_STACK, EMPTY_STACK);
         key.detail = Detail(wait.detail).short().0;
     } else if is_blocked && config.wakers != 0 && !Detail(wait.detail).is_not_sampled() {
         key.user_stack = wakers::joined(wait, tid);
     }
     sample::add(&key, ns, wait.left_ns, &wait.comm);
+}
+
+/// What is known of the current task when it leaves the CPU.
+struct Leaving {
+    incarnation: u64,
+    /// The kernel's own numbers.
+    switches: u64,
+    run_delay_ns: u64,
+    /// Why it is blocked, and where, if it is.
+    cause: Cause,
+    place: u32,
+}
+
+impl Leaving {
+    /// `state`: 0 if it is not blocked. `TYPED`: the verifier knows the pointer as a task's.
+    #[inline(always)]
+    fn of<const TYPED: bool>(task: *const u8, state: u32) -> Self {
+        let (cause, place) =
+            if state == 0 { (Cause::Unknown, 0) } else { blocked::why_and_where::<TYPED>(task, state) };
+        Self {
+            incarnation: task::incarnation_at::<TYPED>(task),
+            switches: blocked::switches::<TYPED>(task),
+            run_delay_ns: blocked::run_delay_ns::<TYPED>(task),
+            cause,
+            place,
+        }
+    }
 }
 
 /// The current task leaves the CPU.
@@ -220,37 +251,44 @@ fn left(ctx: &RawTracePointContext, preempt: bool, now_ns: u64) {
         sample::seen(What::Blocked, Seen::Filtered);
         return;
     }
+    let Some(wait) = find_or_insert(tid) else { return };
+    let leaving = task::with_current(
+        |task| Leaving::of::<true>(task, state),
+        |task| Leaving::of::<false>(task, state),
+    );
+    catch_up(wait, tid, leaving.switches, leaving.run_delay_ns);
+    (wait.switches, wait.run_delay_ns) = (leaving.switches, leaving.run_delay_ns);
+    wait.incarnation = leaving.incarnation;
+    (wait.since_ns, wait.left_ns) = (now_ns, now_ns);
+    (wait.pid, wait.comm) = (pid, comm);
+    (wait.kernel_stack, wait.user_stack) = (EMPTY_STACK, EMPTY_STACK);
+    if state == 0 {
+        (wait.state, wait.detail) = (State::Queued as u32, Detail::queued(Queue::Preempted).0);
+    } else {
+        let detail = Detail::blocked(leaving.cause, is_uninterruptible(state));
+        (wait.state, wait.detail, wait.place) = (State::Blocked as u32, detail.0, leaving.place);
+        if is_expected_short(wait) || !tuning::has_stack() {
+            wait.detail = detail.not_sampled().0;
+            return;
+        }
+    }
     let Some(walk) = unwind::current(Slot::Tracepoint) else {
         loss::count(Loss::NoScratch);
         return;
     };
-    let Some(wait) = find_or_insert(tid) else { return };
-    let (doing, detail) = if state != 0 {
-        let cause = task::with_current(
-            |task| blocked::why::<true>(task, state),
-            |task| blocked::why::<false>(task, state),
-        );
-        (State::Blocked, Detail::blocked(cause, is_uninterruptible(state)))
-    } else {
-        (State::Queued, Detail::queued(Queue::Preempted))
-    };
-    let switches = task::with_current(blocked::switches::<true>, blocked::switches::<false>);
-    let run_delay_ns = task::with_current(blocked::run_delay_ns::<true>, blocked::run_delay_ns::<false>);
-    catch_up(wait, tid, switches, run_delay_ns);
-    (wait.switches, wait.run_delay_ns) = (switches, run_delay_ns);
-    wait.incarnation = task::incarnation();
-    (wait.since_ns, wait.left_ns) = (now_ns, now_ns);
-    (wait.pid, wait.comm) = (pid, comm);
-    (wait.state, wait.detail) = (doing as u32, detail.0);
-    if state != 0 && !tuning::has_stack() {
-        wait.detail = detail.not_sampled().0;
-        (wait.kernel_stack, wait.user_stack) = (EMPTY_STACK, EMPTY_STACK);
-        return;
-    }
     wait.kernel_stack = unwind::kernel::capture(ctx, &mut wait.kernel_memo, walk, now_ns);
-    wait.user_stack = EMPTY_STACK;
     let whose = Whose { pid, incarnation: wait.incarnation, at_ns: now_ns };
     wait.user_stack = user::capture(ctx, walk, &whose, &wait.memo, &OFFCPU_PROGRAMS);
+}
+
+/// Whether the blocked time that begins is taken for too short for a stack. One in 16 is looked at all the same, at random.
+#[inline(always)]
+fn is_expected_short(wait: &Wait) -> bool {
+    const LOOK: u32 = 16;
+    WAIT_CONFIG.load().guess_short != 0
+        && wait.places.get(Place::slot(wait.place)).is_some_and(|place| place.is_short(wait.place))
+        // SAFETY: the helper has no precondition.
+        && unsafe { bpf_get_prandom_u32() } % LOOK != 0
 }
 
 /// Walks that stack on.
