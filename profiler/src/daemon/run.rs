@@ -27,7 +27,6 @@ use super::{
 use crate::{
     export::Own,
     host::{btf::BtfError, cpus},
-    model::Cost,
     session::{
         SessionError,
         continuous::{Continuous, ContinuousOptions},
@@ -333,11 +332,6 @@ impl Core {
             () = tick => Event::Watchdog,
         }
     }
-}
-
-/// Memory of this process and of the kernel for it, bytes.
-const fn memory(cost: &Cost) -> u64 {
-    cost.recording_peak_rss_bytes + cost.kernel_map_bytes
 }
 
 const fn limits(config: &Config) -> Limits {

@@ -1,7 +1,7 @@
 //! What the core does beside recording: answers, passes windows on, keeps the budget, reads the configuration again, says how
 //! it is.
 
-use super::{Core, Event, budget, depth, limits, memory, to_usize};
+use super::{Core, Event, budget, depth, limits, to_usize};
 use crate::{
     daemon::{
         control::Command,
@@ -38,7 +38,7 @@ impl Core {
             return;
         }
         let cost = raw.cost();
-        let memory = memory(cost);
+        let memory = raw.memory();
         let used = Use {
             cpu_ns: cost.user_cpu_ns + cost.system_cpu_ns + cost.ebpf_run_ns,
             of_ns: time_of(cpus::online().len(), raw.duration()),

@@ -27,6 +27,8 @@ pub struct RawWindow {
     pub(in crate::session) meta: Meta,
     pub(in crate::session) losses: Losses,
     pub(in crate::session) cost: Cost,
+    /// Of this process and of the kernel for it, bytes.
+    pub(in crate::session) memory: u64,
     pub(in crate::session) processes: Vec<Process>,
     /// Threads that ended and were too many to be kept one by one.
     pub(in crate::session) rest: Option<Row>,
@@ -42,6 +44,12 @@ impl RawWindow {
     /// What was used in it.
     pub const fn cost(&self) -> &Cost {
         &self.cost
+    }
+
+    /// Memory at its end, bytes: that of this process, and the kernel's for it. Pages of files are those of the page cache, and
+    /// pages of maps that are mapped are the kernel's.
+    pub const fn memory(&self) -> u64 {
+        self.memory
     }
 
     /// How long it was.
