@@ -83,7 +83,8 @@ pub fn programs(ebpf: &Ebpf) -> Vec<OwnedFd> {
 /// Run time of a program in ns, and its runs, while that is accounted ([`RunTime`]; bpf_prog_show_fdinfo in
 /// kernel/bpf/syscall.c).
 pub fn run_of(program: BorrowedFd<'_>) -> (u64, u64) {
-    (fdinfo(program, "run_time_ns:"), fdinfo(program, "run_cnt:"))
+    let text = fdinfo_text(program);
+    (number(&text, "run_time_ns:"), number(&text, "run_cnt:"))
 }
 
 /// Runs of all loaded programs that the kernel left out because the same program was running on that CPU
@@ -119,7 +120,15 @@ pub fn map_fd(map: &Map) -> Option<BorrowedFd<'_>> {
 
 /// A number in what the kernel says of a descriptor; 0 if it does not.
 fn fdinfo(fd: BorrowedFd<'_>, key: &str) -> u64 {
-    let Ok(text) = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())) else { return 0 };
+    number(&fdinfo_text(fd), key)
+}
+
+/// What the kernel says of a descriptor.
+fn fdinfo_text(fd: BorrowedFd<'_>) -> String {
+    fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap_or_default()
+}
+
+fn number(text: &str, key: &str) -> u64 {
     let value = text.lines().find_map(|line| line.strip_prefix(key));
     value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }

@@ -26,4 +26,12 @@ impl Losses {
         // A recording file may hold any numbers.
         counts.fold(0, |sum, &count| sum.saturating_add(count))
     }
+
+    /// Adds what others counted, to the same causes.
+    pub fn count_all(&mut self, others: &BTreeMap<String, u64>) {
+        for (cause, &count) in others {
+            let sum = self.counters.entry(cause.clone()).or_default();
+            *sum = sum.saturating_add(count);
+        }
+    }
 }

@@ -26,9 +26,7 @@ impl OfAccounts {
         let Self { events, duration_ns, notes, mut losses, ebpf, kernel_map_bytes } = self;
         let mut meta = Meta { events, duration_ns, ..profile.meta.clone() };
         meta.notes.extend(notes.into_iter().filter(|note| !profile.meta.notes.contains(note)));
-        for (cause, count) in &profile.losses.counters {
-            *losses.counters.entry(cause.clone()).or_default() += count;
-        }
+        losses.count_all(&profile.losses.counters);
         losses.lost_sample_causes.clone_from(&profile.losses.lost_sample_causes);
         losses.unresolved.clone_from(&profile.losses.unresolved);
         let cost = Cost {

@@ -3,12 +3,11 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap},
-    sync::Arc,
 };
 
 use super::{RawWindow, processes::Process};
 use crate::model::{
-    Profile, net,
+    Profile,
     sched::{self, CpuRow, Histogram},
     syscalls,
     window::{Account, Distribution, Number, OTHER, Place, Series, Window},
@@ -32,15 +31,15 @@ pub fn window(
 ) -> Window {
     let mut builder = Builder::default();
     builder.processes(&raw);
-    builder.calls(&raw.calls, &raw.places);
-    builder.net(&raw.net, &raw.places);
+    builder.calls(&raw);
+    builder.net(&raw);
     for (pid, numbers) in jvms {
-        let at = builder.of_pid(*pid, "", &raw.places);
+        let at = builder.of_pid(*pid, "", &raw);
         for number in numbers {
             builder.add(at, number.metric, &number.label, number.value);
         }
     }
-    let series_of = builder.threads(&profile, &raw.places);
+    let series_of = builder.threads(&profile, &raw);
     let (accounts, places) = builder.bounded(max_series, &profile, &series_of);
     Window {
         start_unix_ns: raw.start_unix_ns,
@@ -80,13 +79,17 @@ impl Builder {
         self.at(Series { comm: OTHER.to_owned(), ..Series::default() })
     }
 
-    /// The series of a process that no thread account tells of: it did not run in the window.
-    fn of_pid(&mut self, pid: u32, comm: &str, places: &HashMap<u32, Arc<Place>>) -> usize {
+    /// The series of a process, which may not have run in the window. `comm`: its name if no account of threads tells it.
+    fn of_pid(&mut self, pid: u32, comm: &str, raw: &RawWindow) -> usize {
         if let Some(&at) = self.by_pid.get(&pid) {
             return at;
         }
-        let place = places.get(&pid).map(|place| Place::clone(place)).unwrap_or_default();
-        let at = self.at(Series { pid: Some(pid), start_ns: 0, comm: comm.to_owned(), place });
+        let until = raw.processes.partition_point(|process| process.pid <= pid);
+        let series = match raw.processes[..until].last() {
+            Some(process) if process.pid == pid => series(process, raw),
+            _ => Series { pid: Some(pid), start_ns: 0, comm: comm.to_owned(), place: place(pid, raw) },
+        };
+        let at = self.at(series);
         self.by_pid.insert(pid, at);
         at
     }
@@ -135,11 +138,11 @@ impl Builder {
         }
     }
 
-    fn calls(&mut self, rows: &[syscalls::Row], places: &HashMap<u32, Arc<Place>>) {
+    fn calls(&mut self, raw: &RawWindow) {
         let mut by_series: BTreeMap<usize, Vec<&syscalls::Row>> = BTreeMap::new();
-        for row in rows {
+        for row in &raw.calls {
             let at = match row.pid {
-                Some(pid) => self.of_pid(pid, &row.comm, places),
+                Some(pid) => self.of_pid(pid, &row.comm, raw),
                 None => self.other(),
             };
             by_series.entry(at).or_default().push(row);
@@ -155,10 +158,10 @@ impl Builder {
         }
     }
 
-    fn net(&mut self, rows: &[net::Row], places: &HashMap<u32, Arc<Place>>) {
-        for row in rows {
+    fn net(&mut self, raw: &RawWindow) {
+        for row in &raw.net {
             let at = match row.pid {
-                Some(pid) => self.of_pid(pid, &row.comm, places),
+                Some(pid) => self.of_pid(pid, &row.comm, raw),
                 None => self.other(),
             };
             let numbers = [
@@ -176,12 +179,12 @@ impl Builder {
     }
 
     /// The series of each thread that has samples.
-    fn threads(&mut self, profile: &Profile, places: &HashMap<u32, Arc<Place>>) -> Vec<usize> {
+    fn threads(&mut self, profile: &Profile, raw: &RawWindow) -> Vec<usize> {
         let mut series_of = Vec::with_capacity(profile.threads.len());
         for thread in &profile.threads {
             series_of.push(match thread.pid {
                 0 => self.at(Series { comm: thread.process.clone(), ..Series::default() }),
-                pid => self.of_pid(pid, &thread.process, places),
+                pid => self.of_pid(pid, &thread.process, raw),
             });
         }
         series_of
@@ -195,8 +198,9 @@ impl Builder {
             .iter()
             .map(|(_, numbers)| numbers.get(&("cpu", String::new())).copied().unwrap_or(0))
             .collect();
+        let cpu = profile.column("cpu");
         for sample in &profile.samples {
-            weight[series_of[sample.thread.index()]] += sample.amount(profile.column("cpu"));
+            weight[series_of[sample.thread.index()]] += sample.amount(cpu);
         }
         let is_other = |at: usize| self.series[at].0.comm == OTHER && self.series[at].0.pid.is_none();
         let mut order: Vec<usize> = (0..self.series.len()).collect();
@@ -234,9 +238,14 @@ impl Builder {
     }
 }
 
+/// Where a process belongs.
+fn place(pid: u32, raw: &RawWindow) -> Place {
+    raw.places.get(&pid).map(|place| Place::clone(place)).unwrap_or_default()
+}
+
 /// The series of a process: its own, or that of the short-lived ones of its name and place.
 fn series(process: &Process, raw: &RawWindow) -> Series {
-    let place = raw.places.get(&process.pid).map(|place| Place::clone(place)).unwrap_or_default();
+    let place = place(process.pid, raw);
     let comm = process.row.comm.clone();
     let is_short = !process.is_alive && process.start_ns >= raw.start_boot_ns;
     if is_short && process.row.cpu_ns < LONG_CPU_NS {

@@ -18,7 +18,14 @@ pub(super) mod places;
 mod processes;
 mod raw;
 
-use std::{collections::HashMap, fs, future::pending, sync::Arc, thread, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    future::pending,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use profiler_common::{probe::sched::Cpu, tuning::Tuning};
 
@@ -78,8 +85,8 @@ pub struct Continuous<'a> {
     /// Where processes belong, if no recording notes it.
     places: Places,
     last: Last,
-    /// Which processes are JVMs, by id and start.
-    are_jvms: HashMap<(u32, u64), bool>,
+    /// The processes that are JVMs, by id and start.
+    are_jvms: HashSet<(u32, u64)>,
     measured: Measured,
     boot_id: String,
     closeness: Closeness,
@@ -137,7 +144,7 @@ impl<'a> Continuous<'a> {
             network,
             places: Places::default(),
             last: Last::default(),
-            are_jvms: HashMap::new(),
+            are_jvms: HashSet::new(),
             measured: Measured::of(programs, options.window),
             boot_id: boot_id.trim().to_owned(),
             closeness: Closeness {
@@ -181,8 +188,9 @@ impl<'a> Continuous<'a> {
     /// # Errors
     /// What cannot be read.
     pub fn take(&mut self) -> Result<RawWindow, SessionError> {
-        let (end_ns, end_unix_ns) = (monotonic_ns(), unix_ns());
+        // Samples have ends of their own. What follows is exact, and is read at once.
         let taken = self.recording.as_mut().map(Recording::take_interval).transpose()?;
+        let (end_ns, end_unix_ns) = (monotonic_ns(), unix_ns());
         let moment = self.accounts.threads.moment(end_ns)?;
         let (ended, rest) = self.accounts.threads.ended.take_interval();
         let processes = processes(&moment.alive, &ended, &self.last.threads);
@@ -207,6 +215,7 @@ impl<'a> Continuous<'a> {
             meta: Meta::default(),
             losses: since(&losses, &self.last.losses),
             cost: used.since(&self.last.used, &self.measured),
+            memory: used.memory(),
             processes,
             rest: rest.map(|rest| rest.row(None, None, &Default::default(), &[])),
             calls,
@@ -275,9 +284,8 @@ impl<'a> Continuous<'a> {
         let recording = self.recording.as_ref().map(Recording::losses).transpose()?.unwrap_or_default();
         let network = self.network.as_ref().map(NetAccounting::losses).transpose()?.unwrap_or_default();
         losses.lost_sample_causes.clone_from(&recording.lost_sample_causes);
-        for (cause, count) in recording.counters.into_iter().chain(network.counters) {
-            *losses.counters.entry(cause).or_default() += count;
-        }
+        losses.count_all(&recording.counters);
+        losses.count_all(&network.counters);
         Ok(losses)
     }
 
@@ -295,21 +303,16 @@ impl<'a> Continuous<'a> {
             return Vec::new();
         }
         let Some(recording) = &mut self.recording else { return Vec::new() };
-        let alive = processes.iter().filter(|process| process.is_alive);
-        let mut judged = HashMap::new();
-        for process in alive {
+        let mut jvms = HashSet::new();
+        for process in processes.iter().filter(|process| process.is_alive) {
             let key = (process.pid, process.start_ns);
-            let was = self.are_jvms.get(&key).copied();
-            // One that is none can become one, as long as it is young.
-            let is_jvm = match was {
-                Some(true) => true,
-                Some(false) if process.start_ns < self.last.end_boot_ns => false,
-                _ => process.row.cpu_ns != 0 && recording.is_jvm(process.pid),
-            };
-            judged.insert(key, is_jvm);
+            // One that is none can become one: a script that executes it.
+            if self.are_jvms.contains(&key) || process.row.cpu_ns != 0 && recording.is_jvm(process.pid) {
+                jvms.insert(key);
+            }
         }
-        self.are_jvms = judged;
-        self.are_jvms.iter().filter(|(_, is_jvm)| **is_jvm).map(|(key, _)| *key).collect()
+        self.are_jvms = jvms;
+        self.are_jvms.iter().copied().collect()
     }
 
     /// Where the processes of a window belong.
@@ -318,7 +321,8 @@ impl<'a> Continuous<'a> {
         let ran = raw.processes.iter().filter(|process| process.has_run()).map(|process| process.pid);
         let called = raw.calls.iter().filter_map(|row| row.pid);
         let sent = raw.net.iter().filter_map(|row| row.pid);
-        let found = ran.chain(called).chain(sent).map(|pid| (pid, places.of(pid))).collect();
+        let jvms = raw.jvm_pids.iter().map(|(pid, _)| *pid);
+        let found = ran.chain(called).chain(sent).chain(jvms).map(|pid| (pid, places.of(pid))).collect();
         places.window_ended();
         found
     }

@@ -20,6 +20,8 @@ const MAX_PROCESSES: usize = 65_536;
 struct Known {
     place: Arc<Place>,
     ended: bool,
+    /// It was found out in an earlier window: the process can have been moved.
+    stale: bool,
 }
 
 /// The processes, and where they belong.
@@ -54,31 +56,28 @@ impl Places {
 
     /// Where a process belongs; the root, if it is not known.
     pub fn of(&mut self, pid: u32) -> Arc<Place> {
-        if let Some(known) = self.known.get(&pid) {
-            return Arc::clone(&known.place);
-        }
-        let place = self.read(pid).unwrap_or_else(|| self.keep(container::place("/")));
+        let known = self.known.get(&pid).map(|known| (Arc::clone(&known.place), known.stale));
+        let place = match known {
+            Some((place, false)) => return place,
+            // Of one that is gone meanwhile it stays what it was.
+            Some((place, true)) => self.read(pid).unwrap_or(place),
+            None => self.read(pid).unwrap_or_else(|| self.keep(container::place("/"))),
+        };
         self.set(pid, Arc::clone(&place));
         place
     }
 
-    /// A window has ended: forgets processes that ended before, and looks at the others again, which can have been moved.
+    /// A window has ended: forgets processes that ended before, and looks at each of the others again when it is next asked for,
+    /// which can have been moved.
     pub fn window_ended(&mut self) {
         self.known.retain(|_, known| !known.ended);
-        let pids: Vec<u32> = self.known.keys().copied().collect();
-        for pid in pids {
-            match self.read(pid) {
-                Some(place) => self.set(pid, place),
-                // Its end was not told, or will be.
-                None => _ = self.known.remove(&pid),
-            }
-        }
+        self.known.values_mut().for_each(|known| known.stale = true);
         self.places.retain(|place| Arc::strong_count(place) > 1);
     }
 
     fn set(&mut self, pid: u32, place: Arc<Place>) {
         if self.known.len() < MAX_PROCESSES || self.known.contains_key(&pid) {
-            self.known.insert(pid, Known { place, ended: false });
+            self.known.insert(pid, Known { place, ended: false, stale: false });
         }
     }
 
@@ -117,8 +116,22 @@ mod tests {
         let mine = places.of(own);
         assert_eq!(places.of(child), mine);
         assert!(Arc::ptr_eq(&places.of(grandchild), &mine), "each is kept once");
+        places.observe(&ProcessEvent::Exit { pid: grandchild, tid: grandchild, time_ns: 3 });
         places.window_ended();
         assert_eq!(places.known.keys().collect::<Vec<_>>(), [&own]);
+    }
+
+    #[test]
+    fn a_process_that_was_moved_is_looked_at_in_the_next_window() {
+        let (own, gone) = (std::process::id(), 5_000_000);
+        let mut places = Places::default();
+        let mine = places.of(own);
+        let elsewhere = places.keep(container::place("/elsewhere"));
+        places.set(own, Arc::clone(&elsewhere));
+        places.set(gone, Arc::clone(&elsewhere));
+        assert_eq!(places.of(own), elsewhere);
+        places.window_ended();
+        assert_eq!((places.of(own), places.of(gone)), (mine, elsewhere));
     }
 
     #[test]

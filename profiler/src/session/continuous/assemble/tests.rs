@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use std::sync::Arc;
+
 use super::*;
 use crate::model::{
     Meta, Sample, SampleType, Stack, StackEnd, StackId, Thread, ThreadId, Unit, named::Named,
@@ -80,6 +82,21 @@ fn places_tell_series_apart() {
     raw.places.insert(1, place);
     let window = window(raw, Profile::default(), &BTreeMap::new(), 100);
     assert_eq!(of(&window, "sh").len(), 2);
+}
+
+#[test]
+fn a_process_that_slept_has_the_series_that_it_has_when_it_runs() {
+    let mut asleep = process(4, "java", 33, true, 0);
+    (asleep.row.voluntary, asleep.row.involuntary, asleep.row.ended) = (0, 0, 0);
+    assert!(!asleep.has_run());
+    let mut raw = raw(vec![process(3, "a", 5, true, 10), asleep, process(5, "b", 5, true, 10)]);
+    raw.places.insert(4, Arc::new(Place { cgroup: "/j".to_owned(), ..Place::default() }));
+    let heap = Number { metric: "heap_used", label: String::new(), value: 9 };
+    let window = window(raw, Profile::default(), &BTreeMap::from([(4, vec![heap])]), 100);
+    let rows = of(&window, "java");
+    assert_eq!((rows.len(), value(rows[0], "heap_used", "")), (1, 9));
+    let series = &rows[0].series;
+    assert_eq!((series.pid, series.start_ns, series.place.cgroup.as_str()), (Some(4), 33, "/j"));
 }
 
 #[test]
