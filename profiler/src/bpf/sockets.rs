@@ -95,7 +95,7 @@ impl Sockets {
     }
 
     /// Gives the accounts of each socket that was gone at the last time, and makes room of them.
-    pub fn take_ended(&mut self, mut each: impl FnMut(&SocketAccount)) -> Result<usize, BpfError> {
+    pub fn take_ended(&mut self, mut each: impl FnMut(&SocketAccount)) -> Result<(), BpfError> {
         let leaving = std::mem::take(&mut self.leaving);
         self.look_for_ended()?;
         let shared: HashSet<u32> = leaving.iter().copied().filter(|&place| self.is_shared(place)).collect();
@@ -106,9 +106,7 @@ impl Sockets {
                 self.finish(place, &mut each)?;
             }
         }
-        let number = leaving.len();
-        leaving.into_iter().try_for_each(|place| self.finish(place, &mut each))?;
-        Ok(number)
+        leaving.into_iter().try_for_each(|place| self.finish(place, &mut each))
     }
 
     /// Adds those that the kernel side says are gone.

@@ -121,10 +121,9 @@ impl Kept for Accounts<'_> {
         Shared { account: &self.options.account, kernel: &mut self.kernel, targets: Some(&mut self.targets) }
     }
 
-    fn take_ended(&mut self) -> Result<usize, SessionError> {
-        let threads = self.threads.take_ended();
-        let callers = self.calls.as_mut().map_or(Ok(0), |calls| calls.take_ended(monotonic_ns()))?;
-        Ok(threads.max(callers))
+    fn take_ended(&mut self) -> Result<(), SessionError> {
+        self.threads.take_ended();
+        self.calls.as_mut().map_or(Ok(()), |calls| calls.take_ended(monotonic_ns()))
     }
 
     async fn take_ready(&mut self) -> Result<(), SessionError> {

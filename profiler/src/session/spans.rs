@@ -8,11 +8,8 @@ use tokio::time::{Instant, sleep_until};
 use super::{SessionError, Stop, recording::at, sched::AccountOptions};
 use crate::bpf::{load::Kernel, targets::Targets};
 
-/// How often what ended is taken out of the kernel, and how often if there is little and no process's end is waited for.
+/// How often what ended is taken out of the kernel.
 const TAKE_INTERVAL: Duration = Duration::from_millis(100);
-const QUIET_INTERVAL: Duration = Duration::from_millis(500);
-/// Little: a small part of the room that there is for it.
-const LITTLE: usize = 512;
 
 /// What accounts are of, and where they are.
 pub struct Shared<'a> {
@@ -29,11 +26,11 @@ pub trait Kept {
     /// What they are of, and where they are.
     fn shared(&mut self) -> Shared<'_>;
 
-    /// Takes the accounts out of what ended. How many there were.
+    /// Takes the accounts out of what ended.
     ///
     /// # Errors
     /// Those of the maps.
-    fn take_ended(&mut self) -> Result<usize, SessionError>;
+    fn take_ended(&mut self) -> Result<(), SessionError>;
 
     /// Takes out what is not to wait until it is time, when there is something. May be dropped and begun again.
     fn take_ready(&mut self) -> impl Future<Output = Result<(), SessionError>> {
@@ -61,9 +58,8 @@ pub async fn keep<A: Kept, E: From<SessionError>>(
             () = at(deadline) => return Ok(Stop::Duration),
             ready = accounts.take_ready() => ready?,
             () = sleep_until(take) => {
-                let ended = accounts.take_ended()?;
-                let is_quiet = ended < LITTLE && filter.by_process == 0;
-                take = Instant::now() + if is_quiet { QUIET_INTERVAL } else { TAKE_INTERVAL };
+                take = Instant::now() + TAKE_INTERVAL;
+                accounts.take_ended()?;
                 let Shared { kernel, targets, .. } = accounts.shared();
                 kernel.flush_log();
                 if filter.by_process != 0

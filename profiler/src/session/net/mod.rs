@@ -120,7 +120,7 @@ impl<'a> NetAccounting<'a> {
     }
 
     /// Takes the accounts of sockets out that were gone.
-    fn take_gone(&mut self) -> Result<usize, SessionError> {
+    fn take_gone(&mut self) -> Result<(), SessionError> {
         let (ended, names) = (&mut self.ended, &mut self.names);
         Ok(self.probe.sockets.take_ended(|account| ended.add(account, 0, names))?)
     }
@@ -235,7 +235,7 @@ impl Kept for NetAccounting<'_> {
         Shared { account: &self.options.account, kernel: &mut self.kernel, targets: Some(&mut self.targets) }
     }
 
-    fn take_ended(&mut self) -> Result<usize, SessionError> {
+    fn take_ended(&mut self) -> Result<(), SessionError> {
         self.probe.look_if_due(&mut self.kernel)?;
         self.take_gone()
     }

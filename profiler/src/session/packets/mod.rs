@@ -166,9 +166,9 @@ impl Kept for PacketAccounting<'_> {
         Shared { account: &self.options.account, kernel: &mut self.kernel, targets: None }
     }
 
-    fn take_ended(&mut self) -> Result<usize, SessionError> {
+    fn take_ended(&mut self) -> Result<(), SessionError> {
         // Nothing ends.
-        Ok(0)
+        Ok(())
     }
 }
 

@@ -203,8 +203,9 @@ impl Kept for Accounting<'_> {
         Shared { account: self.options, kernel: &mut self.kernel, targets: Some(&mut self.targets) }
     }
 
-    fn take_ended(&mut self) -> Result<usize, SessionError> {
-        Ok(self.threads.take_ended())
+    fn take_ended(&mut self) -> Result<(), SessionError> {
+        self.threads.take_ended();
+        Ok(())
     }
 
     async fn take_ready(&mut self) -> Result<(), SessionError> {

@@ -117,17 +117,14 @@ impl Threads {
     }
 
     /// Takes ended threads out of the ring.
-    pub fn take_ended(&mut self) -> usize {
-        let mut number = 0;
+    pub fn take_ended(&mut self) {
         while let Some(thread) = self.ring.get_mut().take() {
             let account = Account::close(&thread, &[], thread.since_ns);
             if !self.by_cgroup || account.is_in_cgroup() {
                 self.ended_numbers.add(&account, self.begun_ns);
                 self.ended.push(account);
             }
-            number += 1;
         }
-        number
     }
 
     /// The same when threads have ended.

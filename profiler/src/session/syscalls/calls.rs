@@ -35,10 +35,11 @@ impl CallAccounts {
         Ok(Self { probe, depth, by, ended: Totals::new(by, true), merged_before: 0, not_in_histograms: 0 })
     }
 
-    /// Takes the accounts of threads out that ended until now. How many there were.
-    pub fn take_ended(&mut self, now_ns: u64) -> Result<usize, SessionError> {
+    /// Takes the accounts of threads out that ended until now.
+    pub fn take_ended(&mut self, now_ns: u64) -> Result<(), SessionError> {
         let ended = &mut self.ended;
-        Ok(self.probe.calls.take_ended(|caller, accounts| ended.add(caller, &accounts, now_ns))?)
+        self.probe.calls.take_ended(|caller, accounts| ended.add(caller, &accounts, now_ns))?;
+        Ok(())
     }
 
     /// Everything so far. Threads that end meanwhile are read where they are.

@@ -145,7 +145,7 @@ impl Kept for SyscallAccounting<'_> {
         Shared { account: &self.options.account, kernel: &mut self.kernel, targets: Some(&mut self.targets) }
     }
 
-    fn take_ended(&mut self) -> Result<usize, SessionError> {
+    fn take_ended(&mut self) -> Result<(), SessionError> {
         self.calls.take_ended(monotonic_ns())
     }
 }
