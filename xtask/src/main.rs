@@ -6,6 +6,7 @@
 mod archive;
 mod bench;
 mod cross;
+mod daemon;
 mod dist;
 mod document;
 mod ebpf;
@@ -48,7 +49,7 @@ Usage: cargo xtask TASK [OPTIONS]
   jvm-matrix [--only LIST]
                         The tests of Java names and stacks with each of these JDKs (root), into docs/jvm.md
   tidy [--bless]        Check the rules that the compiler does not; --bless rewrites generated tables
-  bench [--quick] [--only network|java]
+  bench [--quick] [--only network|java|daemon]
                         Measure what the profiler costs, beside the others that are installed (root), into
                         docs/performance.md
                           --quick         in six minutes

@@ -4,14 +4,14 @@
 //! | load | how much |
 //! |---|---|
 //! | short-lived processes | 200 in a second (`tests/workload/sched.c`) |
-//! | requests over the loopback interface | 4,000 in a second (`net_storm.c`) |
+//! | requests over the loopback interface | 1,000 in a second (`net_storm.c`) |
 //! | reads past the page cache | 100 of 64 KiB in a second (`disk.c`) |
 //! | a JVM | a thread that works without end (`Stacks.java`), if there is a JDK |
 
 use std::{
     fs, io,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -21,7 +21,9 @@ use serde_json::Value;
 use workloads::Compilers;
 
 use crate::{
-    process::{Failure, capture, is_root, say},
+    daemon::{Daemon, Ended, Used},
+    document,
+    process::{Failure, is_root, say},
     run::build_release,
     workspace,
 };
@@ -34,6 +36,8 @@ const GROWTH: f64 = 1.1;
 const BUDGET_PERCENT: f64 = 1.0;
 /// Pauses between rounds of the loads.
 const PAUSE: Duration = Duration::from_millis(500);
+/// A round of requests is one of 2,000.
+const REQUESTS_PAUSE: Duration = Duration::from_millis(1500);
 
 /// Runs it for so long, and prints what was measured.
 ///
@@ -55,8 +59,13 @@ pub fn soak(time: Duration) -> Result<(), Failure> {
         let name = built.file_name().unwrap_or_default();
         fs::rename(&built, programs.join(name)).map_err(|e| Failure::io(&built, &e))?;
     }
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    let mut text =
+        document::circumstances(&format!("cargo xtask soak --minutes {}", time.as_secs() / 60), cpus)?;
     let measured = run(&directory, time)?;
-    print!("{}", measured.table());
+    text.push_str(&measured.table());
+    print!("{text}");
+    document::write("docs/performance.md", "soak", &text)?;
     measured.check()
 }
 
@@ -79,7 +88,7 @@ struct Measured {
 }
 
 fn run(directory: &Path, time: Duration) -> Result<Measured, Failure> {
-    let mut daemon = Ended(start(directory)?);
+    let mut daemon = Daemon::start(directory, &[])?;
     let stop = AtomicBool::new(false);
     let begun = Instant::now();
     let mut measured = Measured::default();
@@ -90,48 +99,30 @@ fn run(directory: &Path, time: Duration) -> Result<Measured, Failure> {
             scope.spawn(move || until(stop, || load(directory)));
         }
         let jvm = jvm();
-        let watched = watch(&mut daemon.0, begun, time, &mut measured);
+        let watched = watch(&mut daemon, begun, time, &mut measured);
         stop.store(true, Ordering::Relaxed);
         drop(jvm);
         watched
     });
     watched?;
     measured.time = begun.elapsed();
-    let profiler = workspace::release_binary()?;
-    let ctl = |arguments: &[&str]| {
-        let socket = directory.join("control.sock");
-        capture(Command::new(&profiler).args(["ctl", "--socket"]).arg(socket).args(arguments))
-    };
-    ctl(&["flush"])?;
-    measured.take_status(&parse(&ctl(&["status", "--json"])?)?);
-    let mut query = Command::new(&profiler);
-    query.args(["query", "--last", "30d", "--list", "--json", "--store"]).arg(directory.join("store"));
-    measured.take_windows(&parse(&capture(&mut query)?)?);
+    measured.take_used(daemon.flush()?);
+    measured.take_losses(&daemon.status()?);
+    measured.take_windows(&daemon.query(&["--list"])?);
     Ok(measured)
 }
 
-fn start(directory: &Path) -> Result<Child, Failure> {
-    let profiler = workspace::release_binary()?;
-    let log = directory.join("log");
-    let log = fs::File::create(&log).map_err(|e| Failure::io(&log, &e))?;
-    let mut command = Command::new(&profiler);
-    command.args(["daemon", "--http-listen", "off", "--store-directory"]).arg(directory.join("store"));
-    command.arg("--control-socket").arg(directory.join("control.sock"));
-    command.stdin(Stdio::null()).stderr(log);
-    command.spawn().map_err(|e| Failure::io(&profiler, &e))
-}
-
 /// Looks at the daemon until the time is over.
-fn watch(daemon: &mut Child, begun: Instant, time: Duration, measured: &mut Measured) -> Result<(), Failure> {
+fn watch(
+    daemon: &mut Daemon,
+    begun: Instant,
+    time: Duration,
+    measured: &mut Measured,
+) -> Result<(), Failure> {
     while begun.elapsed() < time {
         thread::sleep(LOOK.min(time));
-        if let Ok(Some(status)) = daemon.try_wait() {
-            return Err(Failure::new(format!("the daemon ended: {status}")));
-        }
-        let statm = fs::read_to_string(format!("/proc/{}/statm", daemon.id())).unwrap_or_default();
-        let pages = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
-        // 4 KiB: the architectures that this runs on.
-        measured.rss.push(pages.unwrap_or(0) * 4096);
+        daemon.check()?;
+        measured.rss.push(daemon.rss());
         if measured.rss.len().is_multiple_of(30) {
             say(format!(
                 "{} s: {} MB",
@@ -141,17 +132,6 @@ fn watch(daemon: &mut Child, begun: Instant, time: Duration, measured: &mut Meas
         }
     }
     Ok(())
-}
-
-/// A child that is ended when it is dropped.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        // It can have ended by itself.
-        _ = self.0.kill();
-        _ = self.0.wait();
-    }
 }
 
 /// Repeats a load until it is told to stop, or cannot be run.
@@ -175,7 +155,9 @@ fn short_lived(directory: &Path) -> io::Result<()> {
 }
 
 fn requests(directory: &Path) -> io::Result<()> {
-    program(directory, "net_storm", &["requests", "1"])
+    program(directory, "net_storm", &["requests", "1"])?;
+    thread::sleep(REQUESTS_PAUSE);
+    Ok(())
 }
 
 fn reads(directory: &Path) -> io::Result<()> {
@@ -196,18 +178,15 @@ fn jvm() -> Option<Ended> {
     Some(child)
 }
 
-fn parse(text: &str) -> Result<Value, Failure> {
-    serde_json::from_str(text).map_err(|e| Failure::new(format!("the profiler wrote no JSON: {e}")))
-}
-
 impl Measured {
-    fn take_status(&mut self, status: &Value) {
-        let number = |at: &str| status.pointer(at).and_then(Value::as_u64).unwrap_or(0);
-        let used = ["user_cpu_ns", "system_cpu_ns", "ebpf_run_ns"];
-        let used: u64 = used.iter().map(|name| number(&format!("/cost/{name}"))).sum();
+    fn take_used(&mut self, used: Used) {
         let cpus = thread::available_parallelism().map_or(1, usize::from) as f64;
-        self.cpu_percent = used as f64 / 1e9 / (self.time.as_secs_f64() * cpus) * 100.0;
-        (self.map_bytes, self.store_bytes) = (number("/cost/map_bytes"), number("/store/bytes"));
+        let cpu_ns = (used.own_ns + used.ebpf_ns) as f64;
+        self.cpu_percent = cpu_ns / 1e9 / (self.time.as_secs_f64() * cpus) * 100.0;
+        (self.map_bytes, self.store_bytes) = (used.maps, used.store);
+    }
+
+    fn take_losses(&mut self, status: &Value) {
         let lost = status["losses"].as_object().into_iter().flatten();
         self.lost = lost
             .filter(|(_, count)| count.as_u64() != Some(0))
@@ -249,7 +228,8 @@ impl Measured {
             ("history on disk", format!("{:.1} MB", self.store_bytes as f64 / 1e6)),
             ("lost", if self.lost.is_empty() { "nothing".to_owned() } else { self.lost.join(", ") }),
         ];
-        lines.iter().map(|(what, value)| format!("| {what} | {value} |\n")).collect()
+        let rows: String = lines.iter().map(|(what, value)| format!("| {what} | {value} |\n")).collect();
+        format!("\n| | |\n|---|---|\n{rows}")
     }
 
     fn check(&self) -> Result<(), Failure> {
@@ -281,11 +261,13 @@ mod tests {
             rss: vec![60_000_000, 61_000_000, 62_000_000],
             ..Measured::default()
         };
-        measured.take_status(&json!({
+        let status = json!({
             "cost": { "user_cpu_ns": 1_000_000u64, "system_cpu_ns": 1_000_000u64, "ebpf_run_ns": 0, "map_bytes": 7 },
             "store": { "bytes": 9 },
             "losses": { "a": 0, "b": 3 },
-        }));
+        });
+        measured.take_used(Used::of(&status));
+        measured.take_losses(&status);
         measured.take_windows(&json!({ "windows": [
             { "merged": 6, "last_number": 6, "blocked_every": 1 },
             { "merged": 1, "last_number": 7, "blocked_every": 4 },

@@ -114,6 +114,7 @@ const RECIPES: &[Recipe] = &[
     bare("markers.so", "markers_library.c", Language::C, &["-shared", "-fPIC"]),
     c("storm", "storm.c", &[]),
     c("call_storm", "call_storm.c", &[]),
+    c("pace", "pace.c", &["-pthread"]),
     bare("sched", "sched.c", Language::C, &["-pthread"]),
     c("switches-fp", "switches.c", &[]),
     c("sockets", "sockets.c", &[]),

@@ -11,6 +11,7 @@
 mod budget;
 mod calls;
 mod child;
+mod daemon;
 mod java;
 mod load;
 mod loading;
@@ -45,6 +46,8 @@ use tools::Tool;
 const NETWORK: &str = "network";
 /// One that is measured alone only: it takes as long as all others.
 const JAVA: &str = "java";
+/// Another one.
+const DAEMON: &str = "daemon";
 
 /// How much is measured.
 #[derive(Clone, Copy)]
@@ -100,8 +103,9 @@ struct LongRuns {
 /// # Errors
 /// Not root, no such part, a program that fails, or a budget that is not kept (the tables are written all the same).
 pub fn bench(quick: bool, only: Option<&str>) -> Result<(), Failure> {
-    if let Some(part) = only.filter(|part| ![NETWORK, JAVA].contains(part)) {
-        let known = format!("--only {part}: what can be measured alone is `{NETWORK}` and `{JAVA}`");
+    if let Some(part) = only.filter(|part| ![NETWORK, JAVA, DAEMON].contains(part)) {
+        let known =
+            format!("--only {part}: what can be measured alone is `{NETWORK}`, `{JAVA}` and `{DAEMON}`");
         return Err(Failure::usage(known));
     }
     if !is_root() {
@@ -120,6 +124,7 @@ pub fn bench(quick: bool, only: Option<&str>) -> Result<(), Failure> {
             }
             None => Err(Failure::new("no JDK is installed")),
         }),
+        Some(DAEMON) => daemon::measure(&directory, quick),
         Some(_) => net::measure(&directory, extent.rounds).map(|net| print!("{}", net.table())),
         None => Bench::new(&directory, extent).and_then(|bench| bench.run(quick)),
     };
