@@ -129,7 +129,9 @@ impl<'a> Recording<'a> {
         fallbacks.tried(Feature::MmapBuildId, sideband.build_ids());
         let Loaded { mut kernel, walk, note: unwind_note } = load(options, &access)?;
         let (unwinding, walk) = walk.unzip();
-        let (run_time, note) = options.ebpf_cost.then(RunTime::enable).unzip();
+        let mut notes = Vec::new();
+        let run_time = RunTime::if_asked(options.ebpf_cost, &mut notes);
+        notes.extend(unwind_note);
         let mut targets = kernel.targets()?;
         if options.filter.follow_children != 0 {
             kernel.follow_children()?;
@@ -156,6 +158,7 @@ impl<'a> Recording<'a> {
         let owners = owners.transpose()?;
         // A filter by process names who is looked at; the others can match any process, also one that starts later.
         // Who wakes a task can be any as well.
+        notes.extend(fallbacks.into_notes());
         let watch =
             if options.filter.by_process != 0 && !options.wakers() { Watch::Known } else { Watch::All };
         Ok(Self {
@@ -183,7 +186,7 @@ impl<'a> Recording<'a> {
             window_start_ns: 0,
             collected_from_ns: 0,
             lost_events: 0,
-            notes: note.flatten().into_iter().chain(unwind_note).chain(fallbacks.into_notes()).collect(),
+            notes,
             cost: Cost::default(),
             cpu_at_start: cpu_ns(),
         })
