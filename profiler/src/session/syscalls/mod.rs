@@ -38,8 +38,8 @@ const CALLERS: std::ops::RangeInclusive<u64> = 4_096..=262_144;
 /// not run.
 const CALLS_PER_CALLER: u32 = 4;
 
-/// Powers of two for each pair.
-const BLOCKS_PER_CALL: u32 = 2;
+/// Powers of two for each pair, of which a thread that lives long on a busy machine uses many.
+const BLOCKS_PER_CALL: u32 = 4;
 
 /// What to account.
 #[derive(Clone, Debug)]
