@@ -3,6 +3,7 @@
 use std::{thread, time::Duration};
 
 use profiler_common::filter::FilterConfig;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     control::{ProfileRequest, Reply},
@@ -20,18 +21,30 @@ const UNWIND_MEMORY: u64 = 32 << 20;
 /// Samples per second and CPU if neither the request nor the daemon has any.
 const FREQUENCY_HZ: u64 = 99;
 
-/// Begins one. `usual_hz`: how often the daemon samples.
-pub fn start(request: ProfileRequest, usual_hz: u64, reply: Reply<Profile>) {
+/// Begins one. `usual_hz`: how often the daemon samples; `permit`: given back when the recording is over.
+pub fn start(
+    request: ProfileRequest,
+    usual_hz: u64,
+    permit: OwnedSemaphorePermit,
+    mut reply: Reply<Profile>,
+) {
     let usual_hz = if usual_hz == 0 { FREQUENCY_HZ } else { usual_hz };
     let frequency_hz = request.frequency_hz.unwrap_or(usual_hz);
-    let record = move || _ = reply.send(record(request, frequency_hz));
+    let record = move || {
+        let profile = record(request, frequency_hz, &mut reply);
+        // First, so that who asks again as soon as there is an answer is not refused.
+        drop(permit);
+        // Nobody waits for it any more: it was ended for that.
+        _ = reply.send(profile);
+    };
     // The reply is dropped with what could not be started, which tells who waits for it.
     if let Err(error) = thread::Builder::new().name("on-demand".to_owned()).spawn(record) {
         log::warn!("a profile on demand cannot be recorded: {error}");
     }
 }
 
-fn record(request: ProfileRequest, frequency_hz: u64) -> Result<Profile, String> {
+/// Records it, for as long as somebody waits for the reply.
+fn record(request: ProfileRequest, frequency_hz: u64, reply: &mut Reply<Profile>) -> Result<Profile, String> {
     let words = |error: &dyn std::error::Error| error.to_string();
     let look = Look {
         frequency_hz,
@@ -62,7 +75,11 @@ fn record(request: ProfileRequest, frequency_hz: u64) -> Result<Profile, String>
         .block_on(async {
             let mut recording = Recording::start(&options, &cpus::online(), monotonic_ns())?;
             recording.scan_existing(|pid| request.pid.is_none_or(|wanted| wanted == pid))?;
-            let stop = recording.run(std::future::pending::<Stop>(), |_| {}).await?;
+            let unwanted = async {
+                reply.closed().await;
+                Stop::Signal
+            };
+            let stop = recording.run(unwanted, |_| {}).await?;
             recording.finish(stop).map(|outcome| outcome.profile)
         })
         .map_err(|error: crate::session::SessionError| words(&error))

@@ -102,9 +102,9 @@ impl Server {
 async fn core(mut commands: mpsc::Receiver<Command>, answers: bool) {
     let mut waiting = Vec::new();
     while let Some(command) = commands.recv().await {
-        let Command::Profile(request, reply) = command else { panic!("nobody asks for it here") };
+        let Command::Profile(request, permit, reply) = command else { panic!("nobody asks for it here") };
         match request {
-            _ if !answers => waiting.push(reply),
+            _ if !answers => waiting.push((permit, reply)),
             ProfileRequest { seconds: 1, pid: Some(7), frequency_hz: Some(99) } => {
                 reply.send(Ok(fixture::mixed())).unwrap();
             }
@@ -325,6 +325,13 @@ fn there_is_one_profile_on_demand_at_a_time() {
             next.read_to_end(&mut bytes).is_ok() && parse(&bytes).text().contains("one at a time")
         });
         assert!(refused);
+        // The core records on when the client has gone.
+        drop(first);
+        for _ in 0..10 {
+            std::thread::sleep(Duration::from_millis(20));
+            let next = get(address, "/debug/pprof/profile?seconds=1", "");
+            assert!(next.text().contains("one at a time"), "{}", next.head);
+        }
     });
 }
 

@@ -22,8 +22,8 @@ impl Core {
         match event {
             Event::Done(done) => self.done(*done),
             Event::Watchdog => self.tell(&[Tell::Watchdog]),
-            Event::Command(Command::Profile(request, reply)) => {
-                demand::start(request, self.governor.closeness().frequency_hz, reply);
+            Event::Command(Command::Profile(request, permit, reply)) => {
+                demand::start(request, self.governor.closeness().frequency_hz, permit, reply);
             }
             // It records already.
             Event::Command(Command::Start(reply)) => _ = reply.send(Ok(())),
