@@ -77,6 +77,9 @@ impl Core {
     pub(super) fn done(&mut self, done: Done) {
         let Done { number, end_unix_ns, problem, notes, store_bytes, cost, losses, series } = done;
         notes.iter().for_each(|note| log::warn!("{note}"));
+        if let Some(thread) = &mut self.thread {
+            thread.send_settings();
+        }
         let reply = self.flushed.remove(&number);
         match &problem {
             None => {
@@ -139,7 +142,8 @@ impl Core {
     pub(super) fn configure(&mut self) {
         let config = &self.config;
         self.governor.configure(budget(config), config.sampling.frequency_hz, depth(config));
-        if let Some(thread) = &self.thread {
+        self.state.registry.set_most_series(to_usize(config.metrics.max_series));
+        if let Some(thread) = &mut self.thread {
             thread.set_limits(limits(config));
             thread.set_max_series(to_usize(config.window.max_series));
         }
