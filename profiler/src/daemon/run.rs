@@ -289,7 +289,7 @@ impl Core {
     }
 
     /// Records nothing until it is told to, or until then. False: the daemon ends.
-    async fn pause(&mut self, until: Option<Instant>) -> bool {
+    async fn pause(&mut self, mut until: Option<Instant>) -> bool {
         if until.is_none() {
             self.set_phase(Phase::Paused);
         }
@@ -307,7 +307,12 @@ impl Core {
                 Event::Command(Command::Flush(reply)) => {
                     _ = reply.send(Err("nothing is being recorded".to_owned()));
                 }
-                Event::Command(Command::Stop(reply)) => _ = reply.send(Ok(())),
+                Event::Command(Command::Stop(reply)) => {
+                    // Also where it waits to begin again.
+                    until = None;
+                    self.set_phase(Phase::Paused);
+                    _ = reply.send(Ok(()));
+                }
                 Event::Reload => _ = self.reload(),
                 event => self.handle(event),
             }
@@ -349,3 +354,6 @@ fn depth(config: &Config) -> u32 {
 fn to_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests;
