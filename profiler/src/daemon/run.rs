@@ -139,6 +139,8 @@ struct Core {
     phase: Phase,
     own: Own,
     trouble: Option<String>,
+    /// Why the configuration of the last reload is not used: until another one is.
+    refused: Option<String>,
     /// Number of the last window that was taken.
     number: u64,
     /// Who waits for a window to be written.
@@ -174,6 +176,7 @@ impl Core {
             watchdog,
             phase: Phase::Starting,
             trouble: None,
+            refused: None,
             number: 0,
             flushed: HashMap::new(),
         })

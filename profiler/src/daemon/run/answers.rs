@@ -127,11 +127,15 @@ impl Core {
                 }
                 let is_again = changes.config.sampling != self.config.sampling;
                 self.config = changes.config;
+                self.refused = None;
                 self.configure();
                 is_again
             }
             Err(error) => {
-                self.trouble(format!("the configuration is not used, the one before is: {error}"));
+                let why = format!("the configuration is not used, the one before is: {error}");
+                log::warn!("{why}");
+                self.refused = Some(why);
+                self.publish();
                 false
             }
         };
@@ -171,7 +175,7 @@ impl Core {
             phase: self.phase,
             rates: options::rates(&self.config, self.governor.closeness()),
             governor: self.governor.why().map(str::to_owned),
-            trouble: self.trouble.clone(),
+            trouble: self.refused.clone().or_else(|| self.trouble.clone()),
             last_window: self.number,
             own: self.own.clone(),
         });

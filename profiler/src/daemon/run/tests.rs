@@ -1,11 +1,11 @@
 //! The core without a recording.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::daemon::config::Sources;
+use crate::{daemon::config::Sources, model::Cost};
 
 /// Runs a test with a core whose configuration is the file `daemon.toml` of a directory: what is in `text`, and a store.
 fn with_core(text: &str, test: impl AsyncFnOnce(Core, &Path)) {
@@ -37,5 +37,34 @@ fn who_is_told_to_stop_does_not_begin_again_by_itself() {
         };
         let retry = Instant::now() + Duration::from_secs(3600);
         assert!(tokio::join!(core.pause(Some(retry)), client).0);
+    });
+}
+
+fn written(number: u64) -> Done {
+    Done {
+        number,
+        end_unix_ns: 1,
+        problem: None,
+        notes: Vec::new(),
+        store_bytes: 1,
+        cost: Cost::default(),
+        losses: BTreeMap::new(),
+        series: 1,
+    }
+}
+
+#[test]
+fn a_refused_configuration_is_told_until_another_is_used() {
+    with_core("[metrics]\nmax_series = 5\n", async |mut core, file| {
+        std::fs::write(file, "[metrics]\nmax_series = 0\n").unwrap();
+        assert!(!core.reload());
+        core.done(written(1));
+        let trouble = core.state.status().trouble.unwrap();
+        assert!(trouble.contains("daemon.toml:2: metrics.max_series"), "{trouble}");
+        std::fs::write(file, "[metrics]\nmax_series = 1\n").unwrap();
+        assert!(!core.reload());
+        assert_eq!((core.state.status().trouble, core.config.metrics.max_series), (None, 1));
+        core.state.window(&crate::store::tests::windows::simple(1)[0], true);
+        assert_eq!(core.state.registry.series(), 1);
     });
 }
