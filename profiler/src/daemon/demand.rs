@@ -2,7 +2,6 @@
 
 use std::{thread, time::Duration};
 
-use profiler_common::filter::FilterConfig;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
@@ -13,6 +12,7 @@ use crate::{
     host::cpus,
     model::Profile,
     session::{RecordOptions, Recording, Stop, monotonic_ns},
+    target::{Choice, Target},
 };
 
 /// Kernel memory for unwind tables, bytes.
@@ -46,6 +46,12 @@ pub fn start(
 /// Records it, for as long as somebody waits for the reply.
 fn record(request: ProfileRequest, frequency_hz: u64, reply: &mut Reply<Profile>) -> Result<Profile, String> {
     let words = |error: &dyn std::error::Error| error.to_string();
+    // First: of a process that is not there, nothing is attached.
+    let choice = match request.pid {
+        Some(pid) => Choice::Processes { pids: vec![pid], children: false },
+        None => Choice::All,
+    };
+    let target = Target::resolve(&choice).map_err(|error| words(&error))?;
     let look = Look {
         frequency_hz,
         min_block: None,
@@ -58,16 +64,12 @@ fn record(request: ProfileRequest, frequency_hz: u64, reply: &mut Reply<Profile>
     };
     let samples = options::continuous(&look).map_err(|error| words(&error))?.samples;
     let samples = samples.ok_or("nothing is sampled at 0 Hz")?;
-    let duration = Some(Duration::from_secs(request.seconds));
-    let options = match request.pid {
-        Some(pid) => RecordOptions {
-            filter: FilterConfig { by_process: 1, ..FilterConfig::ALL },
-            targets: vec![pid],
-            target_words: format!("process {pid}"),
-            duration,
-            ..samples
-        },
-        None => RecordOptions { duration, ..samples },
+    let options = RecordOptions {
+        filter: target.filter,
+        targets: target.pids,
+        target_words: target.words,
+        duration: Some(Duration::from_secs(request.seconds)),
+        ..samples
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime
@@ -83,4 +85,20 @@ fn record(request: ProfileRequest, frequency_hz: u64, reply: &mut Reply<Profile>
             recording.finish(stop).map(|outcome| outcome.profile)
         })
         .map_err(|error: crate::session::SessionError| words(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_not_there_is_no_empty_profile() {
+        let (mut reply, _answer) = oneshot::channel();
+        // Above the kernel's largest id.
+        let request = ProfileRequest { seconds: 60, pid: Some(1 << 30), frequency_hz: None };
+        let error = record(request, FREQUENCY_HZ, &mut reply).unwrap_err();
+        assert!(error.contains("no process 1073741824") || error.contains("pid namespace"), "{error}");
+    }
 }
