@@ -17,7 +17,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     App,
-    answer::{Answer, Problem, content},
+    answer::{Answer, JSON, Problem, content},
     params::Params,
 };
 use crate::{
@@ -65,7 +65,7 @@ const MAX_SERIES: usize = 10_000;
 
 /// Formats of profiles, with their content types.
 const FORMATS: [(&str, &str); 4] = [
-    ("json", super::answer::JSON),
+    ("json", JSON),
     ("folded", "text/plain; charset=utf-8"),
     ("svg", "image/svg+xml"),
     ("pprof", "application/octet-stream"),
@@ -74,21 +74,27 @@ const FORMATS: [(&str, &str); 4] = [
 /// `/api/v1/windows`
 pub async fn windows(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     let range = Params::read(&uri, WINDOWS)?.range("", unix_ns())?;
-    let windows = read(&app, move |reader| Ok(reader.windows(range)?)).await?;
-    let left_out = windows.len().saturating_sub(MAX_WINDOWS);
-    let rows: Vec<Value> = windows[left_out..].iter().map(window).collect();
-    Ok(super::answer::json(&json!({ "schema": "profiler.windows/1", "left_out": left_out, "windows": rows })))
+    let text = read(&app, move |reader| {
+        let windows = reader.windows(range)?;
+        let left_out = windows.len().saturating_sub(MAX_WINDOWS);
+        let rows: Vec<Value> = windows[left_out..].iter().map(window).collect();
+        Ok(json!({ "schema": "profiler.windows/1", "left_out": left_out, "windows": rows }).to_string())
+    });
+    Ok(content(JSON, text.await?))
 }
 
 /// `/api/v1/series`
 pub async fn series(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     let params = Params::read(&uri, SERIES)?;
     let query = query(&params, params.range("", unix_ns())?)?;
-    let series = read(&app, move |reader| Ok(reader.series(&query)?)).await?;
-    let shown = &series[..series.len().min(MAX_SERIES)];
-    let rows: Vec<Value> = shown.iter().map(one_series).collect();
-    let left_out = series.len() - shown.len();
-    Ok(super::answer::json(&json!({ "schema": "profiler.series/1", "left_out": left_out, "series": rows })))
+    let text = read(&app, move |reader| {
+        let series = reader.series(&query)?;
+        let shown = &series[..series.len().min(MAX_SERIES)];
+        let rows: Vec<Value> = shown.iter().map(one_series).collect();
+        let left_out = series.len() - shown.len();
+        Ok(json!({ "schema": "profiler.series/1", "left_out": left_out, "series": rows }).to_string())
+    });
+    Ok(content(JSON, text.await?))
 }
 
 /// `/api/v1/profile`
