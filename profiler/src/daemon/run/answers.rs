@@ -181,7 +181,7 @@ impl Core {
         });
     }
 
-    pub(super) fn tell(&self, what: &[Tell<'_>]) {
+    pub(super) fn tell(&self, what: &[Tell]) {
         if let Err(error) = self.notify.tell(what) {
             log::debug!("systemd cannot be told: {error}");
         }
