@@ -5,11 +5,7 @@ mod list;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    io::Write,
-    path::PathBuf,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{io::Write, path::PathBuf, time::Duration};
 
 use clap::Args;
 use regex::Regex;
@@ -90,8 +86,7 @@ pub struct QueryArgs {
 /// # Errors
 /// One line of cause, and what mends it.
 pub fn run(args: &QueryArgs, out: &mut dyn Write) -> Result<(), Failure> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
-    run_at(args, u64::try_from(now).unwrap_or(u64::MAX), out)
+    run_at(args, when::unix_ns(), out)
 }
 
 /// [`run`] at that time, ns since the Unix epoch.

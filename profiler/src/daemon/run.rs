@@ -21,12 +21,13 @@ use super::{
     notify::{Notify, Tell, watchdog_interval},
     options::{self, Look},
     serving::{Serving, ServingError},
-    state::{Phase, State, unix_ns},
+    state::{Phase, State},
     writer::{Done, WindowThread},
 };
 use crate::{
     export::Own,
     host::{btf::BtfError, cpus},
+    model::when::unix_ns,
     session::{
         SessionError,
         continuous::{Continuous, ContinuousOptions},

@@ -21,8 +21,7 @@ use super::{
     params::Params,
 };
 use crate::{
-    daemon::state::unix_ns,
-    model::{Profile, window::Series},
+    model::{Profile, when::unix_ns, window::Series},
     render::{Format, RenderError, RenderOptions, diff, format_by_name},
     store::{Query, Range, Reader, SeriesInfo, StoreError, WindowInfo},
 };
