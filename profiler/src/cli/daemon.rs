@@ -10,7 +10,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::{
     args::LogLevel,
-    error::{Exit, Failure},
+    error::{Exit, Failure, to_stdout},
     explain,
 };
 use crate::{
@@ -153,12 +153,7 @@ fn wrong(error: &ConfigError) -> Failure {
 }
 
 fn print(text: &str) -> Result<u8, Failure> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Failure, format!("stdout: {error}")))
-        }
-        _ => Ok(Exit::Success.code()),
-    }
+    to_stdout(io::stdout().write_all(text.as_bytes())).map(|()| Exit::Success.code())
 }
 
 #[cfg(test)]

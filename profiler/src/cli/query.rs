@@ -11,7 +11,7 @@ use clap::Args;
 use regex::Regex;
 
 use super::{
-    error::{Exit, Failure},
+    error::{Exit, Failure, to_stdout},
     show::{ShowArgs, names, regex},
 };
 use crate::{
@@ -108,9 +108,7 @@ fn run_at(args: &QueryArgs, now_unix_ns: u64, out: &mut dyn Write) -> Result<(),
         };
         return written.or_else(|error| match error {
             Wrong::Store(error) => Err(failure(&error)),
-            // A reader that has seen enough is no failure.
-            Wrong::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            Wrong::Output(error) => Err(Failure::new(Exit::Failure, format!("standard output: {error}"))),
+            Wrong::Output(error) => to_stdout(Err(error)),
         });
     }
     let usual = if args.diff.is_some() { "text" } else { "summary" };
