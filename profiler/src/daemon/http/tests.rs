@@ -242,6 +242,34 @@ fn the_history_is_that_of_the_store() {
 }
 
 #[test]
+fn rows_of_windows_and_series_have_these_fields() {
+    Server::default().run(|address, _| {
+        let row = |path: &str, rows: &str| {
+            get(address, &format!("{path}?from=0&to=9000000000"), "").json()[rows][0].to_string()
+        };
+        assert_eq!(
+            row("/api/v1/windows", "windows"),
+            concat!(
+                r#"{"blocked_every":1,"boot_id":"boot-1","duration_ns":10000000000,"#,
+                r#""end_unix_ns":1767322810000000000,"frequency_hz":19,"last_number":1,"#,
+                r#""lost_samples":1,"merged":1,"min_block_ns":1000000,"notes":[],"number":1,"#,
+                r#""run":1,"stack_depth":127,"start_unix_ns":1767322800000000000}"#
+            )
+        );
+        assert_eq!(
+            row("/api/v1/series", "series"),
+            concat!(
+                r#"{"cgroup":"/system.slice/web.service","comm":"web","container":null,"#,
+                r#""cpu_ns":330000000,"first_unix_ns":1767322800000000000,"#,
+                r#""last_unix_ns":1767322830000000000,"pid":10,"pod":null,"runtime":null,"#,
+                r#""samples":{"cpu":{"sum":312000000,"unit":"nanoseconds"},"samples":{"sum":6,"#,
+                r#""unit":"count"}},"start_ns":5000000010,"unit":"web.service","windows":3}"#
+            )
+        );
+    });
+}
+
+#[test]
 fn two_ranges_are_compared() {
     Server::default().run(|address, _| {
         let whole = "from=0&to=9000000000";
