@@ -6,7 +6,7 @@ use clap::Parser as _;
 use profiler::cli::{
     args::{Cli, Command},
     ctl, daemon, doctor,
-    error::{Exit, Failure},
+    error::{Exit, Failure, to_stdout},
     explain, generate, java, jvm, list, net, packets, query, record, report, sched, stat, syscalls,
     unwind_table,
 };
@@ -66,10 +66,9 @@ fn main() -> ExitCode {
 }
 
 fn run_doctor(options: &doctor::Options) -> Result<u8, Failure> {
-    match doctor::run(options, &mut std::io::stdout().lock()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Exit::Success.code()),
-        result => result.map_err(|error| Failure::new(Exit::Failure, format!("stdout: {error}"))),
-    }
+    let mut code = Exit::Success.code();
+    to_stdout(doctor::run(options, &mut std::io::stdout().lock()).map(|found| code = found))?;
+    Ok(code)
 }
 
 fn log_line(out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>) -> std::io::Result<()> {

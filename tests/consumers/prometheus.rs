@@ -43,7 +43,7 @@ fn daemon() -> SocketAddr {
             let (state, mut orders) = State::new("/none".into(), Duration::from_secs(10), 100);
             state.window(&window(), true);
             tokio::spawn(async move {
-                while let Some(Order::Profile(request, reply)) = orders.recv().await {
+                while let Some(Order::Profile(request, _permit, reply)) = orders.recv().await {
                     let asked = ProfileRequest { seconds: 1, pid: Some(7), frequency_hz: Some(99) };
                     let profile = (request == asked).then(|| pprof::read(PROFILE).unwrap());
                     reply.send(profile.ok_or_else(|| format!("{request:?}"))).unwrap();

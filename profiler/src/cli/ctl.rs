@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::error::{Exit, Failure};
+use super::error::{Exit, Failure, to_stdout};
 use crate::{
     daemon::control::{ClientError, Verb, ask},
     model::name::clean,
@@ -65,12 +65,7 @@ pub fn run(args: &CtlArgs) -> Result<(), Failure> {
         CtlCommand::Flush => format!("window {} is written\n", number(&result, "/window")),
         CtlCommand::Start | CtlCommand::Stop | CtlCommand::Reset => String::new(),
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Failure, format!("stdout: {error}")))
-        }
-        _ => Ok(()),
-    }
+    to_stdout(io::stdout().write_all(text.as_bytes()))
 }
 
 fn failure(error: &ClientError) -> Failure {

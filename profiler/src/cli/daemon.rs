@@ -10,7 +10,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::{
     args::LogLevel,
-    error::{Exit, Failure},
+    error::{Exit, Failure, to_stdout},
     explain,
 };
 use crate::{
@@ -143,20 +143,17 @@ fn failed(error: &RunError) -> Failure {
 }
 
 fn wrong(error: &ConfigError) -> Failure {
-    let message = error.to_string();
-    match message.split_once("\n  ") {
-        Some((cause, mend)) => Failure::new(Exit::Usage, cause).mend(mend),
-        None => Failure::new(Exit::Usage, message),
+    let failure = Failure::new(Exit::Usage, error);
+    match error {
+        ConfigError::NoToken { .. } => {
+            failure.mend("add to the file, in [http]: token_file = \"/etc/profiler/token\"")
+        }
+        ConfigError::Read { .. } | ConfigError::Wrong { .. } => failure,
     }
 }
 
 fn print(text: &str) -> Result<u8, Failure> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Failure, format!("stdout: {error}")))
-        }
-        _ => Ok(Exit::Success.code()),
-    }
+    to_stdout(io::stdout().write_all(text.as_bytes())).map(|()| Exit::Success.code())
 }
 
 #[cfg(test)]
@@ -201,7 +198,9 @@ mod tests {
     fn what_is_wrong_is_told_with_what_mends_it() {
         let failure = config(&["--http-listen", "0.0.0.0:7077"]).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
-        assert_eq!(failure.mend.as_deref(), Some("token_file = \"/etc/profiler/token\""));
+        assert!(failure.message.ends_with("which needs a token"), "{}", failure.message);
+        let mend = "add to the file, in [http]: token_file = \"/etc/profiler/token\"";
+        assert_eq!(failure.mend.as_deref(), Some(mend));
         let failure = config(&["--http-token-file", "/no/such"]).unwrap_err();
         assert!(failure.message.starts_with("token file /no/such: "), "{}", failure.message);
         assert!(Cli::try_parse_from(["profiler", "daemon", "--store-max-ages", "1d"]).is_err());

@@ -1,6 +1,6 @@
 //! What the user sees when something fails: one line of cause, the command that mends it, a documented exit code.
 
-use std::fmt;
+use std::{fmt, io};
 
 /// Exit codes, documented in the README (`profiler generate exit-codes`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,5 +98,31 @@ impl fmt::Display for Failure {
             write!(f, "\n  {mend}")?;
         }
         Ok(())
+    }
+}
+
+/// What came of writing to stdout. A reader that has seen enough is no failure.
+///
+/// # Errors
+/// Any other end of it.
+pub fn to_stdout(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Failure, format!("stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_pipe_is_no_failure() {
+        assert!(to_stdout(Ok(())).is_ok() && to_stdout(Err(io::ErrorKind::BrokenPipe.into())).is_ok());
+        let failure = to_stdout(Err(io::ErrorKind::StorageFull.into())).unwrap_err();
+        assert!(failure.message.starts_with("stdout: "), "{failure}");
+        assert_eq!(failure.exit, Exit::Failure);
     }
 }

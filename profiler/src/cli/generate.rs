@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use clap::ValueEnum;
 use profiler_common::loss::Loss;
 
-use super::error::{Exit, Failure};
+use super::error::{Exit, Failure, to_stdout};
 use crate::{
     daemon::config,
     export,
@@ -68,10 +68,7 @@ pub fn run(table: Table) -> Result<(), Failure> {
             Reason::ALL.iter().map(|reason| format!("| `{}` | `[{}]` |", reason.key(), reason.words())),
         ),
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(Exit::Failure, error)),
-        _ => Ok(()),
-    }
+    to_stdout(io::stdout().write_all(text.as_bytes()))
 }
 
 fn probes() -> String {

@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use super::error::{Exit, Failure};
+use super::error::{Exit, Failure, to_stdout};
 use crate::{
     model::name,
     session::peak_rss_bytes,
@@ -122,12 +122,7 @@ impl Row {
 /// No such process, no JVM that is understood, a failure to write to `out`.
 pub fn run(args: &JvmArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let document = read(args).map_err(|error| failure(args.pid, &error))?;
-    match write(&document, args, out) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Failure, format!("stdout: {error}")))
-        }
-        _ => Ok(()),
-    }
+    to_stdout(write(&document, args, out))
 }
 
 fn read(args: &JvmArgs) -> Result<Document, OpenError> {

@@ -4,13 +4,13 @@
 mod java;
 mod places;
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use clap::Args;
 use serde::Serialize;
 
 use super::{
-    error::{Exit, Failure},
+    error::{Exit, Failure, to_stdout},
     near::near,
 };
 use crate::{
@@ -154,12 +154,7 @@ pub fn run(args: &ListArgs, out: &mut dyn Write) -> Result<(), Failure> {
         (None, None) => events(args)?,
     };
     let text = if args.json { json(&rows, note) } else { text(&rows, note.as_deref()) };
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Failure, format!("stdout: {error}")))
-        }
-        _ => Ok(()),
-    }
+    to_stdout(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
 /// Events and tracepoints, and what there is to say about them.

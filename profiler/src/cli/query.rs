@@ -5,17 +5,13 @@ mod list;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    io::Write,
-    path::PathBuf,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{io::Write, path::PathBuf, time::Duration};
 
 use clap::Args;
 use regex::Regex;
 
 use super::{
-    error::{Exit, Failure},
+    error::{Exit, Failure, to_stdout},
     show::{ShowArgs, names, regex},
 };
 use crate::{
@@ -90,8 +86,7 @@ pub struct QueryArgs {
 /// # Errors
 /// One line of cause, and what mends it.
 pub fn run(args: &QueryArgs, out: &mut dyn Write) -> Result<(), Failure> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
-    run_at(args, u64::try_from(now).unwrap_or(u64::MAX), out)
+    run_at(args, when::unix_ns(), out)
 }
 
 /// [`run`] at that time, ns since the Unix epoch.
@@ -113,9 +108,7 @@ fn run_at(args: &QueryArgs, now_unix_ns: u64, out: &mut dyn Write) -> Result<(),
         };
         return written.or_else(|error| match error {
             Wrong::Store(error) => Err(failure(&error)),
-            // A reader that has seen enough is no failure.
-            Wrong::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            Wrong::Output(error) => Err(Failure::new(Exit::Failure, format!("standard output: {error}"))),
+            Wrong::Output(error) => to_stdout(Err(error)),
         });
     }
     let usual = if args.diff.is_some() { "text" } else { "summary" };

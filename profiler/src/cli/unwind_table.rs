@@ -11,7 +11,7 @@ use std::{
 use clap::Args;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::error::{Exit, Failure};
+use super::error::{Exit, Failure, to_stdout};
 use crate::{
     elf::Bytes,
     model::name,
@@ -88,12 +88,7 @@ struct Made {
 pub fn run(args: &UnwindTableArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let cache = args.cache.then(Cache::open).transpose().map_err(|e| no_cache(&e))?;
     let rows: Vec<Row> = args.files.iter().map(|path| row(path, cache.as_ref())).collect();
-    match write(&rows, args.json, out) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(Failure::new(Exit::Failure, format!("stdout: {error}")));
-        }
-        _ => {}
-    }
+    to_stdout(write(&rows, args.json, out))?;
     match rows.iter().find_map(|row| Some((&row.file, row.error.as_ref()?))) {
         None => Ok(()),
         Some((file, error)) => Err(Failure::new(Exit::Usage, format!("{file}: {error}"))),

@@ -13,14 +13,9 @@ use std::{
     time::Duration,
 };
 
-use crate::model::name::clean;
-
-/// Longest status, bytes.
-const MAX_STATUS: usize = 256;
-
 /// What is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tell<'a> {
+pub enum Tell {
     /// Everything is attached; also after a reload.
     Ready,
     /// The configuration is read again, at that time of `CLOCK_MONOTONIC`, ns.
@@ -32,8 +27,6 @@ pub enum Tell<'a> {
     Stopping,
     /// It is alive.
     Watchdog,
-    /// What it does, in words.
-    Status(&'a str),
 }
 
 /// The connection to systemd; without one, nothing is told.
@@ -70,14 +63,14 @@ impl Notify {
     ///
     /// # Errors
     /// Those of sendmsg(2); [`io::ErrorKind::WouldBlock`] if systemd does not read.
-    pub fn tell(&self, what: &[Tell<'_>]) -> io::Result<()> {
+    pub fn tell(&self, what: &[Tell]) -> io::Result<()> {
         let Some((socket, address)) = &self.0 else { return Ok(()) };
         let lines: Vec<String> = what.iter().map(|tell| tell.line()).collect();
         socket.send_to_addr(lines.join("\n").as_bytes(), address).map(drop)
     }
 }
 
-impl Tell<'_> {
+impl Tell {
     fn line(self) -> String {
         match self {
             Self::Ready => "READY=1".to_owned(),
@@ -86,12 +79,6 @@ impl Tell<'_> {
             }
             Self::Stopping => "STOPPING=1".to_owned(),
             Self::Watchdog => "WATCHDOG=1".to_owned(),
-            Self::Status(text) => {
-                // Cleaned: without line breaks, which would begin another assignment.
-                let mut text = clean(text.as_bytes());
-                text.truncate(text.floor_char_boundary(MAX_STATUS));
-                format!("STATUS={text}")
-            }
         }
     }
 }
@@ -128,12 +115,10 @@ mod tests {
         let path = directory.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         let notify = Notify::to(Some(path.into())).unwrap();
-        notify.tell(&[Tell::Ready, Tell::Status("a\nREADY=0 \u{202e}")]).unwrap();
-        assert_eq!(receive(&socket), "READY=1\nSTATUS=a\\nREADY=0 \\u{202e}");
+        notify.tell(&[Tell::Ready, Tell::Watchdog]).unwrap();
+        assert_eq!(receive(&socket), "READY=1\nWATCHDOG=1");
         notify.tell(&[Tell::Reloading { monotonic_ns: 1_234_567 }]).unwrap();
         assert_eq!(receive(&socket), "RELOADING=1\nMONOTONIC_USEC=1234");
-        notify.tell(&[Tell::Status(&"ü".repeat(1000))]).unwrap();
-        assert_eq!(receive(&socket).len(), "STATUS=".len() + MAX_STATUS);
     }
 
     #[test]

@@ -21,12 +21,13 @@ use super::{
     notify::{Notify, Tell, watchdog_interval},
     options::{self, Look},
     serving::{Serving, ServingError},
-    state::{Phase, State, unix_ns},
+    state::{Phase, State},
     writer::{Done, WindowThread},
 };
 use crate::{
     export::Own,
     host::{btf::BtfError, cpus},
+    model::when::unix_ns,
     session::{
         SessionError,
         continuous::{Continuous, ContinuousOptions},
@@ -139,6 +140,8 @@ struct Core {
     phase: Phase,
     own: Own,
     trouble: Option<String>,
+    /// Why the configuration of the last reload is not used: until another one is.
+    refused: Option<String>,
     /// Number of the last window that was taken.
     number: u64,
     /// Who waits for a window to be written.
@@ -174,6 +177,7 @@ impl Core {
             watchdog,
             phase: Phase::Starting,
             trouble: None,
+            refused: None,
             number: 0,
             flushed: HashMap::new(),
         })
@@ -289,7 +293,7 @@ impl Core {
     }
 
     /// Records nothing until it is told to, or until then. False: the daemon ends.
-    async fn pause(&mut self, until: Option<Instant>) -> bool {
+    async fn pause(&mut self, mut until: Option<Instant>) -> bool {
         if until.is_none() {
             self.set_phase(Phase::Paused);
         }
@@ -307,7 +311,12 @@ impl Core {
                 Event::Command(Command::Flush(reply)) => {
                     _ = reply.send(Err("nothing is being recorded".to_owned()));
                 }
-                Event::Command(Command::Stop(reply)) => _ = reply.send(Ok(())),
+                Event::Command(Command::Stop(reply)) => {
+                    // Also where it waits to begin again.
+                    until = None;
+                    self.set_phase(Phase::Paused);
+                    _ = reply.send(Ok(()));
+                }
                 Event::Reload => _ = self.reload(),
                 event => self.handle(event),
             }
@@ -349,3 +358,6 @@ fn depth(config: &Config) -> u32 {
 fn to_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,10 +64,7 @@ impl Serving {
         };
         let thread = thread::Builder::new().name("servers".to_owned()).spawn(serve)?;
         let serving = Self { stop: Some(stop), thread: Some(thread) };
-        // Of a thread that has panicked, its end tells.
-        if let Ok(result) = listens.recv() {
-            result?;
-        }
+        listens.recv().map_err(|_| io::Error::other("it has panicked"))??;
         Ok(serving)
     }
 }

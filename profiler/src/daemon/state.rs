@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use serde::Serialize;
@@ -12,7 +12,10 @@ use tokio::sync::mpsc;
 use super::control::Command;
 use crate::{
     export::{Own, Registry},
-    model::window::{Rates, Window},
+    model::{
+        when::unix_ns,
+        window::{Rates, Window},
+    },
 };
 
 /// Commands that wait for the core.
@@ -135,12 +138,6 @@ impl State {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Now, ns since the Unix epoch; 0 before it.
-pub fn unix_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -59,6 +59,9 @@ pub struct Done {
 pub struct WindowThread {
     jobs: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
+    /// What it is still to be told: windows waited when it was set.
+    limits: Option<Limits>,
+    max_series: Option<usize>,
 }
 
 impl WindowThread {
@@ -76,7 +79,7 @@ impl WindowThread {
         let worker = Worker { store, state, max_series, done };
         let thread =
             thread::Builder::new().name("windows".to_owned()).spawn(move || worker.run(&receiver))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), limits: None, max_series: None })
     }
 
     /// Gives it a window. False: too many wait already, and this one is lost.
@@ -85,14 +88,21 @@ impl WindowThread {
     }
 
     /// The store keeps so much from now on.
-    pub fn set_limits(&self, limits: Limits) {
-        // It is busy: the next reload says it again.
-        _ = self.send(Job::Limits(limits));
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = Some(limits);
+        self.send_settings();
     }
 
     /// Windows have so many series from now on.
-    pub fn set_max_series(&self, max_series: usize) {
-        _ = self.send(Job::MaxSeries(max_series));
+    pub fn set_max_series(&mut self, max_series: usize) {
+        self.max_series = Some(max_series);
+        self.send_settings();
+    }
+
+    /// Tells it what was set while too many windows waited. To be called when one of them is done.
+    pub fn send_settings(&mut self) {
+        self.limits = self.limits.filter(|limits| !self.send(Job::Limits(*limits)));
+        self.max_series = self.max_series.filter(|max_series| !self.send(Job::MaxSeries(*max_series)));
     }
 
     /// Gives memory back.
@@ -166,5 +176,30 @@ impl Worker {
             cost: window.profile.cost,
             losses: window.profile.losses.counters,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_set_while_windows_wait_is_told_later() {
+        let (jobs, receiver) = sync_channel(1);
+        let mut thread = WindowThread { jobs: Some(jobs), thread: None, limits: None, max_series: None };
+        thread.trim();
+        let limits = Limits { max_age: Duration::from_secs(60), max_bytes: 1 << 20 };
+        thread.set_limits(Limits { max_bytes: 1, ..limits });
+        thread.set_limits(limits);
+        thread.set_max_series(7);
+        assert!(matches!(receiver.try_recv(), Ok(Job::Trim)));
+        thread.send_settings();
+        assert!(matches!(receiver.try_recv(), Ok(Job::Limits(told)) if told == limits));
+        thread.send_settings();
+        assert!(matches!(receiver.try_recv(), Ok(Job::MaxSeries(7))));
+        thread.send_settings();
+        assert!(receiver.try_recv().is_err(), "it was told already");
     }
 }

@@ -15,9 +15,6 @@ pub enum Format {
 const MAX_TYPES: usize = 32;
 
 impl Format {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Text, Self::OpenMetrics, Self::Protobuf];
-
     /// Its `Content-Type`.
     pub const fn content_type(self) -> &'static str {
         match self {

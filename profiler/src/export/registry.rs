@@ -95,11 +95,6 @@ impl Registry {
         page
     }
 
-    /// What the daemon last said of itself.
-    pub fn own(&self) -> Own {
-        self.lock().own.clone()
-    }
-
     /// Series that have labels of their own now.
     pub fn series(&self) -> usize {
         self.lock().shown.count()

@@ -1,7 +1,7 @@
 //! Times as users write them: `2026-01-02T03:04:05Z`, `03:12` of today, `-15m` from now. Times of day are UTC, as in all
 //! reports.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SECOND_NS: i128 = 1_000_000_000;
 
@@ -44,6 +44,12 @@ impl When {
             Self::Ago(ago) => now_unix_ns.saturating_sub(u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX)),
         }
     }
+}
+
+/// Now by the wall clock, ns since the Unix epoch; 0 before it.
+pub fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A number with `s`, `m`, `h` or `d`; seconds without.

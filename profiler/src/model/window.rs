@@ -3,6 +3,8 @@
 //! A number is one row of {process, metric, label}: what it is, and in which unit, is in [`METRICS`], which the store, the
 //! metrics page and the documentation are made from.
 
+use serde::Serialize;
+
 use super::{Profile, Unit, sched::Histogram};
 
 /// What numbers of a metric are.
@@ -133,7 +135,7 @@ pub fn metric(name: &str) -> Option<&'static Metric> {
 }
 
 /// Where a process belongs, by its control group. Everything is cleaned (`model::name`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Place {
     /// Path of the control group; `/`: the root, or not known.
     pub cgroup: String,
@@ -148,7 +150,7 @@ pub struct Place {
 }
 
 /// Whose numbers and samples they are.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Series {
     /// Process id; `None`: short-lived processes of that name and place together, or with the name [`OTHER`] all that
     /// there was no room for.
@@ -158,6 +160,7 @@ pub struct Series {
     /// Command name, cleaned.
     pub comm: String,
     /// Where it belongs.
+    #[serde(flatten)]
     pub place: Place,
 }
 
@@ -200,7 +203,7 @@ pub struct Account {
 }
 
 /// How closely was looked: it can change from window to window (the governor), and rates are comparable only with it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Rates {
     /// Samples per second and CPU; 0: CPUs were not sampled.
     pub frequency_hz: u64,

@@ -1,7 +1,5 @@
 //! The recording's header: what the host is and how it was sampled.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use profiler_common::{loss::Loss, sample::Seen};
 
 use super::{RecordOptions, SessionError};
@@ -18,11 +16,6 @@ use crate::{
 
 /// The loss that [`left_out`] tells.
 const PROGRAMS_MISSED: &str = "programs_missed";
-
-/// Wall-clock time now, ns since the Unix epoch.
-pub fn unix_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
-}
 
 /// What is known at the end of a recording.
 pub struct Facts<'a> {

@@ -30,6 +30,7 @@ pub mod write;
 use std::time::Duration;
 
 use regex::Regex;
+use serde::Serialize;
 
 use crate::model::{
     SampleType,
@@ -80,7 +81,7 @@ impl Query {
 }
 
 /// A window as it is kept: one of the daemon's, or several merged.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WindowInfo {
     /// Start, ns since the Unix epoch, by the clock at that moment.
     pub start_unix_ns: u64,
@@ -99,6 +100,7 @@ pub struct WindowInfo {
     /// The boot that it is of.
     pub boot_id: String,
     /// How closely was looked.
+    #[serde(flatten)]
     pub rates: Rates,
     /// Whole samples lost.
     pub lost_samples: u64,

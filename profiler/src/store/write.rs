@@ -8,7 +8,6 @@ use std::{
     io,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -21,7 +20,7 @@ use super::{
     retain,
     schema::{self, FILE},
 };
-use crate::model::window::Window;
+use crate::model::{when::unix_ns, window::Window};
 
 /// Databases up to this size are checked whole when they are opened: that takes some 0.2 s. Of larger ones damage shows
 /// when it is read.
@@ -107,8 +106,7 @@ impl Writer {
     /// # Errors
     /// As [`Writer::append`]; what was done until then stays done.
     pub fn maintain(&mut self) -> Result<Maintained, StoreError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
-        self.maintain_at(u64::try_from(now).unwrap_or(u64::MAX))
+        self.maintain_at(unix_ns())
     }
 
     /// [`Writer::maintain`] at that time, ns since the Unix epoch.
@@ -185,7 +183,7 @@ impl Writer {
     /// Keeps the damaged database, with its log, under another name.
     fn move_aside(&mut self, cause: String) -> Result<(), StoreError> {
         self.database = None;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let now = unix_ns() / 1_000_000_000;
         // Names of before are passed by: two can be damaged within a second.
         let free = (now..).map(|time| self.path.with_file_name(format!("{DAMAGED}{time}")));
         let to = free.into_iter().find(|to| fs::symlink_metadata(to).is_err());

@@ -4,14 +4,11 @@ use std::io::{BufWriter, Write};
 
 use serde::Serialize;
 
-use super::{
-    Wrong,
-    list::{Who, who},
-};
+use super::{Wrong, list::who};
 use crate::{
     model::{
         Unit,
-        window::{Account, Kind, metric},
+        window::{Account, Kind, Series, metric},
     },
     render::units,
     store::{Query, Reader},
@@ -105,14 +102,14 @@ struct Document<'a> {
 #[derive(Serialize)]
 struct Row<'a> {
     #[serde(flatten)]
-    who: Who<'a>,
+    series: &'a Series,
     #[serde(flatten)]
     values: Values<'a>,
 }
 
 impl<'a> Row<'a> {
     fn of(account: &'a Account) -> Self {
-        Self { who: Who::of(&account.series), values: Values::of(account) }
+        Self { series: &account.series, values: Values::of(account) }
     }
 }
 

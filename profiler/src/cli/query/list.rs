@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Wrong;
 use crate::{
-    model::window::{Rates, Series},
+    model::window::Series,
     render::units,
     store::{Query, Reader, SeriesInfo, WindowInfo, notes},
 };
@@ -132,78 +132,20 @@ struct Document<'a> {
 #[derive(Serialize)]
 struct WindowRow<'a> {
     start: String,
-    start_unix_ns: u64,
-    end_unix_ns: u64,
-    duration_ns: u64,
-    number: u64,
-    last_number: u64,
-    merged: u64,
-    run: u64,
-    boot_id: &'a str,
-    frequency_hz: u64,
-    min_block_ns: Option<u64>,
-    blocked_every: u32,
-    stack_depth: u32,
-    lost_samples: u64,
-    notes: &'a [String],
+    #[serde(flatten)]
+    window: &'a WindowInfo,
 }
 
 impl<'a> WindowRow<'a> {
     fn of(window: &'a WindowInfo) -> Self {
-        let Rates { frequency_hz, min_block_ns, blocked_every, stack_depth } = window.rates;
-        Self {
-            start: units::rfc3339(window.start_unix_ns),
-            start_unix_ns: window.start_unix_ns,
-            end_unix_ns: window.end_unix_ns,
-            duration_ns: window.duration_ns,
-            number: window.number,
-            last_number: window.last_number,
-            merged: window.merged,
-            run: window.run,
-            boot_id: &window.boot_id,
-            frequency_hz,
-            min_block_ns,
-            blocked_every,
-            stack_depth,
-            lost_samples: window.lost_samples,
-            notes: &window.notes,
-        }
-    }
-}
-
-/// Whose a row is.
-#[derive(Serialize)]
-pub struct Who<'a> {
-    pid: Option<u32>,
-    start_ns: u64,
-    comm: &'a str,
-    cgroup: &'a str,
-    unit: Option<&'a str>,
-    runtime: Option<&'a str>,
-    container: Option<&'a str>,
-    pod: Option<&'a str>,
-}
-
-impl<'a> Who<'a> {
-    pub fn of(series: &'a Series) -> Self {
-        let place = &series.place;
-        Self {
-            pid: series.pid,
-            start_ns: series.start_ns,
-            comm: &series.comm,
-            cgroup: &place.cgroup,
-            unit: place.unit.as_deref(),
-            runtime: place.runtime.as_deref(),
-            container: place.container.as_deref(),
-            pod: place.pod.as_deref(),
-        }
+        Self { start: units::rfc3339(window.start_unix_ns), window }
     }
 }
 
 #[derive(Serialize)]
 struct SeriesRow<'a> {
     #[serde(flatten)]
-    who: Who<'a>,
+    series: &'a Series,
     windows: u64,
     first_unix_ns: u64,
     last_unix_ns: u64,
@@ -226,7 +168,7 @@ impl<'a> SeriesRow<'a> {
             value: *value,
         };
         Self {
-            who: Who::of(&info.series),
+            series: &info.series,
             windows: info.windows,
             first_unix_ns: info.first_unix_ns,
             last_unix_ns: info.last_unix_ns,

@@ -168,3 +168,41 @@ fn errors_have_their_exit_code_and_what_mends_them() {
         assert!(Cli::try_parse_from(args).is_err(), "{bad:?}");
     }
 }
+
+#[test]
+fn rows_of_json_have_these_fields() {
+    let dir = store();
+    let first = |args: &[&str], rows: &str| {
+        let text = query(&dir, args).unwrap();
+        let (_, rest) = text.split_once(rows).unwrap();
+        // Up to the next row, or to the list in this one.
+        rest.split(",{").next().unwrap().split(":[{").next().unwrap().to_owned()
+    };
+    assert_eq!(
+        first(&["--list", "--json"], "\"windows\":["),
+        concat!(
+            r#"{"start":"2026-01-02T03:00:00.000Z","start_unix_ns":1767322800000000000,"#,
+            r#""end_unix_ns":1767322810000000000,"duration_ns":10000000000,"number":1,"#,
+            r#""last_number":1,"merged":1,"run":1,"boot_id":"boot-1","frequency_hz":19,"#,
+            r#""min_block_ns":1000000,"blocked_every":1,"stack_depth":127,"lost_samples":1,"#,
+            r#""notes":[]}"#
+        )
+    );
+    assert_eq!(
+        first(&["--list", "--json"], "\"rows\":["),
+        concat!(
+            r#"{"pid":10,"start_ns":5000000010,"comm":"web","#,
+            r#""cgroup":"/system.slice/web.service","unit":"web.service","runtime":null,"#,
+            r#""container":null,"pod":null,"windows":10,"first_unix_ns":1767322800000000000,"#,
+            r#""last_unix_ns":1767322920000000000,"cpu_ns":1100000000,"totals""#
+        )
+    );
+    assert_eq!(
+        first(&["--accounts", "--json"], "\"rows\":["),
+        concat!(
+            r#"{"pid":10,"start_ns":5000000010,"comm":"web","#,
+            r#""cgroup":"/system.slice/web.service","unit":"web.service","runtime":null,"#,
+            r#""container":null,"pod":null,"numbers""#
+        )
+    );
+}

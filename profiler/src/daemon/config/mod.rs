@@ -17,7 +17,7 @@ use std::{
 
 pub use load::{Change, Changes, ConfigError, Sources};
 pub use print::table;
-pub use settings::{Applies, SETTINGS, Setting, setting};
+pub use settings::{Applies, SETTINGS, Setting};
 pub use value::{Kind, Value};
 
 /// The configuration.

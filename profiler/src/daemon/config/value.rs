@@ -98,7 +98,7 @@ impl Kind {
             }
             Self::Bytes { least, most } => {
                 format!(
-                    "a size from \"{}\" to \"{}\" (B, kB, MB, GB, KiB, MiB, GiB)",
+                    "a size from \"{}\" to \"{}\" (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)",
                     size(least),
                     size(most)
                 )

@@ -15,7 +15,7 @@ mod server;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::model::Profile;
 
@@ -43,8 +43,8 @@ pub enum Command {
     Stop(Reply<()>),
     /// End the window now; the answer is its number, when it is written.
     Flush(Reply<u64>),
-    /// Record a profile on demand.
-    Profile(ProfileRequest, Reply<Profile>),
+    /// Record a profile on demand. The permit is given back when the recording is over: there is one at a time.
+    Profile(ProfileRequest, OwnedSemaphorePermit, Reply<Profile>),
 }
 
 /// A profile on demand. There is never more than one at a time.

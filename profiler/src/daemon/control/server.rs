@@ -12,9 +12,9 @@ use tokio::{
 };
 
 use super::{Answer, Command, MAX_REQUEST, Reply, Request, VERSION, Verb};
-use crate::daemon::{
-    socket::Bound,
-    state::{State, unix_ns},
+use crate::{
+    daemon::{socket::Bound, state::State},
+    model::when::unix_ns,
 };
 
 /// Connections at a time; more wait in the kernel.

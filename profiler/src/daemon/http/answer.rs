@@ -4,7 +4,7 @@ use axum::{
     body::Body,
     http::{HeaderValue, Response, StatusCode, header},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// JSON.
 pub const JSON: &str = "application/json";
@@ -41,11 +41,6 @@ pub type Answer = Result<Response<Body>, Problem>;
 /// An answer of that type.
 pub fn content(kind: &'static str, body: impl Into<Body>) -> Response<Body> {
     with_status(StatusCode::OK, kind, body)
-}
-
-/// An answer in JSON.
-pub fn json(value: &Value) -> Response<Body> {
-    content(JSON, value.to_string())
 }
 
 /// An answer with that code and type.

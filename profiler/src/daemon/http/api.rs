@@ -3,6 +3,7 @@
 //! Reads run in threads of their own, few at a time: a long one keeps nobody waiting but other reads.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     sync::Arc,
     time::Duration,
@@ -12,19 +13,19 @@ use axum::{
     extract::State,
     http::{StatusCode, Uri},
 };
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     App,
-    answer::{Answer, Problem, content},
+    answer::{Answer, JSON, Problem, content},
     params::Params,
 };
 use crate::{
-    daemon::state::unix_ns,
-    model::{Profile, window::Series},
+    model::{Profile, when::unix_ns, window::Series},
     render::{Format, RenderError, RenderOptions, diff, format_by_name},
-    store::{Query, Range, Reader, SeriesInfo, StoreError, WindowInfo},
+    store::{Query, Range, Reader, SeriesInfo, StoreError},
 };
 
 /// Parameters of `/api/v1/windows`.
@@ -65,7 +66,7 @@ const MAX_SERIES: usize = 10_000;
 
 /// Formats of profiles, with their content types.
 const FORMATS: [(&str, &str); 4] = [
-    ("json", super::answer::JSON),
+    ("json", JSON),
     ("folded", "text/plain; charset=utf-8"),
     ("svg", "image/svg+xml"),
     ("pprof", "application/octet-stream"),
@@ -74,21 +75,27 @@ const FORMATS: [(&str, &str); 4] = [
 /// `/api/v1/windows`
 pub async fn windows(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     let range = Params::read(&uri, WINDOWS)?.range("", unix_ns())?;
-    let windows = read(&app, move |reader| Ok(reader.windows(range)?)).await?;
-    let left_out = windows.len().saturating_sub(MAX_WINDOWS);
-    let rows: Vec<Value> = windows[left_out..].iter().map(window).collect();
-    Ok(super::answer::json(&json!({ "schema": "profiler.windows/1", "left_out": left_out, "windows": rows })))
+    let text = read(&app, move |reader| {
+        let windows = reader.windows(range)?;
+        let left_out = windows.len().saturating_sub(MAX_WINDOWS);
+        let rows = &windows[left_out..];
+        Ok(json!({ "schema": "profiler.windows/1", "left_out": left_out, "windows": rows }).to_string())
+    });
+    Ok(content(JSON, text.await?))
 }
 
 /// `/api/v1/series`
 pub async fn series(State(app): State<Arc<App>>, uri: Uri) -> Answer {
     let params = Params::read(&uri, SERIES)?;
     let query = query(&params, params.range("", unix_ns())?)?;
-    let series = read(&app, move |reader| Ok(reader.series(&query)?)).await?;
-    let shown = &series[..series.len().min(MAX_SERIES)];
-    let rows: Vec<Value> = shown.iter().map(one_series).collect();
-    let left_out = series.len() - shown.len();
-    Ok(super::answer::json(&json!({ "schema": "profiler.series/1", "left_out": left_out, "series": rows })))
+    let text = read(&app, move |reader| {
+        let series = reader.series(&query)?;
+        let shown = &series[..series.len().min(MAX_SERIES)];
+        let rows: Vec<SeriesRow<'_>> = shown.iter().map(SeriesRow::of).collect();
+        let left_out = series.len() - shown.len();
+        Ok(json!({ "schema": "profiler.series/1", "left_out": left_out, "series": rows }).to_string())
+    });
+    Ok(content(JSON, text.await?))
 }
 
 /// `/api/v1/profile`
@@ -251,47 +258,39 @@ impl Write for Bounded {
     }
 }
 
-fn window(info: &WindowInfo) -> Value {
-    json!({
-        "start_unix_ns": info.start_unix_ns,
-        "end_unix_ns": info.end_unix_ns,
-        "duration_ns": info.duration_ns,
-        "number": info.number,
-        "last_number": info.last_number,
-        "merged": info.merged,
-        "run": info.run,
-        "boot_id": info.boot_id,
-        "frequency_hz": info.rates.frequency_hz,
-        "min_block_ns": info.rates.min_block_ns,
-        "blocked_every": info.rates.blocked_every,
-        "stack_depth": info.rates.stack_depth,
-        "lost_samples": info.lost_samples,
-        "notes": info.notes,
-    })
+/// A series of an answer.
+#[derive(Serialize)]
+struct SeriesRow<'a> {
+    #[serde(flatten)]
+    series: &'a Series,
+    windows: u64,
+    first_unix_ns: u64,
+    last_unix_ns: u64,
+    /// By sample type.
+    samples: BTreeMap<&'a str, Sum>,
+    cpu_ns: u64,
 }
 
-fn one_series(info: &SeriesInfo) -> Value {
-    let Series { pid, start_ns, comm, place } = &info.series;
-    let totals: serde_json::Map<String, Value> = info
-        .totals
-        .iter()
-        .map(|(kind, sum)| (kind.name.clone(), json!({ "unit": kind.unit.name(), "sum": sum })))
-        .collect();
-    json!({
-        "pid": pid,
-        "start_ns": start_ns,
-        "comm": comm,
-        "cgroup": place.cgroup,
-        "unit": place.unit,
-        "runtime": place.runtime,
-        "container": place.container,
-        "pod": place.pod,
-        "windows": info.windows,
-        "first_unix_ns": info.first_unix_ns,
-        "last_unix_ns": info.last_unix_ns,
-        "samples": totals,
-        "cpu_ns": info.cpu_ns,
-    })
+#[derive(Serialize)]
+struct Sum {
+    unit: &'static str,
+    sum: u64,
+}
+
+impl<'a> SeriesRow<'a> {
+    fn of(info: &'a SeriesInfo) -> Self {
+        let totals = info.totals.iter();
+        Self {
+            series: &info.series,
+            windows: info.windows,
+            first_unix_ns: info.first_unix_ns,
+            last_unix_ns: info.last_unix_ns,
+            samples: totals
+                .map(|(kind, sum)| (kind.name.as_str(), Sum { unit: kind.unit.name(), sum: *sum }))
+                .collect(),
+            cpu_ns: info.cpu_ns,
+        }
+    }
 }
 
 #[cfg(test)]

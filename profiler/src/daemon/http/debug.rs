@@ -43,10 +43,10 @@ pub async fn profile(State(app): State<Arc<App>>, uri: Uri) -> Answer {
         frequency_hz: params.number("hz", 1..=MAX_HZ)?,
     };
     let busy = || Problem::unavailable("another profile is being recorded; there is one at a time");
-    // Until the answer is made: while the core still works on one, there is no other.
+    // It goes with the command: until the recording is over, also if the client has gone, there is no other.
     let permit = Arc::clone(&app.profiles).try_acquire_owned().map_err(|_| busy())?;
     let (reply, answer) = oneshot::channel();
-    let command = Command::Profile(request, reply);
+    let command = Command::Profile(request, permit, reply);
     app.state.commands.try_send(command).map_err(|_| Problem::unavailable("the daemon is busy"))?;
     let profile = match timeout(Duration::from_secs(request.seconds) + MARGIN, answer).await {
         Ok(Ok(Ok(profile))) => profile,
@@ -55,10 +55,8 @@ pub async fn profile(State(app): State<Arc<App>>, uri: Uri) -> Answer {
         Err(_) => return Err(Problem::unavailable("the profile was not ready in time")),
     };
     let format = format_by_name("pprof").ok_or_else(|| Problem::internal("there is no format pprof"))?;
-    let bytes = spawn_blocking(move || {
-        let _permit = permit;
-        api::bounded(|out| (format.write)(&profile, &RenderOptions::default(), out))
-    });
+    let bytes =
+        spawn_blocking(move || api::bounded(|out| (format.write)(&profile, &RenderOptions::default(), out)));
     let bytes = bytes.await.map_err(|error| Problem::internal(error.to_string()))??;
     let mut response = content("application/octet-stream", bytes);
     let name = HeaderValue::from_static("attachment; filename=\"profile.pb.gz\"");

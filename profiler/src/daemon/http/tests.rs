@@ -102,9 +102,9 @@ impl Server {
 async fn core(mut commands: mpsc::Receiver<Command>, answers: bool) {
     let mut waiting = Vec::new();
     while let Some(command) = commands.recv().await {
-        let Command::Profile(request, reply) = command else { panic!("nobody asks for it here") };
+        let Command::Profile(request, permit, reply) = command else { panic!("nobody asks for it here") };
         match request {
-            _ if !answers => waiting.push(reply),
+            _ if !answers => waiting.push((permit, reply)),
             ProfileRequest { seconds: 1, pid: Some(7), frequency_hz: Some(99) } => {
                 reply.send(Ok(fixture::mixed())).unwrap();
             }
@@ -242,6 +242,34 @@ fn the_history_is_that_of_the_store() {
 }
 
 #[test]
+fn rows_of_windows_and_series_have_these_fields() {
+    Server::default().run(|address, _| {
+        let row = |path: &str, rows: &str| {
+            get(address, &format!("{path}?from=0&to=9000000000"), "").json()[rows][0].to_string()
+        };
+        assert_eq!(
+            row("/api/v1/windows", "windows"),
+            concat!(
+                r#"{"blocked_every":1,"boot_id":"boot-1","duration_ns":10000000000,"#,
+                r#""end_unix_ns":1767322810000000000,"frequency_hz":19,"last_number":1,"#,
+                r#""lost_samples":1,"merged":1,"min_block_ns":1000000,"notes":[],"number":1,"#,
+                r#""run":1,"stack_depth":127,"start_unix_ns":1767322800000000000}"#
+            )
+        );
+        assert_eq!(
+            row("/api/v1/series", "series"),
+            concat!(
+                r#"{"cgroup":"/system.slice/web.service","comm":"web","container":null,"#,
+                r#""cpu_ns":330000000,"first_unix_ns":1767322800000000000,"#,
+                r#""last_unix_ns":1767322830000000000,"pid":10,"pod":null,"runtime":null,"#,
+                r#""samples":{"cpu":{"sum":312000000,"unit":"nanoseconds"},"samples":{"sum":6,"#,
+                r#""unit":"count"}},"start_ns":5000000010,"unit":"web.service","windows":3}"#
+            )
+        );
+    });
+}
+
+#[test]
 fn two_ranges_are_compared() {
     Server::default().run(|address, _| {
         let whole = "from=0&to=9000000000";
@@ -325,6 +353,13 @@ fn there_is_one_profile_on_demand_at_a_time() {
             next.read_to_end(&mut bytes).is_ok() && parse(&bytes).text().contains("one at a time")
         });
         assert!(refused);
+        // The core records on when the client has gone.
+        drop(first);
+        for _ in 0..10 {
+            std::thread::sleep(Duration::from_millis(20));
+            let next = get(address, "/debug/pprof/profile?seconds=1", "");
+            assert!(next.text().contains("one at a time"), "{}", next.head);
+        }
     });
 }
 

@@ -22,8 +22,8 @@ impl Core {
         match event {
             Event::Done(done) => self.done(*done),
             Event::Watchdog => self.tell(&[Tell::Watchdog]),
-            Event::Command(Command::Profile(request, reply)) => {
-                demand::start(request, self.governor.closeness().frequency_hz, reply);
+            Event::Command(Command::Profile(request, permit, reply)) => {
+                demand::start(request, self.governor.closeness().frequency_hz, permit, reply);
             }
             // It records already.
             Event::Command(Command::Start(reply)) => _ = reply.send(Ok(())),
@@ -77,6 +77,9 @@ impl Core {
     pub(super) fn done(&mut self, done: Done) {
         let Done { number, end_unix_ns, problem, notes, store_bytes, cost, losses, series } = done;
         notes.iter().for_each(|note| log::warn!("{note}"));
+        if let Some(thread) = &mut self.thread {
+            thread.send_settings();
+        }
         let reply = self.flushed.remove(&number);
         match &problem {
             None => {
@@ -124,11 +127,15 @@ impl Core {
                 }
                 let is_again = changes.config.sampling != self.config.sampling;
                 self.config = changes.config;
+                self.refused = None;
                 self.configure();
                 is_again
             }
             Err(error) => {
-                self.trouble(format!("the configuration is not used, the one before is: {error}"));
+                let why = format!("the configuration is not used, the one before is: {error}");
+                log::warn!("{why}");
+                self.refused = Some(why);
+                self.publish();
                 false
             }
         };
@@ -139,7 +146,8 @@ impl Core {
     pub(super) fn configure(&mut self) {
         let config = &self.config;
         self.governor.configure(budget(config), config.sampling.frequency_hz, depth(config));
-        if let Some(thread) = &self.thread {
+        self.state.registry.set_most_series(to_usize(config.metrics.max_series));
+        if let Some(thread) = &mut self.thread {
             thread.set_limits(limits(config));
             thread.set_max_series(to_usize(config.window.max_series));
         }
@@ -167,13 +175,13 @@ impl Core {
             phase: self.phase,
             rates: options::rates(&self.config, self.governor.closeness()),
             governor: self.governor.why().map(str::to_owned),
-            trouble: self.trouble.clone(),
+            trouble: self.refused.clone().or_else(|| self.trouble.clone()),
             last_window: self.number,
             own: self.own.clone(),
         });
     }
 
-    pub(super) fn tell(&self, what: &[Tell<'_>]) {
+    pub(super) fn tell(&self, what: &[Tell]) {
         if let Err(error) = self.notify.tell(what) {
             log::debug!("systemd cannot be told: {error}");
         }

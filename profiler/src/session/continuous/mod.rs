@@ -32,7 +32,6 @@ use profiler_common::{probe::sched::Cpu, tuning::Tuning};
 use super::{
     RecordOptions, Recording, SessionError, Stop,
     accounts::{Accounts, Loaded},
-    facts::unix_ns,
     net::{NetAccounting, NetworkOptions},
     recording::Closeness,
     sched::{
@@ -50,7 +49,7 @@ pub use crate::symbolize::NameCache;
 use crate::{
     bpf::stats,
     host::{cpu_times::CpuTimes, cpus},
-    model::{Cost, Losses, Meta, window::Place},
+    model::{Cost, Losses, Meta, when::unix_ns, window::Place},
     perf::clock::monotonic_ns,
 };
 use cost::{Measured, Used};

@@ -13,7 +13,6 @@ use std::net::IpAddr;
 
 use super::{
     SessionError,
-    facts::unix_ns,
     sched::{AccountOptions, own},
     spans::{Intervals, Kept, Shared},
 };
@@ -26,6 +25,7 @@ use crate::{
     model::{
         Cost, Losses,
         net::{By, Row, Span},
+        when::unix_ns,
     },
     perf::clock::monotonic_ns,
     probe::net::{self, NetProbe},

@@ -10,7 +10,6 @@ use profiler_common::probe::packets::Drop;
 
 use super::{
     SessionError,
-    facts::unix_ns,
     sched::{AccountOptions, own},
     spans::{Intervals, Kept, Shared},
 };
@@ -24,7 +23,7 @@ use crate::{
         btf::{self, DropReasons},
         network::{self, Counted},
     },
-    model::{Cost, Losses, packets::Span},
+    model::{Cost, Losses, packets::Span, when::unix_ns},
     perf::clock::monotonic_ns,
     probe::packets::PacketsProbe,
 };

@@ -21,7 +21,6 @@ use profiler_common::{
 
 use super::{
     SessionError,
-    facts::unix_ns,
     spans::{Intervals, Kept, Shared},
 };
 use crate::{
@@ -39,6 +38,7 @@ use crate::{
     model::{
         Cost,
         sched::{Accounts, Span},
+        when::unix_ns,
     },
     perf::{clock::monotonic_ns, counters::Counters},
     probe::sched::SchedProbe,

@@ -8,7 +8,6 @@ pub(in crate::session) mod totals;
 
 use super::{
     SessionError,
-    facts::unix_ns,
     sched::{AccountOptions, own},
     spans::{Intervals, Kept, Shared},
 };
@@ -23,6 +22,7 @@ use crate::{
     model::{
         Cost,
         syscalls::{By, Row, Span},
+        when::unix_ns,
     },
     perf::clock::monotonic_ns,
     probe::syscalls::Depth,
