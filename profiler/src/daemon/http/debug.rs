@@ -43,16 +43,20 @@ pub async fn profile(State(app): State<Arc<App>>, uri: Uri) -> Answer {
         frequency_hz: params.number("hz", 1..=MAX_HZ)?,
     };
     let busy = || Problem::unavailable("another profile is being recorded; there is one at a time");
-    // Until the answer is made: while the core still works on one, there is no other.
     let permit = Arc::clone(&app.profiles).try_acquire_owned().map_err(|_| busy())?;
     let (reply, answer) = oneshot::channel();
     let command = Command::Profile(request, reply);
     app.state.commands.try_send(command).map_err(|_| Problem::unavailable("the daemon is busy"))?;
-    let profile = match timeout(Duration::from_secs(request.seconds) + MARGIN, answer).await {
-        Ok(Ok(Ok(profile))) => profile,
-        Ok(Ok(Err(error))) => return Err(Problem::unavailable(error)),
-        Ok(Err(_)) => return Err(Problem::unavailable("the daemon is stopping")),
+    // A task of its own: while the core still works on one there is no other, also if the client has gone.
+    let answer = tokio::spawn(async move { (answer.await, permit) });
+    let (answer, permit) = match timeout(Duration::from_secs(request.seconds) + MARGIN, answer).await {
+        Ok(answered) => answered.map_err(|error| Problem::internal(error.to_string()))?,
         Err(_) => return Err(Problem::unavailable("the profile was not ready in time")),
+    };
+    let profile = match answer {
+        Ok(Ok(profile)) => profile,
+        Ok(Err(error)) => return Err(Problem::unavailable(error)),
+        Err(_) => return Err(Problem::unavailable("the daemon is stopping")),
     };
     let format = format_by_name("pprof").ok_or_else(|| Problem::internal("there is no format pprof"))?;
     let bytes = spawn_blocking(move || {

@@ -315,16 +315,19 @@ fn there_is_one_profile_on_demand_at_a_time() {
     Server { core: false, ..Server::default() }.run(|address, _| {
         let mut first = TcpStream::connect(address).unwrap();
         first.write_all(b"GET /debug/pprof/profile?seconds=1 HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-        // Refused as soon as the first one has arrived; before, this one is the first.
-        let refused = (0..1000).any(|_| {
+        let is_refused = || {
             let mut next = TcpStream::connect(address).unwrap();
             next.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
             next.write_all(b"GET /debug/pprof/profile?seconds=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 .unwrap();
             let mut bytes = Vec::new();
             next.read_to_end(&mut bytes).is_ok() && parse(&bytes).text().contains("one at a time")
-        });
-        assert!(refused);
+        };
+        // Refused as soon as the first one has arrived; before, this one is the first.
+        assert!((0..1000).any(|_| is_refused()));
+        // It is still being recorded when its client has gone.
+        drop(first);
+        assert!((0..20).all(|_| is_refused()));
     });
 }
 
