@@ -35,7 +35,7 @@ fn record(request: ProfileRequest, frequency_hz: u64) -> Result<Profile, String>
     let words = |error: &dyn std::error::Error| error.to_string();
     let look = Look {
         frequency_hz,
-        min_block: None,
+        offcpu: false,
         calls: false,
         network: false,
         jvms: false,

@@ -182,7 +182,8 @@ fn count(wait: &Wait, tid: u32, ns: u64) {
         what: what as u32,
         detail: wait.detail,
     };
-    if is_blocked && ns < config.min_block_ns && !Detail(wait.detail).is_not_sampled() {
+    let is_short = ns < config.min_block_ns || tuning::is_short(ns);
+    if is_blocked && is_short && !Detail(wait.detail).is_not_sampled() {
         (key.kernel_stack, key.user_stack) = (EMPTY_STACK, EMPTY_STACK);
         key.detail = Detail(wait.detail).short().0;
     } else if is_blocked && config.wakers != 0 && !Detail(wait.detail).is_not_sampled() {
