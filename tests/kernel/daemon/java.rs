@@ -78,17 +78,22 @@ fn check(jdk: &Jdk, daemon: &Daemon, target: &mut Target) -> serde_json::Value {
     let after = settled(jdk, pid);
     daemon.flush();
     let windows = of_windows(daemon, pid);
+    daemon.flush();
+    let later = of_windows(daemon, pid);
     assert_eq!(settled(jdk, pid), after, "it is idle");
     for ((metric, label), value) in &after {
         let is = windows(metric, label);
         match *metric {
             // A gauge: as it was last.
             "heap_used" => assert_eq!(is, *value, "{metric}"),
-            _ => assert_eq!(
-                is - windows_before(metric, label),
-                value - before[&(*metric, label.clone())],
-                "{metric} {label}"
-            ),
+            _ => {
+                assert_eq!(later(metric, label), is, "{metric} {label} is of one window");
+                assert_eq!(
+                    is - windows_before(metric, label),
+                    value - before[&(*metric, label.clone())],
+                    "{metric} {label}"
+                );
+            }
         }
     }
     said
