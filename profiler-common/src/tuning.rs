@@ -11,9 +11,13 @@ pub struct Tuning {
     pub blocked_every: u32,
     /// Most frames of a user stack that is walked by tables, some more at most; 0: as many as there is room for.
     pub depth: u32,
+    /// Shorter blocked times are counted without their stacks, ns, as those are that [`WaitConfig::min_block_ns`] says.
+    ///
+    /// [`WaitConfig::min_block_ns`]: crate::sched::wait::WaitConfig::min_block_ns
+    pub min_block_ns: u64,
 }
 
-const _: () = assert!(size_of::<Tuning>() == 8);
+const _: () = assert!(size_of::<Tuning>() == 16);
 
 #[cfg(feature = "user")]
 // SAFETY: repr(C), integers only, no padding (size asserted above); every bit pattern is valid.

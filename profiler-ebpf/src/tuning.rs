@@ -22,6 +22,12 @@ pub fn has_stack() -> bool {
     }
 }
 
+/// Whether a blocked time that was so long is too short for a stack.
+#[inline(always)]
+pub fn is_short(ns: u64) -> bool {
+    TUNING.get(0).is_some_and(|tuning| ns < tuning.min_block_ns)
+}
+
 /// Whether a stack of so many frames is to be walked on.
 #[inline(always)]
 pub fn is_deep_enough(frames: u32) -> bool {

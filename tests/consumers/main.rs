@@ -8,9 +8,11 @@
 
 mod browser;
 mod folded;
+mod machine;
 mod metrics;
 mod pprof;
 mod prometheus;
 mod speedscope;
 mod systemd;
 mod tools;
+mod unit;

@@ -1,5 +1,9 @@
 //! The daemon: windows against what programs make, what the kernel counts of them, and what windows say of each other.
 
+mod java;
+mod reload;
+mod served;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -58,6 +62,15 @@ impl Daemon {
         output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
     }
 
+    /// What `profiler ctl status --json` says.
+    fn status(&self) -> Value {
+        let socket = self.directory.path().join("control.sock");
+        let mut ctl = Command::new(binary::profiler());
+        let output = ctl.args(["ctl", "--socket"]).arg(socket).args(["status", "--json"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
     /// Ends the window now; it is in the store then.
     fn flush(&self) {
         assert!(self.ctl("flush").is_some(), "flush");
@@ -65,9 +78,14 @@ impl Daemon {
 
     /// What `profiler query ARGUMENTS` says of the last hour.
     fn query(&self, arguments: &[&str]) -> Output {
+        self.query_range(&[&["--last", "1h"], arguments].concat())
+    }
+
+    /// What `profiler query ARGUMENTS` says, whose range they tell.
+    fn query_range(&self, arguments: &[&str]) -> Output {
         let store = self.directory.path().join("store");
         let mut query = Command::new(binary::profiler());
-        query.args(["query", "--last", "1h", "--store"]).arg(store).args(arguments).output().unwrap()
+        query.args(["query", "--store"]).arg(store).args(arguments).output().unwrap()
     }
 
     fn query_json(&self, arguments: &[&str]) -> Value {
@@ -99,11 +117,23 @@ impl Drop for Daemon {
     }
 }
 
+/// Waits until something is so.
+fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "{what}");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
 fn command(directory: &Path, window_s: u32, arguments: &[&str]) -> Command {
     let path = |name: &str| directory.join(name).to_str().unwrap().to_owned();
     let mut command = Command::new(binary::profiler());
+    command.arg("daemon");
+    if !arguments.contains(&"--http-listen") {
+        command.args(["--http-listen", "off"]);
+    }
     command
-        .args(["daemon", "--http-listen", "off"])
         .args(["--store-directory", &path("store"), "--control-socket", &path("control.sock")])
         .args(["--window-length", &format!("{window_s}s")])
         .args(arguments)

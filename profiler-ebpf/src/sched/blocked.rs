@@ -6,14 +6,14 @@
 //! threads are zeros, or not those of user mode.
 
 use aya_ebpf::helpers::generated::bpf_task_pt_regs;
-use profiler_common::sched::{
-    cause::{ANONYMOUS_FILES, Cause, Entry, FileKind, cause, class},
-    wait,
-};
 #[cfg(bpf_target_arch = "aarch64")]
 use profiler_common::sched::syscall::Arch::Aarch64 as ARCH;
 #[cfg(bpf_target_arch = "x86_64")]
 use profiler_common::sched::syscall::Arch::X86_64 as ARCH;
+use profiler_common::sched::{
+    cause::{ANONYMOUS_FILES, Cause, Entry, FileKind, cause, class},
+    wait,
+};
 
 use super::member::{get, pointer, probe, sched_offset};
 use crate::task;

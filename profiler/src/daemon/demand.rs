@@ -54,7 +54,7 @@ fn record(request: ProfileRequest, frequency_hz: u64, reply: &mut Reply<Profile>
     let target = Target::resolve(&choice).map_err(|error| words(&error))?;
     let look = Look {
         frequency_hz,
-        min_block: None,
+        offcpu: false,
         calls: false,
         network: false,
         jvms: false,

@@ -113,7 +113,10 @@ impl Governor {
         let step = &STEPS[self.step];
         let frequency_hz = if self.frequency_hz == 0 { 0 } else { (self.frequency_hz / step.divide).max(1) };
         let depth = if step.depth == 0 { self.depth } else { step.depth.min(self.depth) };
-        Closeness { frequency_hz, tuning: Tuning { blocked_every: step.blocked_every, depth } }
+        Closeness {
+            frequency_hz,
+            tuning: Tuning { blocked_every: step.blocked_every, depth, ..Tuning::default() },
+        }
     }
 
     /// The step; 0: as configured.

@@ -20,8 +20,8 @@ use crate::{
 pub struct Look {
     /// Samples per second and CPU; 0: CPUs are not sampled.
     pub frequency_hz: u64,
-    /// Shorter blocked times are counted without their stacks; `None`: blocked times are not recorded by stack.
-    pub min_block: Option<Duration>,
+    /// Record blocked times by stack; how long those must be is a matter of [`Closeness`].
+    pub offcpu: bool,
     /// Account system calls.
     pub calls: bool,
     /// Account sockets.
@@ -38,12 +38,7 @@ pub struct Look {
 
 /// How closely is looked, as windows say it.
 pub fn rates(config: &Config, closeness: Closeness) -> Rates {
-    let min_block = config.sampling.offcpu.then_some(config.sampling.min_block);
-    closeness.rates(min_block.map(nanoseconds))
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+    closeness.rates(config.sampling.offcpu)
 }
 
 /// What the session is told.
@@ -98,17 +93,12 @@ pub fn continuous(look: &Look) -> Result<ContinuousOptions, BtfError> {
 /// What is sampled; `None`: nothing.
 fn samples(look: &Look, account: &AccountOptions) -> Option<RecordOptions> {
     let cpu = (look.frequency_hz != 0).then(|| Chosen::whole(Event::Cpu));
-    let offcpu = look.min_block.map(|_| Chosen::whole(Event::OffCpu));
+    let offcpu = look.offcpu.then(|| Chosen::whole(Event::OffCpu));
     let events: Vec<Chosen> = cpu.into_iter().chain(offcpu).collect();
     if events.is_empty() {
         return None;
     }
-    let waits = look.min_block.map(|min_block| WaitConfig {
-        min_block_ns: nanoseconds(min_block),
-        blocked: 1,
-        guess_short: 1,
-        ..WaitConfig::default()
-    });
+    let waits = look.offcpu.then(|| WaitConfig { blocked: 1, guess_short: 1, ..WaitConfig::default() });
     Some(RecordOptions {
         events,
         frequency_hz: look.frequency_hz,

@@ -120,10 +120,21 @@ enum Event {
 enum Next {
     /// The daemon ends.
     End,
-    /// It is paused.
-    Pause,
+    /// It is paused; who wants that is told then.
+    Pause(Reply<()>),
     /// It is begun again: with another configuration, on other CPUs.
     Again,
+}
+
+/// What a configuration that was read again changes of the recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reload {
+    /// Nothing.
+    Elsewhere,
+    /// How closely is looked: the window ends, because its values are of one rate.
+    Closeness,
+    /// It has to be begun again.
+    Recording,
 }
 
 struct Core {
@@ -192,7 +203,9 @@ impl Core {
             match self.record(&options, is_first).await {
                 Ok(Next::End) => return Ok(()),
                 Ok(Next::Again) => retry = RETRY.0,
-                Ok(Next::Pause) => {
+                Ok(Next::Pause(reply)) => {
+                    self.set_phase(Phase::Paused);
+                    _ = reply.send(Ok(()));
                     if !self.pause(None).await {
                         return Ok(());
                     }
@@ -220,7 +233,7 @@ impl Core {
         let Config { window, sampling, accounts, budget, .. } = &self.config;
         let look = Look {
             frequency_hz: sampling.frequency_hz,
-            min_block: sampling.offcpu.then_some(sampling.min_block),
+            offcpu: sampling.offcpu,
             calls: accounts.syscalls,
             network: accounts.network,
             jvms: accounts.jvm,
@@ -236,7 +249,7 @@ impl Core {
     async fn record(&mut self, options: &ContinuousOptions, is_first: bool) -> Result<Next, SessionError> {
         let online = cpus::online();
         let mut continuous = Continuous::start(options, monotonic_ns())?;
-        continuous.set_closeness(self.governor.closeness())?;
+        continuous.set_closeness(self.closeness())?;
         self.set_phase(Phase::Recording);
         if is_first {
             self.tell(&[Tell::Ready]);
@@ -256,20 +269,16 @@ impl Core {
             let next = match event {
                 None => None,
                 Some(Event::End) => Some(Next::End),
-                Some(Event::Command(Command::Stop(reply))) => {
-                    _ = reply.send(Ok(()));
-                    Some(Next::Pause)
-                }
+                Some(Event::Command(Command::Stop(reply))) => Some(Next::Pause(reply)),
                 Some(Event::Command(Command::Flush(reply))) => {
                     self.flushed.insert(self.number + 1, reply);
                     None
                 }
-                Some(Event::Reload) => {
-                    if !self.reload() {
-                        continue;
-                    }
-                    Some(Next::Again)
-                }
+                Some(Event::Reload) => match self.reload() {
+                    Reload::Elsewhere => continue,
+                    Reload::Closeness => None,
+                    Reload::Recording => Some(Next::Again),
+                },
                 Some(event) => {
                     self.handle(event);
                     continue;
@@ -284,7 +293,7 @@ impl Core {
             if let Some(next) = next {
                 return Ok(next);
             }
-            continuous.set_closeness(self.governor.closeness())?;
+            continuous.set_closeness(self.closeness())?;
             if cpus::online() != online || continuous.is_worn() {
                 return Ok(Next::Again);
             }
@@ -294,9 +303,6 @@ impl Core {
 
     /// Records nothing until it is told to, or until then. False: the daemon ends.
     async fn pause(&mut self, mut until: Option<Instant>) -> bool {
-        if until.is_none() {
-            self.set_phase(Phase::Paused);
-        }
         loop {
             let event = tokio::select! {
                 () = crate::session::at(until) => return true,

@@ -20,7 +20,10 @@ pub mod wakers;
 use aya_ebpf::{
     Global,
     btf_maps::{HashMap, PerCpuArray, ProgramArray},
-    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, generated::{bpf_get_prandom_u32, bpf_ktime_get_ns}},
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid,
+        generated::{bpf_get_prandom_u32, bpf_ktime_get_ns},
+    },
     macros::btf_map,
     programs::RawTracePointContext,
 };
@@ -182,8 +185,11 @@ fn count(wait: &mut Wait, tid: u32, ns: u64) {
         what: what as u32,
         detail: wait.detail,
     };
-    let is_short = ns < config.min_block_ns;
-    if is_blocked && config.guess_short != 0 && let Some(place) = wait.places.get_mut(Place::slot(wait.place)) {
+    let is_short = ns < config.min_block_ns || tuning::is_short(ns);
+    if is_blocked
+        && config.guess_short != 0
+        && let Some(place) = wait.places.get_mut(Place::slot(wait.place))
+    {
         place.learn(wait.place, is_short);
     }
     if is_blocked && is_short {
@@ -252,10 +258,8 @@ fn left(ctx: &RawTracePointContext, preempt: bool, now_ns: u64) {
         return;
     }
     let Some(wait) = find_or_insert(tid) else { return };
-    let leaving = task::with_current(
-        |task| Leaving::of::<true>(task, state),
-        |task| Leaving::of::<false>(task, state),
-    );
+    let leaving =
+        task::with_current(|task| Leaving::of::<true>(task, state), |task| Leaving::of::<false>(task, state));
     catch_up(wait, tid, leaving.switches, leaving.run_delay_ns);
     (wait.switches, wait.run_delay_ns) = (leaving.switches, leaving.run_delay_ns);
     wait.incarnation = leaving.incarnation;

@@ -35,8 +35,8 @@ use profiler_common::{
 };
 
 use self::callers::{Found, find, find_at, find_or_make};
-pub use self::threads::are_accounted as are_of_threads;
 pub use self::callers::{executed, exited, renamed};
+pub use self::threads::are_accounted as are_of_threads;
 use crate::{
     filter::{self, filter_member},
     loss,

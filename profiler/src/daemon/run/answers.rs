@@ -1,9 +1,10 @@
 //! What the core does beside recording: answers, passes windows on, keeps the budget, reads the configuration again, says how
 //! it is.
 
-use super::{Core, Event, budget, depth, limits, to_usize};
+use super::{Core, Event, Reload, budget, depth, limits, to_usize};
 use crate::{
     daemon::{
+        config::Sampling,
         control::Command,
         demand,
         governor::{Use, time_of},
@@ -13,7 +14,7 @@ use crate::{
         writer::Done,
     },
     host::cpus,
-    session::{continuous::RawWindow, monotonic_ns},
+    session::{Closeness, continuous::RawWindow, monotonic_ns},
 };
 
 impl Core {
@@ -110,10 +111,18 @@ impl Core {
         log::debug!("window {number}: {series} series, {store_bytes} bytes kept");
     }
 
-    /// Reads the configuration again. True if the recording has to be begun again for it.
-    pub(super) fn reload(&mut self) -> bool {
+    /// How closely to look.
+    pub(super) fn closeness(&self) -> Closeness {
+        let mut closeness = self.governor.closeness();
+        let min_block = self.config.sampling.min_block;
+        closeness.tuning.min_block_ns = u64::try_from(min_block.as_nanos()).unwrap_or(u64::MAX);
+        closeness
+    }
+
+    /// Reads the configuration again.
+    pub(super) fn reload(&mut self) -> Reload {
         self.tell(&[Tell::Reloading { monotonic_ns: monotonic_ns() }]);
-        let is_again = match self.config.reload() {
+        let reload = match self.config.reload() {
             Ok(changes) => {
                 for change in &changes.pending {
                     log::warn!(
@@ -125,22 +134,22 @@ impl Core {
                 for change in &changes.applied {
                     log::warn!("{}: {} instead of {}", change.setting, change.new, change.old);
                 }
-                let is_again = changes.config.sampling != self.config.sampling;
+                let reload = changed(&self.config.sampling, &changes.config.sampling);
                 self.config = changes.config;
                 self.refused = None;
                 self.configure();
-                is_again
+                reload
             }
             Err(error) => {
                 let why = format!("the configuration is not used, the one before is: {error}");
                 log::warn!("{why}");
                 self.refused = Some(why);
                 self.publish();
-                false
+                Reload::Elsewhere
             }
         };
         self.tell(&[Tell::Ready]);
-        is_again
+        reload
     }
 
     pub(super) fn configure(&mut self) {
@@ -173,7 +182,7 @@ impl Core {
         self.own.recording = self.phase == Phase::Recording;
         self.state.publish(Status {
             phase: self.phase,
-            rates: options::rates(&self.config, self.governor.closeness()),
+            rates: options::rates(&self.config, self.closeness()),
             governor: self.governor.why().map(str::to_owned),
             trouble: self.refused.clone().or_else(|| self.trouble.clone()),
             last_window: self.number,
@@ -196,5 +205,17 @@ impl Core {
         while let Ok(done) = self.done.try_recv() {
             self.done(done);
         }
+    }
+}
+
+/// What has to be done for other settings of sampling.
+fn changed(before: &Sampling, after: &Sampling) -> Reload {
+    let Sampling { frequency_hz, offcpu, min_block: _, stack_depth: _ } = before;
+    // Without a rate there is nothing that samples.
+    let is_other = (*frequency_hz == 0) != (after.frequency_hz == 0) || *offcpu != after.offcpu;
+    match before == after {
+        true => Reload::Elsewhere,
+        false if is_other => Reload::Recording,
+        false => Reload::Closeness,
     }
 }

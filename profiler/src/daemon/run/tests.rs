@@ -57,12 +57,12 @@ fn written(number: u64) -> Done {
 fn a_refused_configuration_is_told_until_another_is_used() {
     with_core("[metrics]\nmax_series = 5\n", async |mut core, file| {
         std::fs::write(file, "[metrics]\nmax_series = 0\n").unwrap();
-        assert!(!core.reload());
+        assert!(matches!(core.reload(), Reload::Elsewhere));
         core.done(written(1));
         let trouble = core.state.status().trouble.unwrap();
         assert!(trouble.contains("daemon.toml:2: metrics.max_series"), "{trouble}");
         std::fs::write(file, "[metrics]\nmax_series = 1\n").unwrap();
-        assert!(!core.reload());
+        assert!(matches!(core.reload(), Reload::Elsewhere));
         assert_eq!((core.state.status().trouble, core.config.metrics.max_series), (None, 1));
         core.state.window(&crate::store::tests::windows::simple(1)[0], true);
         assert_eq!(core.state.registry.series(), 1);

@@ -200,7 +200,6 @@ impl<'a> Continuous<'a> {
         let net = self.network.as_mut().map(NetAccounting::take_interval).transpose()?.unwrap_or_default();
         let cpus = own::cpu_rows(&moment.cpus, &self.last.cpus, &moment.ticks, &self.last.ticks);
         let waits = self.options.samples.as_ref().and_then(|samples| samples.waits);
-        let min_block_ns = waits.map(|(config, _)| config.min_block_ns);
         let losses = self.losses()?;
         let used = self.used();
         let mut raw = RawWindow {
@@ -209,7 +208,7 @@ impl<'a> Continuous<'a> {
             duration_ns: end_ns.saturating_sub(self.last.end_ns),
             number: 0,
             boot_id: self.boot_id.clone(),
-            rates: self.closeness.rates(min_block_ns),
+            rates: self.closeness.rates(waits.is_some()),
             taken,
             meta: Meta::default(),
             losses: since(&losses, &self.last.losses),

@@ -37,8 +37,8 @@ pub struct Closeness {
 }
 
 impl Closeness {
-    /// As windows say it. `min_block_ns`: which blocked times have no stacks at all.
-    pub fn rates(&self, min_block_ns: Option<u64>) -> Rates {
+    /// As windows say it. `blocked`: blocked times are recorded by stack.
+    pub fn rates(&self, blocked: bool) -> Rates {
         let blocked_every = match self.tuning.blocked_every {
             0 => 1,
             NO_STACKS => 0,
@@ -46,8 +46,8 @@ impl Closeness {
         };
         Rates {
             frequency_hz: self.frequency_hz,
-            min_block_ns,
-            blocked_every: if min_block_ns.is_some() { blocked_every } else { 0 },
+            min_block_ns: blocked.then_some(self.tuning.min_block_ns),
+            blocked_every: if blocked { blocked_every } else { 0 },
             stack_depth: if self.tuning.depth == 0 { MAX_FRAMES as u32 } else { self.tuning.depth },
         }
     }
