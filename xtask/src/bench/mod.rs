@@ -12,6 +12,7 @@ mod budget;
 mod calls;
 mod child;
 mod java;
+mod java_walk;
 mod load;
 mod loading;
 mod net;
