@@ -77,7 +77,8 @@ fn record(
     let own = Own::of(&document).filter(|own| comm == NOBODY || own.samples > 0.0).ok_or_else(failed)?;
     let rows = document["rows"].as_array().into_iter().flatten();
     let whole = rows.filter(|row| row["function"] == ROOT).filter_map(|row| row["total_samples"].as_f64());
-    Ok((own, whole.sum()))
+    // The sum of none is -0.
+    Ok((own, whole.fold(0.0, |sum, samples| sum + samples)))
 }
 
 impl Walks {
