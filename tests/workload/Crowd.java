@@ -7,13 +7,14 @@
  * In the language of JDK 8. */
 package known;
 
-import java.lang.reflect.Method;
 import java.net.URL;
 import java.net.URLClassLoader;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.LongUnaryOperator;
 
 public class Crowd {
-    public static class Small {
+    /* Called through an interface: reflection makes code after some calls, which can take longer than all else. */
+    public static class Small implements LongUnaryOperator {
         static long m0(long x) { return x + 1; }
         static long m1(long x) { return m0(x) + 1; }
         static long m2(long x) { return m1(x) + 1; }
@@ -34,24 +35,24 @@ public class Crowd {
         static long n7(long x) { return n6(x) + 1; }
         static long n8(long x) { return n7(x) + 1; }
         static long n9(long x) { return n8(x) + 1; }
-        public static long all(long x) {
+        public long applyAsLong(long x) {
             for (int i = 0; i < 2_000; i++) x = n9(x) * 31;
             return x;
         }
     }
 
-    static Method small(URL from) throws Exception {
+    static LongUnaryOperator small(URL from) throws Exception {
         URLClassLoader loader = new URLClassLoader(new URL[] {from}, null);
-        return loader.loadClass("known.Crowd$Small").getMethod("all", long.class);
+        return (LongUnaryOperator) loader.loadClass("known.Crowd$Small").getConstructor().newInstance();
     }
 
     public static void main(String[] arguments) throws Exception {
         int threads = Integer.parseInt(arguments[0]);
-        Method[] methods = new Method[Integer.parseInt(arguments[1])];
+        LongUnaryOperator[] methods = new LongUnaryOperator[Integer.parseInt(arguments[1])];
         URL from = Crowd.class.getProtectionDomain().getCodeSource().getLocation();
         for (int i = 0; i < methods.length; i++) {
             methods[i] = small(from);
-            methods[i].invoke(null, 0L);
+            methods[i].applyAsLong(0);
         }
         System.out.println("ready");
         System.in.read();
@@ -63,11 +64,11 @@ public class Crowd {
             crowd[i] = new Thread(() -> {
                 try {
                     for (int at = first; System.nanoTime() < end; at += 7) {
-                        methods[at % methods.length].invoke(null, 1L);
+                        methods[at % methods.length].applyAsLong(1);
                         calls.incrementAndGet();
                         Thread.sleep(50);
                     }
-                } catch (Exception e) {
+                } catch (InterruptedException e) {
                     throw new RuntimeException(e);
                 }
             }, "known-crowd-" + i);

@@ -23,7 +23,7 @@ const DOCUMENT: &str = "docs/jvm.md";
 const TESTS: [&str; 5] = ["jvm::", "java_stacks::", "java_processes::", "java_view::", "java_reuse::"];
 
 /// What the tests note (`profiler_tests::jdk::Jdk::note`), and how it is shown.
-const COLUMNS: [(&str, &str); 9] = [
+const COLUMNS: [(&str, &str); 10] = [
     ("perf map", "all code as in the perf map"),
     ("compilations", "compilations as in the log"),
     ("addresses", "addresses named"),
@@ -32,6 +32,7 @@ const COLUMNS: [(&str, &str); 9] = [
     ("whole stacks, interpreted", "interpreted"),
     ("whole stacks, recursion", "recursion"),
     ("whole stacks, waits", "waits, by time"),
+    ("whole stacks, large", "a large JVM"),
     ("early samples, large", "samples before a large JVM is known"),
 ];
 
@@ -205,7 +206,10 @@ mod tests {
         let text = markdown(&[(8, Ok(found)), (9, Err("sid has no openjdk-9".to_owned()))]);
         let lines: Vec<_> = text.lines().collect();
         assert!(lines.iter().all(|line| line.matches('|').count() == COLUMNS.len() + 4), "{text}");
-        assert_eq!(lines[2], "| 8 | 1.8.0 | - | all 600 | - | - | 99.50 % of 200 | - | - | - | - | none |");
+        assert_eq!(
+            lines[2],
+            "| 8 | 1.8.0 | - | all 600 | - | - | 99.50 % of 200 | - | - | - | - | - | none |"
+        );
         assert!(lines[3].starts_with("| 9 | absent: sid has no openjdk-9 |"), "{text}");
     }
 }

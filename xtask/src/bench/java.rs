@@ -1,7 +1,8 @@
 //! What a Java program is slowed down by being looked at: calls that a thread makes in a time
 //! (`tests/workload/Stacks.java`), in a JVM of its own each time.
 //!
-//! Each run under the profiler is compared with the runs of nothing before and after it.
+//! Each run under the profiler is compared with the runs of nothing before and after it. And what a walk through such a
+//! thread's stack costs ([`java_walk`]).
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -13,7 +14,11 @@ use std::{
 
 use ebpf_toolchain::on_path;
 
-use super::{child::Measured, page, stats};
+use super::{
+    child::Measured,
+    java_walk::{self, Walks},
+    page, stats,
+};
 use crate::{
     process::{Failure, run, say},
     workspace,
@@ -42,6 +47,7 @@ const VIEWS: &[(&str, &[&str])] = &[
 pub struct Java {
     build: String,
     slowdown: Vec<Vec<f64>>,
+    walks: Walks,
 }
 
 /// Measures all views in turn, in rounds. `None`: there is no JDK.
@@ -53,6 +59,7 @@ pub fn measure(directory: &Path, rounds: usize) -> Result<Option<Java>, Failure>
     let rounds = rounds.max(LEAST_ROUNDS);
     let program = Program { java, classes };
     let mut slowdown: Vec<Vec<f64>> = vec![Vec::new(); VIEWS.len()];
+    let walks = java_walk::measure(&program, directory)?;
     let mut before = program.rate(None, directory)?;
     for round in 1..=rounds {
         say(format!("Java, round {round} of {rounds}"));
@@ -64,11 +71,11 @@ pub fn measure(directory: &Path, rounds: usize) -> Result<Option<Java>, Failure>
             before = after;
         }
     }
-    Ok(Some(Java { build: program.build()?, slowdown }))
+    Ok(Some(Java { build: program.build()?, slowdown, walks }))
 }
 
 /// The workload.
-struct Program {
+pub struct Program {
     java: PathBuf,
     classes: PathBuf,
 }
@@ -90,9 +97,19 @@ impl Program {
 
     /// Calls in a millisecond; while the profiler runs with these arguments, if there are some.
     fn rate(&self, arguments: Option<&[&str]>, directory: &Path) -> Result<f64, Failure> {
+        let text = self.run("callers", arguments, directory)?;
+        let said: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+        let number = |key: &str| said.as_ref().and_then(|said| said[key].as_f64());
+        let calls = ["half", "third", "fifth"].map(number).into_iter().sum::<Option<f64>>();
+        let time: f64 = TIME.parse().unwrap_or(f64::NAN);
+        Ok(calls.ok_or_else(|| Failure::new(format!("{} said: {text}", self.java.display())))? / time)
+    }
+
+    /// What a run of a mode says that it did; while the profiler runs with these arguments, if there are some.
+    pub fn run(&self, mode: &str, arguments: Option<&[&str]>, directory: &Path) -> Result<String, Failure> {
         let failed = |e: std::io::Error| Failure::new(format!("{}: {e}", self.java.display()));
         let mut command = self.command();
-        command.args(["known.Stacks", "callers", TIME]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(["known.Stacks", mode, TIME]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut jvm = Killed(command.spawn().map_err(failed)?);
         let (input, output) = (jvm.0.stdin.take(), jvm.0.stdout.take());
         let (Some(mut input), Some(output)) = (input, output) else {
@@ -117,11 +134,7 @@ impl Program {
         if let Some(profiler) = profiler {
             profiler.interrupt()?;
         }
-        let said: Option<serde_json::Value> = serde_json::from_str(&text).ok();
-        let number = |key: &str| said.as_ref().and_then(|said| said[key].as_f64());
-        let calls = ["half", "third", "fifth"].map(number).into_iter().sum::<Option<f64>>();
-        let time: f64 = TIME.parse().unwrap_or(f64::NAN);
-        Ok(calls.ok_or_else(|| Failure::new(format!("{} said: {text}", self.java.display())))? / time)
+        Ok(text)
     }
 }
 
@@ -148,6 +161,6 @@ impl Java {
             self.slowdown.first().map_or(0, Vec::len),
             self.build,
             page::table(&["a JVM that is looked at by", "slowdown, %"], &rows)
-        )
+        ) + &self.walks.table()
     }
 }

@@ -13,6 +13,7 @@ mod calls;
 mod child;
 mod daemon;
 mod java;
+mod java_walk;
 mod load;
 mod loading;
 mod net;

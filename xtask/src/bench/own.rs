@@ -27,15 +27,17 @@ pub struct Own {
 impl Own {
     /// Reads it from the recording in a directory.
     pub fn of_recording(directory: &Path, file: &str) -> Result<Self, Failure> {
-        let mut command = Command::new(workspace::release_binary()?);
-        command.current_dir(directory).args(["report", file, "--json"]);
-        let text = capture(&mut command)?;
-        let document: Value = serde_json::from_str(&text)
-            .map_err(|e| Failure::new(format!("what `profiler report --json` wrote: {e}")))?;
+        let document = report(directory, file)?;
         Self::of(&document).ok_or_else(|| Failure::new(format!("{file} lacks a part of cost or meta")))
     }
 
-    fn of(document: &Value) -> Option<Self> {
+    /// Run time of the eBPF programs for a sample, ns, if a tick without one takes `filtered_ns`.
+    pub fn per_sample_ns(&self, filtered_ns: f64) -> f64 {
+        (self.ebpf_ns - (self.ticks - self.samples).max(0.0) * filtered_ns) / self.samples
+    }
+
+    /// Reads it from a report.
+    pub fn of(document: &Value) -> Option<Self> {
         let (cost, meta) = (&document["cost"], &document["meta"]);
         let rows = document["rows"].as_array()?;
         Some(Self {
@@ -51,6 +53,14 @@ impl Own {
     pub fn ebpf_percent(&self) -> f64 {
         100.0 * self.ebpf_ns / 1e9 / self.duration_s
     }
+}
+
+/// The report of the recording in a directory.
+pub fn report(directory: &Path, file: &str) -> Result<Value, Failure> {
+    let mut command = Command::new(workspace::release_binary()?);
+    command.current_dir(directory).args(["report", file, "--json"]);
+    let text = capture(&mut command)?;
+    serde_json::from_str(&text).map_err(|e| Failure::new(format!("what `profiler report --json` wrote: {e}")))
 }
 
 #[cfg(test)]
@@ -69,5 +79,11 @@ mod tests {
         assert_eq!(own, expected);
         assert_eq!(own.ebpf_percent(), 0.5);
         assert_eq!(Own::of(&serde_json::json!({"rows": []})), None);
+    }
+
+    #[test]
+    fn what_other_ticks_took_is_not_the_samples() {
+        let own = Own { ebpf_ns: 10_000.0, samples: 2.0, ticks: 12.0, ..Own::default() };
+        assert_eq!(own.per_sample_ns(500.0), 2500.0);
     }
 }

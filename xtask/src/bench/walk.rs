@@ -116,8 +116,8 @@ impl Bench<'_> {
         for (depth, calls) in walk.depths.iter_mut().zip(DEPTHS) {
             let framed = self.record(NAME, Way::FramePointers, calls)?;
             let tables = self.record(NAME, Way::Tables, calls)?;
-            depth.frame_pointers_ns.push(per_sample_ns(&framed, filtered_ns));
-            depth.tables_ns.push(per_sample_ns(&tables, filtered_ns));
+            depth.frame_pointers_ns.push(framed.per_sample_ns(filtered_ns));
+            depth.tables_ns.push(tables.per_sample_ns(filtered_ns));
             depth.own_ms.push(1e6 * tables.cpu_s / tables.samples);
             let Some(perf) = self.perf.as_ref().filter(|_| walk.without_perf.is_none()) else { continue };
             match self.perf(perf, calls) {
@@ -179,11 +179,6 @@ impl Bench<'_> {
         }
         children.into_iter().try_for_each(|mut child| child.wait().map(|_| ()).map_err(failure))
     }
-}
-
-/// Run time of the eBPF programs for a sample, ns, if a tick without one takes `filtered_ns`.
-fn per_sample_ns(own: &Own, filtered_ns: f64) -> f64 {
-    (own.ebpf_ns - (own.ticks - own.samples).max(0.0) * filtered_ns) / own.samples
 }
 
 /// The number of samples that `perf report --stats` tells of all events together: `SAMPLE events:  1234  (45.9%)`.
@@ -249,12 +244,6 @@ impl Walk {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_other_ticks_took_is_not_the_samples() {
-        let own = Own { ebpf_ns: 10_000.0, samples: 2.0, ticks: 12.0, ..Own::default() };
-        assert_eq!(per_sample_ns(&own, 500.0), 2500.0);
-    }
 
     #[test]
     fn perf_says_how_many_samples_it_has() {

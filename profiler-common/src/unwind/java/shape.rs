@@ -67,36 +67,51 @@ const SUB_PLACES: usize = CODE_BYTES - 2;
 fn subs(code: &[u8; CODE_BYTES]) -> u64 {
     let mut found = 0;
     for at in 0..SUB_PLACES {
-        let bytes = u64::from(code[at]) | u64::from(code[at + 1]) << 8 | u64::from(code[at + 2]) << 16;
         // The size in one byte, or in four.
-        let differs = black_box(bytes & 0xff_fdff ^ 0xec_8148);
-        found |= differs.wrapping_sub(1) >> 63 << at;
+        found |= equal(three(code, at) & 0xff_fdff, 0xec_8148) << at;
     }
     found
 }
 
-/// Whether the instructions from there on return, but for a poll: `cmp rsp, [r15 + N]; ja` since JDK 16,
-/// `mov r10, [r15 + N]; test [r10], eax` or `test [rip + N], eax` before.
+/// Whether the instructions from there on return, but for a poll for safepoints: `cmp rsp, [r15 + N]; ja` since JDK 16,
+/// `mov r10, [r15 + N]; test [r10], eax` or `test [rip + N], eax` before. It can be past its first instruction.
 #[inline(always)]
-const fn is_return(code: &[u8; CODE_BYTES], at: usize) -> bool {
+fn is_return(code: &[u8; CODE_BYTES], at: usize) -> bool {
     const RET: u8 = 0xc3;
-    code[at] == RET
-        || (code[at] == 0x0f && code[at + 1] == 0x87 && code[at + 6] == RET)
-        || (code[at] == 0x49
-            && code[at + 1] == 0x3b
-            && code[at + 2] == 0xa7
-            && code[at + 7] == 0x0f
-            && code[at + 8] == 0x87
-            && code[at + 13] == RET)
-        || (code[at] == 0x41 && code[at + 1] == 0x85 && code[at + 2] == 0x02 && code[at + 3] == RET)
-        || (code[at] == 0x4d
-            && code[at + 1] == 0x8b
-            && code[at + 2] == 0x97
-            && code[at + 7] == 0x41
-            && code[at + 8] == 0x85
-            && code[at + 9] == 0x02
-            && code[at + 10] == RET)
-        || (code[at] == 0x85 && code[at + 1] == 0x05 && code[at + 6] == RET)
+    let tested = at + load_bytes(code, at);
+    code[(tested + test_bytes(code, tested)) % CODE_BYTES] == RET
+}
+
+/// Length of `cmp rsp, [r15 + N]` or `mov r10, [r15 + N]` there, N in one byte or in four by how far JDKs have the word from
+/// the thread's start; 0: it is neither. Without branches, as [`subs`].
+#[inline(always)]
+fn load_bytes(code: &[u8; CODE_BYTES], at: usize) -> usize {
+    let bytes = three(code, at);
+    let is_it = equal(bytes & 0x3f_ffff, 0x27_3b49) | equal(bytes & 0x3f_ffff, 0x17_8b4d);
+    let mode = bytes >> 22;
+    (is_it * (equal(mode, 1) * 4 + equal(mode, 2) * 7)) as usize
+}
+
+/// Length of the instruction there that leaves for the safepoint or faults: `ja`, `test [r10], eax`, `test [rip + N], eax`; 0:
+/// it is none.
+#[inline(always)]
+fn test_bytes(code: &[u8; CODE_BYTES], at: usize) -> usize {
+    let bytes = three(code, at);
+    let is_long = equal(bytes & 0xffff, 0x870f) | equal(bytes & 0xffff, 0x0585);
+    (is_long * 6 + equal(bytes, 0x02_8541) * 3) as usize
+}
+
+/// Three bytes of code, the first the lowest.
+#[inline(always)]
+fn three(code: &[u8; CODE_BYTES], at: usize) -> u64 {
+    let byte = |i: usize| u64::from(code[(at + i) % CODE_BYTES]);
+    byte(0) | byte(1) << 8 | byte(2) << 16
+}
+
+/// 1 if they are the same, else 0; of numbers below 2^63.
+#[inline(always)]
+fn equal(a: u64, b: u64) -> u64 {
+    black_box(a ^ b).wrapping_sub(1) >> 63
 }
 
 #[cfg(test)]
@@ -144,6 +159,24 @@ mod tests {
         let made: &[(&[u8], Shape)] =
             &[(&[0x48, 0x81, 0xec, 0x18, 0, 0, 0], None), (&[0x48, 0x89, 0x6c, 0x24, 0x10], Sized)];
         check(&[made, left], 12);
+        // By a poll of every JDK, each from its first instruction on and from the next; N in one byte, or in four.
+        let polls: [&[&[u8]]; 5] = [
+            &[&[0x49, 0x3b, 0x67, 0x28], &[0x0f, 0x87, 9, 0, 0, 0]],
+            &[&[0x49, 0x3b, 0xa7, 0x28, 1, 0, 0], &[0x0f, 0x87, 9, 0, 0, 0]],
+            &[&[0x4d, 0x8b, 0x57, 0x70], &[0x41, 0x85, 0x02]],
+            &[&[0x4d, 0x8b, 0x97, 0x70, 1, 0, 0], &[0x41, 0x85, 0x02]],
+            &[&[0x85, 0x05, 1, 2, 3, 4]],
+        ];
+        for poll in polls {
+            let left: std::vec::Vec<(&[u8], Shape)> =
+                [(&[0x5d][..], Pushed)].into_iter().chain(poll.iter().map(|bytes| (*bytes, None))).collect();
+            check(&[&left, &[(&[0xc3], None)]], 0);
+            // The same is in loops, where nothing is left.
+            let stays: std::vec::Vec<_> = poll.iter().map(|bytes| (*bytes, Complete)).collect();
+            check(&[&stays, &[(&[0xe9, 1, 2, 3, 4], Complete)]], 0);
+        }
+        // A comparison with the stack pointer itself is no poll.
+        assert_eq!(shape(9, 0, 0, &code(&[0x49, 0x3b, 0xe7, 0x0f, 0x87, 9, 0, 0, 0, 0xc3])), Complete);
         // The instructions before a frame can be many: a check of the class, at another entry.
         assert_eq!(shape(0, 60, 0, &code(&[0x44, 0x8b, 0x56, 8])), None);
     }

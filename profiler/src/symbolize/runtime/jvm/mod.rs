@@ -42,6 +42,7 @@ pub mod fields;
 pub mod java_names;
 mod known;
 pub mod layout;
+mod loops;
 pub mod method;
 pub mod objects;
 pub mod open;
@@ -79,6 +80,8 @@ use crate::model::name;
 
 /// Most methods kept at a time, a few hundred bytes each.
 const MAX_METHODS: usize = 65_536;
+/// Most bytes of one compilation that are looked at for loops. The largest seen have some 100 KB.
+const MAX_CODE: u64 = 4 << 20;
 
 /// Most bytes read from one refresh to the next; each read counts as 64 more. A list of 60,000 compiled methods takes
 /// 160 MB.
@@ -283,7 +286,7 @@ impl<M: Memory> Jvm<M> {
     fn read_known(&mut self, blob: Blob) -> Result<Known, Fault> {
         let method = blob.compilation().map(|compilation| self.method(compilation.method)).transpose()?;
         let debug = match blob.kind {
-            Kind::Compiled(_) => DebugInfo::read(&self.memory, &self.layout, blob.address)?,
+            Kind::Compiled(_) => self.debug_info(&blob)?,
             _ => DebugInfo::default(),
         };
         let mut methods = HashMap::new();
@@ -295,6 +298,17 @@ impl<M: Memory> Jvm<M> {
         }
         let name = name::clean(&blob.name).into();
         Ok(Known { blob, name, debug, methods, method })
+    }
+
+    /// That of a compilation, completed by what its code says.
+    fn debug_info(&self, blob: &Blob) -> Result<DebugInfo, Fault> {
+        let debug = DebugInfo::read(&self.memory, &self.layout, blob.address)?;
+        let bytes = blob.code_end - blob.code_begin;
+        if !cfg!(target_arch = "x86_64") || bytes > MAX_CODE {
+            return Ok(debug);
+        }
+        let code = self.memory.bytes(blob.code_begin, bytes as usize)?;
+        Ok(DebugInfo { pcs: scopes::with_loops(&debug.pcs, &code), ..debug })
     }
 
     fn known_name(&self, known: Option<&Known>, address: u64) -> Result<Code, Fault> {

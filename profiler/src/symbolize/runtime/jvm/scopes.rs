@@ -4,11 +4,11 @@
 //! debug information (calls, safepoints, implicit null checks), each with the innermost scope. A scope is a row of
 //! compressed numbers: where its caller's is, which method, which bytecode. An address in between gets the next entry
 //! at or behind it, so a hot loop without a safepoint shows the safepoint behind it; `-XX:+DebugNonSafepoints` makes
-//! HotSpot write more of them.
+//! HotSpot write more of them. What is behind a loop's safepoint up to its jump back is the loop's too ([`with_loops`]).
 
 use std::collections::HashSet;
 
-use super::{Fault, unsigned5::Stream};
+use super::{Fault, loops, unsigned5::Stream};
 
 /// Size of a `PcDesc`: four numbers of 32 bits.
 const PC_DESC: usize = 16;
@@ -43,6 +43,23 @@ pub fn at(pcs: &[u8], data: &[u8], base: u8, offset: u32) -> Result<Vec<Scope>, 
         at = caller;
     }
     Ok(scopes)
+}
+
+/// The table with an entry more for each loop: its jump back has the scope of its poll. `code` is what the table is of.
+pub fn with_loops(pcs: &[u8], code: &[u8]) -> Vec<u8> {
+    let (entries, rest) = pcs.as_chunks::<PC_DESC>();
+    let mut all: Vec<[u8; PC_DESC]> = entries.to_vec();
+    for entry in entries {
+        let jump = usize::try_from(number(entry, 0)).ok().and_then(|poll| loops::jump_back(code, poll));
+        if let Some(last) = jump.and_then(|last| i32::try_from(last).ok()) {
+            let mut added = *entry;
+            added[..4].copy_from_slice(&last.to_ne_bytes());
+            all.push(added);
+        }
+    }
+    // Those that were there first stay first.
+    all.sort_by_key(|entry| number(entry, 0));
+    [all.as_flattened(), rest].concat()
 }
 
 /// The indices of all methods that any scope of the table names.
@@ -127,6 +144,21 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_loop_is_the_loops() {
+        let mut data = vec![0];
+        let outer = scope(0, 1, 12, 0, &mut data);
+        let inner = scope(outer as u32, 2, 3, 0, &mut data);
+        // A poll, a test, a jump back to the poll; a return.
+        let code = [0x90, 0x90, 0x85, 0x05, 1, 2, 3, 4, 0x48, 0x85, 0xd2, 0x7f, 0xf5, 0x90, 0x90, 0xc3];
+        let pcs = table(&[(-1, 0), (2, inner), (15, outer), (i32::MAX, 0)]);
+        let depth = |pcs: &[u8], offset| at(pcs, &data, 0, offset).unwrap().len();
+        assert_eq!([2, 3, 8, 12, 13].map(|offset| depth(&pcs, offset)), [2, 1, 1, 1, 1]);
+        let pcs = with_loops(&pcs, &code);
+        assert_eq!([2, 3, 8, 12, 13].map(|offset| depth(&pcs, offset)), [2, 2, 2, 2, 1]);
+        assert_eq!(with_loops(&table(&[(1, inner), (15, outer)]), &code), table(&[(1, inner), (15, outer)]));
+    }
+
+    #[test]
     fn scopes_that_call_each_other_are_refused() {
         let mut data = vec![0];
         let one = scope(1, 1, 0, 0, &mut data);
@@ -139,6 +171,7 @@ mod tests {
         #[test]
         fn anything_is_read_without_panic(pcs: Vec<u8>, data: Vec<u8>, base in 0u8..2, offset: u32) {
             drop(at(&pcs, &data, base, offset));
+            prop_assert!(with_loops(&pcs, &data).len() >= pcs.len());
         }
     }
 }
