@@ -86,6 +86,8 @@ pub fn switches_count(ctx: RawTracePointContext) -> i32 {
 
 /// `sched_switch(preempt, prev, next)`: a task gets the CPU, another one leaves it.
 #[raw_tracepoint(tracepoint = "sched_switch")]
+// It makes tail calls, which only whole programs may.
+#[inline(always)]
 pub fn offcpu_switch(ctx: RawTracePointContext) -> i32 {
     offcpu::switched(&ctx);
     0

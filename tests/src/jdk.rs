@@ -157,7 +157,25 @@ impl Jdk {
         target
     }
 
-    /// The same in a root, a mount and a process namespace of its own, as another user.
+    /// The same, as a script that does something else for so many seconds, and then executes Java.
+    pub fn program_of_script(
+        &self,
+        seconds: u32,
+        class: &str,
+        options: &[&str],
+        arguments: &[&str],
+    ) -> Target {
+        let java = self.tool("java");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("sleep {seconds}; exec \"$@\""), "sh"]);
+        command.arg(java.get_program()).args(java.get_args());
+        command.args(self.arguments(class, options, arguments));
+        let mut target = Target::of(command);
+        target.wait_until("ready");
+        target
+    }
+
+    /// As [`Jdk::program`], in a root, a mount and a process namespace of its own, as another user.
     ///
     /// # Panics
     /// If it does not start.
