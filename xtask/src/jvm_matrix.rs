@@ -71,6 +71,8 @@ type Row = (u32, Result<(Findings, Vec<String>), String>);
 pub fn jvm_matrix(only: Option<&str>) -> Result<(), Failure> {
     let outcomes = jdks::prepare(only)?;
     build_release()?;
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    let circumstances = document::circumstances("cargo xtask jvm-matrix", cpus)?;
     let mut rows: Vec<Row> = Vec::new();
     for (jdk, outcome) in outcomes {
         let row = match outcome {
@@ -82,10 +84,7 @@ pub fn jvm_matrix(only: Option<&str>) -> Result<(), Failure> {
     let table = markdown(&rows);
     print!("{table}");
     if only.is_none() {
-        let command = "cargo xtask jvm-matrix";
-        let cpus = thread::available_parallelism().map_or(1, usize::from);
-        let text = format!("\n{}\n{table}\n", document::circumstances(command, cpus)?);
-        document::write(DOCUMENT, "jvm-matrix", &text)?;
+        document::write(DOCUMENT, "jvm-matrix", &format!("\n{circumstances}\n{table}\n"))?;
     }
     let failed: Vec<String> = rows
         .iter()
