@@ -46,7 +46,7 @@ pub struct QueryArgs {
     /// Directory of the daemon's history
     #[arg(long, value_name = "DIR", default_value = STORE)]
     pub store: PathBuf,
-    /// From this time on (`2026-01-02T03:04:05Z`, `03:12` of today, `-15m` from now)
+    /// From this time on (`2026-01-02T03:04:05Z`, `03:12` of today, `-15m` from now, seconds since 1970)
     #[arg(long, value_name = "TIME", value_parser = When::parse, allow_hyphen_values = true, conflicts_with = "last")]
     pub from: Option<When>,
     /// Before this time; now, if it is not given

@@ -1,5 +1,5 @@
-//! Times as users write them: `2026-01-02T03:04:05Z`, `03:12` of today, `-15m` from now. Times of day are UTC, as in all
-//! reports.
+//! Times as users write them: `2026-01-02T03:04:05Z`, `03:12` of today, `-15m` from now, seconds since 1970. Times of day are
+//! UTC, as in all reports.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,10 +25,12 @@ impl When {
     /// What is wanted.
     pub fn parse(text: &str) -> Result<Self, String> {
         let ago = text.strip_prefix('-').and_then(|ago| duration(ago).ok()).map(Self::Ago);
-        let found =
-            ago.or_else(|| time_of_day(text).map(Self::Today)).or_else(|| rfc3339(text).map(Self::At));
+        let found = ago
+            .or_else(|| time_of_day(text).map(Self::Today))
+            .or_else(|| rfc3339(text).or_else(|| seconds(text)).map(Self::At));
         found.ok_or_else(|| {
-            "a time like 2026-01-02T03:04:05Z, 03:12, 03:12:30 (of today, UTC) or -15m is wanted".to_owned()
+            "a time like 2026-01-02T03:04:05Z, 03:12, 03:12:30 (of today, UTC), -15m or seconds since 1970 is wanted"
+                .to_owned()
         })
     }
 
@@ -72,6 +74,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 pub fn range(text: &str) -> Result<(When, When), String> {
     let (from, to) = text.split_once("..").ok_or("a range like 03:00..03:15 is wanted")?;
     Ok((When::parse(from)?, if to.is_empty() { When::Ago(Duration::ZERO) } else { When::parse(to)? }))
+}
+
+/// Seconds since 1970, as ns.
+fn seconds(text: &str) -> Option<u64> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse::<u64>().ok().filter(|_| is_number)?.checked_mul(1_000_000_000)
 }
 
 /// Exactly so many digits.
@@ -165,6 +173,7 @@ mod tests {
             ("-2h", "2026-01-02 01:04:05.000 UTC"),
             ("2024-02-29T23:59:59.5+01:00", "2024-02-29 22:59:59.500 UTC"),
             ("2026-01-01 10:00:00", "2026-01-01 10:00:00.000 UTC"),
+            ("1767323045", "2026-01-02 03:04:05.000 UTC"),
         ] {
             assert_eq!(at(text), Ok(time.to_owned()), "{text}");
         }
@@ -179,6 +188,8 @@ mod tests {
             "-0m",
             "x",
             "1h",
+            "+1767323045",
+            "18446744073709551615",
         ] {
             assert!(at(bad).is_err(), "{bad}");
         }

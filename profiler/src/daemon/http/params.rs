@@ -94,8 +94,8 @@ impl Params {
         let [from_name, to_name, last_name] = ["from", "to", "last"].map(|name| format!("{prefix}{name}"));
         let wrong = |name: &str, why: String| Problem::request(format!("`{name}`: {why}"));
         let at = |name: &str| {
-            let point = self.get(name).map(|text| point(text, now_unix_ns)).transpose();
-            point.map_err(|why| wrong(name, why))
+            let when = self.get(name).map(When::parse).transpose().map_err(|why| wrong(name, why))?;
+            Ok::<_, Problem>(when.map(|when| when.unix_ns(now_unix_ns)))
         };
         let (from, to) = (at(&from_name)?, at(&to_name)?);
         let last =
@@ -111,18 +111,6 @@ impl Params {
             false => Err(Problem::request(format!("`{from_name}` is not before `{to_name}`"))),
         }
     }
-}
-
-/// A point in time, ns since the Unix epoch: as `profiler query` takes it, or seconds since 1970.
-fn point(text: &str, now_unix_ns: u64) -> Result<u64, String> {
-    let is_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let seconds = text.parse::<u64>().ok().filter(|_| is_digits);
-    if let Some(ns) = seconds.and_then(|seconds| seconds.checked_mul(1_000_000_000)) {
-        return Ok(ns);
-    }
-    When::parse(text)
-        .map(|when| when.unix_ns(now_unix_ns))
-        .map_err(|why| format!("{why}, or seconds since 1970"))
 }
 
 #[cfg(test)]
