@@ -203,9 +203,9 @@ mod tests {
     fn there_is_room_for_what_is_asked_for() {
         let usual = room(None);
         assert!(
-            usual.callers >= 4_096 && usual.calls == 4 * usual.callers && usual.blocks == 2 * usual.calls
+            usual.callers >= 4_096 && usual.calls == 4 * usual.callers && usual.blocks == 4 * usual.calls
         );
-        assert_eq!(room(Some(64)), Room { callers: 64, calls: 64, blocks: 128 });
+        assert_eq!(room(Some(64)), Room { callers: 64, calls: 64, blocks: 256 });
         assert!(room(Some(4_194_304)).callers >= 1_048_576);
     }
 }
