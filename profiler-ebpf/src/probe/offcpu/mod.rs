@@ -52,6 +52,18 @@ use crate::{
 static WAIT_CONFIG: Global<WaitConfig> =
     Global::new(WaitConfig { min_block_ns: 0, blocked: 1, queued: 1, wakers: 0, guess_short: 0 });
 
+/// One of its members. Never a copy of all: verifiers before 5.16 forget of a word of 4 bytes on the stack that it was constant,
+/// and follow what is not asked for.
+macro_rules! wait_config {
+    ($member:ident) => {{
+        let config = (&raw const $crate::probe::offcpu::WAIT_CONFIG)
+            .cast::<profiler_common::sched::wait::WaitConfig>();
+        // SAFETY: a member of a global that is initialized and never written; volatile because the loader replaces what
+        // the compiler sees.
+        unsafe { (&raw const (*config).$member).read_volatile() }
+    }};
+}
+
 /// Tasks that have left a CPU once, by thread id, until they end.
 #[btf_map]
 static WAITS: HashMap<u32, Wait, MAX_WAITS> = HashMap::new();
@@ -96,7 +108,7 @@ pub fn woken(ctx: &RawTracePointContext) {
     let Some(wait) = find(tid) else { return };
     // A task that had not left yet was not blocked.
     if wait.state != State::Blocked as u32 {
-        if WAIT_CONFIG.load().wakers != 0 {
+        if wait_config!(wakers) != 0 {
             wakers::forget(tid);
         }
         return;
@@ -112,7 +124,7 @@ pub fn woken(ctx: &RawTracePointContext) {
 /// The current task has made another one, which was put into a run queue. It has not been anywhere yet: no stacks.
 #[inline(always)]
 pub fn made(ctx: &RawTracePointContext) {
-    if WAIT_CONFIG.load().queued == 0 {
+    if wait_config!(queued) == 0 {
         return;
     }
     let task: *const u8 = ctx.arg(0);
@@ -155,12 +167,12 @@ fn catch_up(wait: &mut Wait, tid: u32, switches: u64, run_delay_ns: u64) {
     if is_known {
         count(wait, tid, waited_ns);
     }
-    if WAIT_CONFIG.load().wakers != 0 && wait.state == State::Blocked as u32 {
+    if wait_config!(wakers) != 0 && wait.state == State::Blocked as u32 {
         wakers::forget(tid);
     }
     let lost = u64::from(wait.state != State::Running as u32 && !is_known);
     // All of them are seen only where waits for a CPU are asked for.
-    let unseen = if WAIT_CONFIG.load().queued != 0 { switches.wrapping_sub(wait.switches + 1) } else { 0 };
+    let unseen = if wait_config!(queued) != 0 { switches.wrapping_sub(wait.switches + 1) } else { 0 };
     if lost + unseen != 0 {
         loss::add(Loss::SwitchNotTraced, lost + unseen);
     }
@@ -169,10 +181,9 @@ fn catch_up(wait: &mut Wait, tid: u32, switches: u64, run_delay_ns: u64) {
 /// Counts what a task has done, if it was waiting and that is asked for.
 #[inline(always)]
 fn count(wait: &mut Wait, tid: u32, ns: u64) {
-    let config = WAIT_CONFIG.load();
     let is_blocked = wait.state == State::Blocked as u32;
     let is_queued = wait.state == State::Queued as u32;
-    if !(is_blocked && config.blocked != 0 || is_queued && config.queued != 0) {
+    if !(is_blocked && wait_config!(blocked) != 0 || is_queued && wait_config!(queued) != 0) {
         return;
     }
     let what = if is_blocked { What::Blocked } else { What::Queued };
@@ -185,17 +196,17 @@ fn count(wait: &mut Wait, tid: u32, ns: u64) {
         what: what as u32,
         detail: wait.detail,
     };
-    let is_short = ns < config.min_block_ns || tuning::is_short(ns);
-    if is_blocked
-        && config.guess_short != 0
-        && let Some(place) = wait.places.get_mut(Place::slot(wait.place))
-    {
-        place.learn(wait.place, is_short);
+    let mut is_short = ns < wait_config!(min_block_ns);
+    if wait_config!(guess_short) != 0 && is_blocked {
+        is_short |= tuning::is_short(ns);
+        if let Some(place) = wait.places.get_mut(Place::slot(wait.place)) {
+            place.learn(wait.place, is_short);
+        }
     }
     if is_blocked && is_short {
         (key.kernel_stack, key.user_stack) = (EMPTY_STACK, EMPTY_STACK);
         key.detail = Detail(wait.detail).short().0;
-    } else if is_blocked && config.wakers != 0 && !Detail(wait.detail).is_not_sampled() {
+    } else if is_blocked && wait_config!(wakers) != 0 && !Detail(wait.detail).is_not_sampled() {
         key.user_stack = wakers::joined(wait, tid);
     }
     sample::add(&key, ns, wait.left_ns, &wait.comm);
@@ -243,13 +254,12 @@ fn left(ctx: &RawTracePointContext, preempt: bool, now_ns: u64) {
     if state & DEAD != 0 {
         // It need not be there.
         _ = WAITS.remove(tid);
-        if WAIT_CONFIG.load().wakers != 0 {
+        if wait_config!(wakers) != 0 {
             wakers::remove(tid);
         }
         return;
     }
-    let config = WAIT_CONFIG.load();
-    if state == 0 && config.queued == 0 {
+    if state == 0 && wait_config!(queued) == 0 {
         return;
     }
     let comm = bpf_get_current_comm().unwrap_or_default();
@@ -289,7 +299,7 @@ fn left(ctx: &RawTracePointContext, preempt: bool, now_ns: u64) {
 #[inline(always)]
 fn is_expected_short(wait: &Wait) -> bool {
     const LOOK: u32 = 16;
-    WAIT_CONFIG.load().guess_short != 0
+    wait_config!(guess_short) != 0
         && wait.places.get(Place::slot(wait.place)).is_some_and(|place| place.is_short(wait.place))
         // SAFETY: the helper has no precondition.
         && unsafe { bpf_get_prandom_u32() } % LOOK != 0
