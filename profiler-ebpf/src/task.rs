@@ -83,28 +83,16 @@ pub fn ids(task: *const u8) -> Option<(u32, u32)> {
     Some((read(task, offset!(tgid))?, read(task, offset!(pid))?))
 }
 
-/// Thread id of a `task_struct`.
-#[inline(always)]
-pub fn tid(task: *const u8) -> Option<u32> {
-    if offset!(known) == 0 { None } else { read(task, offset!(pid)) }
-}
-
 /// Start time plus exec count of the current process (`CountKey::incarnation`), 0 if unknown.
 #[inline(always)]
 pub fn incarnation() -> u64 {
-    with_current(incarnation_at::<true>, incarnation_at::<false>)
-}
-
-/// The same of the current task, which is `task`. `TYPED`: the verifier knows the pointer as a task's.
-#[inline(always)]
-pub fn incarnation_at<const TYPED: bool>(task: *const u8) -> u64 {
     if offset!(known) == 0 {
         return 0;
     }
-    if !TYPED {
-        return incarnation_of(task);
+    if !has(TASK_BTF) {
+        return incarnation_of(current());
     }
-    let leader: *const u8 = load(task, offset!(group_leader));
+    let leader: *const u8 = load(current_btf(), offset!(group_leader));
     let (start, execs): (u64, u32) =
         (load(leader, offset!(start_boottime)), load(leader, offset!(self_exec_id)));
     start.wrapping_add(u64::from(execs))

@@ -24,16 +24,9 @@ struct Entered {
     entry: Entry,
     /// First argument of the system call.
     argument: u64,
-    /// The place in the program.
-    place: u32,
 }
 
-impl Entered {
-    /// Without a place or an argument that would be known.
-    const fn only(entry: Entry) -> Self {
-        Self { entry, argument: 0, place: 0 }
-    }
-}
+const UNKNOWN: Entered = Entered { entry: Entry::Unknown, argument: 0 };
 
 /// `task_struct.__state`. At the switch itself: what is left of it, 0 for a task that stays runnable.
 #[inline(always)]
@@ -59,14 +52,8 @@ pub fn run_delay_ns<const TYPED: bool>(task: *const u8) -> u64 {
 /// Why a task in that state is blocked. `TYPED`: the verifier knows the pointer as a task's.
 #[inline(always)]
 pub fn why<const TYPED: bool>(task: *const u8, state: u32) -> Cause {
-    why_and_where::<TYPED>(task, state).0
-}
-
-/// Why a task in that state is blocked, and the place in its program (`profiler_common::sched::wait::place`).
-#[inline(always)]
-pub fn why_and_where<const TYPED: bool>(task: *const u8, state: u32) -> (Cause, u32) {
     if sched_offset!(known) == 0 {
-        return (Cause::Unknown, 0);
+        return Cause::Unknown;
     }
     let iowait = get::<TYPED, u8>(task, sched_offset!(in_iowait)) as u32 & sched_offset!(in_iowait_mask) != 0;
     let entered = entered::<TYPED>(task);
@@ -75,7 +62,7 @@ pub fn why_and_where<const TYPED: bool>(task: *const u8, state: u32) -> (Cause, 
         Some(class) if class.asks_for_file() && !iowait => file_kind::<TYPED>(task, entered.argument),
         _ => FileKind::Unknown,
     };
-    (cause(state, iowait, entered.entry, class, file), entered.place)
+    cause(state, iowait, entered.entry, class, file)
 }
 
 /// Reads one register, at its place in `struct pt_regs`.
@@ -85,7 +72,7 @@ macro_rules! register {
     };
 }
 
-/// The places in `struct pt_regs` (arch/x86/include/asm/ptrace.h): the argument, the number, the instruction, the stack.
+/// The places in `struct pt_regs` (arch/x86/include/asm/ptrace.h): the argument, the number, the instruction.
 #[cfg(bpf_target_arch = "x86_64")]
 mod place {
     pub const DI: u32 = 14 * 8;
@@ -98,7 +85,7 @@ mod place {
 #[cfg(bpf_target_arch = "aarch64")]
 mod place {
     pub const SP: u32 = 31 * 8;
-    pub const PC: u32 = 32 * 8;
+    pub const IP: u32 = 32 * 8;
     pub const PSTATE: u32 = 33 * 8;
     pub const ORIG_X0: u32 = 34 * 8;
     pub const SYSCALLNO: u32 = 35 * 8;
@@ -111,18 +98,17 @@ fn decode<const TYPED: bool>(task: *const u8, registers: *const u8, typed_regist
     const COMPAT: u32 = 0x2;
     let ip: u64 = register!(typed_registers, registers, place::IP, u64);
     if ip == 0 {
-        return Entered::only(Entry::Kernel);
+        return Entered { entry: Entry::Kernel, argument: 0 };
     }
-    let place = wait::place(ip, register!(typed_registers, registers, place::SP, u64));
     let number = register!(typed_registers, registers, place::ORIG_AX, u64) as i64;
     if number < 0 {
-        return Entered { place, ..Entered::only(Entry::Exception) };
+        return Entered { entry: Entry::Exception, argument: 0 };
     }
     if get::<TYPED, u32>(task, sched_offset!(thread_status)) & COMPAT != 0 {
-        return Entered { place, ..Entered::only(Entry::Syscall32) };
+        return Entered { entry: Entry::Syscall32, argument: 0 };
     }
     let argument = register!(typed_registers, registers, place::DI, u64);
-    Entered { entry: Entry::Syscall(number as u32), argument, place }
+    Entered { entry: Entry::Syscall(number as u32), argument }
 }
 
 #[cfg(bpf_target_arch = "aarch64")]
@@ -133,19 +119,17 @@ fn decode<const TYPED: bool>(_task: *const u8, registers: *const u8, typed_regis
     const COMPAT: u64 = 0x10;
     let pstate = register!(typed_registers, registers, place::PSTATE, u64);
     if pstate & KERNEL != 0 {
-        return Entered::only(Entry::Kernel);
+        return Entered { entry: Entry::Kernel, argument: 0 };
     }
-    let pc = register!(typed_registers, registers, place::PC, u64);
-    let place = wait::place(pc, register!(typed_registers, registers, place::SP, u64));
     let number = register!(typed_registers, registers, place::SYSCALLNO, u32) as i32;
     if number < 0 {
-        return Entered { place, ..Entered::only(Entry::Exception) };
+        return Entered { entry: Entry::Exception, argument: 0 };
     }
     if pstate & COMPAT != 0 {
-        return Entered { place, ..Entered::only(Entry::Syscall32) };
+        return Entered { entry: Entry::Syscall32, argument: 0 };
     }
     let argument = register!(typed_registers, registers, place::ORIG_X0, u64);
-    Entered { entry: Entry::Syscall(number as u32), argument, place }
+    Entered { entry: Entry::Syscall(number as u32), argument }
 }
 
 /// How the task came into the kernel.
@@ -158,7 +142,27 @@ fn entered<const TYPED: bool>(task: *const u8) -> Entered {
     }
     match task::registers_on_stack::<TYPED>(task) {
         Some(registers) => decode::<TYPED>(task, registers, false),
-        None => Entered::only(Entry::Unknown),
+        None => UNKNOWN,
+    }
+}
+
+/// The place in its program where a task came into the kernel (`profiler_common::sched::wait::place`); 0 if that is not known.
+#[inline(always)]
+pub fn place<const TYPED: bool>(task: *const u8) -> u32 {
+    if TYPED && task::has_task_pt_regs() {
+        // SAFETY: the helper takes a task of known type.
+        let registers = unsafe { bpf_task_pt_regs(task.cast_mut().cast()) } as *const u8;
+        return wait::place(
+            register!(true, registers, place::IP, u64),
+            register!(true, registers, place::SP, u64),
+        );
+    }
+    match task::registers_on_stack::<TYPED>(task) {
+        Some(registers) => wait::place(
+            register!(false, registers, place::IP, u64),
+            register!(false, registers, place::SP, u64),
+        ),
+        None => 0,
     }
 }
 

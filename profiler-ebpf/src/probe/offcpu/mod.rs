@@ -31,7 +31,7 @@ use profiler_common::{
     loss::Loss,
     sample::{CountKey, Seen, What},
     sched::{
-        cause::{Cause, DEAD, is_uninterruptible},
+        cause::{DEAD, is_uninterruptible},
         wait::{Detail, MAX_WAITS, Place, Queue, State, Wait, WaitConfig},
     },
     stack::EMPTY_STACK,
@@ -52,16 +52,14 @@ use crate::{
 static WAIT_CONFIG: Global<WaitConfig> =
     Global::new(WaitConfig { min_block_ns: 0, blocked: 1, queued: 1, wakers: 0, guess_short: 0 });
 
-/// One of its members. Never a copy of all: verifiers before 5.16 forget of a word of 4 bytes on the stack that it was constant,
-/// and follow what is not asked for.
-macro_rules! wait_config {
-    ($member:ident) => {{
-        let config = (&raw const $crate::probe::offcpu::WAIT_CONFIG)
-            .cast::<profiler_common::sched::wait::WaitConfig>();
-        // SAFETY: a member of a global that is initialized and never written; volatile because the loader replaces what
-        // the compiler sees.
-        unsafe { (&raw const (*config).$member).read_volatile() }
-    }};
+/// 1: which blocked times are short is guessed. Never of a copy of all: verifiers before 5.16 forget of a word of 4 bytes on the
+/// stack that it was constant, and would follow all that is behind it where nothing is guessed too.
+#[inline(always)]
+fn is_guessed() -> bool {
+    let config = (&raw const WAIT_CONFIG).cast::<WaitConfig>();
+    // SAFETY: a member of a global that is initialized and never written; volatile because the loader replaces what the
+    // compiler sees.
+    unsafe { (&raw const (*config).guess_short).read_volatile() != 0 }
 }
 
 /// Tasks that have left a CPU once, by thread id, until they end.
@@ -92,7 +90,7 @@ fn find_or_insert(tid: u32) -> Option<&'static mut Wait> {
 pub fn switched(ctx: &RawTracePointContext) {
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    if let Some(tid) = task::tid(ctx.arg(2))
+    if let Some((_, tid)) = task::ids(ctx.arg(2))
         && tid != 0
     {
         came(tid, now_ns);
@@ -104,11 +102,11 @@ pub fn switched(ctx: &RawTracePointContext) {
 /// A task was put into a run queue.
 #[inline(always)]
 pub fn woken(ctx: &RawTracePointContext) {
-    let Some(tid) = task::tid(ctx.arg(0)) else { return };
+    let Some((_, tid)) = task::ids(ctx.arg(0)) else { return };
     let Some(wait) = find(tid) else { return };
     // A task that had not left yet was not blocked.
     if wait.state != State::Blocked as u32 {
-        if wait_config!(wakers) != 0 {
+        if WAIT_CONFIG.load().wakers != 0 {
             wakers::forget(tid);
         }
         return;
@@ -124,7 +122,7 @@ pub fn woken(ctx: &RawTracePointContext) {
 /// The current task has made another one, which was put into a run queue. It has not been anywhere yet: no stacks.
 #[inline(always)]
 pub fn made(ctx: &RawTracePointContext) {
-    if wait_config!(queued) == 0 {
+    if WAIT_CONFIG.load().queued == 0 {
         return;
     }
     let task: *const u8 = ctx.arg(0);
@@ -167,12 +165,12 @@ fn catch_up(wait: &mut Wait, tid: u32, switches: u64, run_delay_ns: u64) {
     if is_known {
         count(wait, tid, waited_ns);
     }
-    if wait_config!(wakers) != 0 && wait.state == State::Blocked as u32 {
+    if WAIT_CONFIG.load().wakers != 0 && wait.state == State::Blocked as u32 {
         wakers::forget(tid);
     }
     let lost = u64::from(wait.state != State::Running as u32 && !is_known);
     // All of them are seen only where waits for a CPU are asked for.
-    let unseen = if wait_config!(queued) != 0 { switches.wrapping_sub(wait.switches + 1) } else { 0 };
+    let unseen = if WAIT_CONFIG.load().queued != 0 { switches.wrapping_sub(wait.switches + 1) } else { 0 };
     if lost + unseen != 0 {
         loss::add(Loss::SwitchNotTraced, lost + unseen);
     }
@@ -181,9 +179,10 @@ fn catch_up(wait: &mut Wait, tid: u32, switches: u64, run_delay_ns: u64) {
 /// Counts what a task has done, if it was waiting and that is asked for.
 #[inline(always)]
 fn count(wait: &mut Wait, tid: u32, ns: u64) {
+    let config = WAIT_CONFIG.load();
     let is_blocked = wait.state == State::Blocked as u32;
     let is_queued = wait.state == State::Queued as u32;
-    if !(is_blocked && wait_config!(blocked) != 0 || is_queued && wait_config!(queued) != 0) {
+    if !(is_blocked && config.blocked != 0 || is_queued && config.queued != 0) {
         return;
     }
     let what = if is_blocked { What::Blocked } else { What::Queued };
@@ -196,47 +195,22 @@ fn count(wait: &mut Wait, tid: u32, ns: u64) {
         what: what as u32,
         detail: wait.detail,
     };
-    let mut is_short = ns < wait_config!(min_block_ns);
-    if wait_config!(guess_short) != 0 && is_blocked {
-        is_short |= tuning::is_short(ns);
+    if is_guessed() && is_blocked {
+        let is_short = tuning::is_short(ns);
         if let Some(place) = wait.places.get_mut(Place::slot(wait.place)) {
             place.learn(wait.place, is_short);
         }
-    }
-    if is_blocked && is_short {
+        if is_short {
+            (key.kernel_stack, key.user_stack) = (EMPTY_STACK, EMPTY_STACK);
+            key.detail = Detail(wait.detail).short().0;
+        }
+    } else if is_blocked && ns < config.min_block_ns && !Detail(wait.detail).is_not_sampled() {
         (key.kernel_stack, key.user_stack) = (EMPTY_STACK, EMPTY_STACK);
         key.detail = Detail(wait.detail).short().0;
-    } else if is_blocked && wait_config!(wakers) != 0 && !Detail(wait.detail).is_not_sampled() {
+    } else if is_blocked && config.wakers != 0 && !Detail(wait.detail).is_not_sampled() {
         key.user_stack = wakers::joined(wait, tid);
     }
     sample::add(&key, ns, wait.left_ns, &wait.comm);
-}
-
-/// What is known of the current task when it leaves the CPU.
-struct Leaving {
-    incarnation: u64,
-    /// The kernel's own numbers.
-    switches: u64,
-    run_delay_ns: u64,
-    /// Why it is blocked, and where, if it is.
-    cause: Cause,
-    place: u32,
-}
-
-impl Leaving {
-    /// `state`: 0 if it is not blocked. `TYPED`: the verifier knows the pointer as a task's.
-    #[inline(always)]
-    fn of<const TYPED: bool>(task: *const u8, state: u32) -> Self {
-        let (cause, place) =
-            if state == 0 { (Cause::Unknown, 0) } else { blocked::why_and_where::<TYPED>(task, state) };
-        Self {
-            incarnation: task::incarnation_at::<TYPED>(task),
-            switches: blocked::switches::<TYPED>(task),
-            run_delay_ns: blocked::run_delay_ns::<TYPED>(task),
-            cause,
-            place,
-        }
-    }
 }
 
 /// The current task leaves the CPU.
@@ -254,12 +228,13 @@ fn left(ctx: &RawTracePointContext, preempt: bool, now_ns: u64) {
     if state & DEAD != 0 {
         // It need not be there.
         _ = WAITS.remove(tid);
-        if wait_config!(wakers) != 0 {
+        if WAIT_CONFIG.load().wakers != 0 {
             wakers::remove(tid);
         }
         return;
     }
-    if state == 0 && wait_config!(queued) == 0 {
+    let config = WAIT_CONFIG.load();
+    if state == 0 && config.queued == 0 {
         return;
     }
     let comm = bpf_get_current_comm().unwrap_or_default();
@@ -267,30 +242,38 @@ fn left(ctx: &RawTracePointContext, preempt: bool, now_ns: u64) {
         sample::seen(What::Blocked, Seen::Filtered);
         return;
     }
-    let Some(wait) = find_or_insert(tid) else { return };
-    let leaving =
-        task::with_current(|task| Leaving::of::<true>(task, state), |task| Leaving::of::<false>(task, state));
-    catch_up(wait, tid, leaving.switches, leaving.run_delay_ns);
-    (wait.switches, wait.run_delay_ns) = (leaving.switches, leaving.run_delay_ns);
-    wait.incarnation = leaving.incarnation;
-    (wait.since_ns, wait.left_ns) = (now_ns, now_ns);
-    (wait.pid, wait.comm) = (pid, comm);
-    (wait.kernel_stack, wait.user_stack) = (EMPTY_STACK, EMPTY_STACK);
-    if state == 0 {
-        (wait.state, wait.detail) = (State::Queued as u32, Detail::queued(Queue::Preempted).0);
-    } else {
-        let detail = Detail::blocked(leaving.cause, is_uninterruptible(state));
-        (wait.state, wait.detail, wait.place) = (State::Blocked as u32, detail.0, leaving.place);
-        if is_expected_short(wait) || !tuning::has_stack() {
-            wait.detail = detail.not_sampled().0;
-            return;
-        }
-    }
     let Some(walk) = unwind::current(Slot::Tracepoint) else {
         loss::count(Loss::NoScratch);
         return;
     };
+    let Some(wait) = find_or_insert(tid) else { return };
+    let (doing, detail) = if state != 0 {
+        let cause = task::with_current(
+            |task| blocked::why::<true>(task, state),
+            |task| blocked::why::<false>(task, state),
+        );
+        (State::Blocked, Detail::blocked(cause, is_uninterruptible(state)))
+    } else {
+        (State::Queued, Detail::queued(Queue::Preempted))
+    };
+    let switches = task::with_current(blocked::switches::<true>, blocked::switches::<false>);
+    let run_delay_ns = task::with_current(blocked::run_delay_ns::<true>, blocked::run_delay_ns::<false>);
+    catch_up(wait, tid, switches, run_delay_ns);
+    (wait.switches, wait.run_delay_ns) = (switches, run_delay_ns);
+    wait.incarnation = task::incarnation();
+    (wait.since_ns, wait.left_ns) = (now_ns, now_ns);
+    (wait.pid, wait.comm) = (pid, comm);
+    (wait.state, wait.detail) = (doing as u32, detail.0);
+    if is_guessed() {
+        wait.place = task::with_current(blocked::place::<true>, blocked::place::<false>);
+    }
+    if state != 0 && (is_expected_short(wait) || !tuning::has_stack()) {
+        wait.detail = detail.not_sampled().0;
+        (wait.kernel_stack, wait.user_stack) = (EMPTY_STACK, EMPTY_STACK);
+        return;
+    }
     wait.kernel_stack = unwind::kernel::capture(ctx, &mut wait.kernel_memo, walk, now_ns);
+    wait.user_stack = EMPTY_STACK;
     let whose = Whose { pid, incarnation: wait.incarnation, at_ns: now_ns };
     wait.user_stack = user::capture(ctx, walk, &whose, &wait.memo, &OFFCPU_PROGRAMS);
 }
@@ -299,7 +282,7 @@ fn left(ctx: &RawTracePointContext, preempt: bool, now_ns: u64) {
 #[inline(always)]
 fn is_expected_short(wait: &Wait) -> bool {
     const LOOK: u32 = 16;
-    wait_config!(guess_short) != 0
+    is_guessed()
         && wait.places.get(Place::slot(wait.place)).is_some_and(|place| place.is_short(wait.place))
         // SAFETY: the helper has no precondition.
         && unsafe { bpf_get_prandom_u32() } % LOOK != 0
