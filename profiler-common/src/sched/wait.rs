@@ -223,7 +223,8 @@ pub struct WaitConfig {
     /// 1: blocked times are counted with who ended them.
     pub wakers: u32,
     /// 1: of blocked times that are expected to be too short for a stack, one in 16 is looked at; those of the others that take
-    /// longer all the same are counted without a stack ([`Detail::not_sampled`]).
+    /// longer all the same are counted without a stack ([`Detail::not_sampled`]). Too short is then what
+    /// `Tuning::min_block_ns` says, not `min_block_ns`.
     pub guess_short: u32,
 }
 
