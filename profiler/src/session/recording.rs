@@ -155,9 +155,9 @@ impl<'a> Recording<'a> {
         let owners = options.net.as_ref().and_then(|facts| facts.owners);
         let owners = owners.map(|(sockets, _)| Owners::open(&mut kernel, sockets, options.filter.is_open()));
         let owners = owners.transpose()?;
+        notes.extend(fallbacks.into_notes());
         // A filter by process names who is looked at; the others can match any process, also one that starts later.
         // Who wakes a task can be any as well.
-        notes.extend(fallbacks.into_notes());
         let watch =
             if options.filter.by_process != 0 && !options.wakers() { Watch::Known } else { Watch::All };
         Ok(Self {

@@ -109,9 +109,10 @@ pub struct WindowInfo {
 }
 
 /// A series with what there is of it in a range.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SeriesInfo {
     /// Whose.
+    #[serde(flatten)]
     pub series: Series,
     /// Windows that have samples or numbers of it.
     pub windows: u64,
@@ -119,10 +120,11 @@ pub struct SeriesInfo {
     pub first_unix_ns: u64,
     /// End of the last of them, ns since the Unix epoch.
     pub last_unix_ns: u64,
-    /// Sums of its samples by sample type; those without samples are left out.
-    pub totals: Vec<(SampleType, u64)>,
     /// Exact time on a CPU, ns.
     pub cpu_ns: u64,
+    /// Sums of its samples by sample type; those without samples are left out. Who shows them as JSON has a form of its own.
+    #[serde(skip)]
+    pub totals: Vec<(SampleType, u64)>,
 }
 
 /// What [`Writer::maintain`] did. All zero: nothing was to be done.

@@ -1,8 +1,8 @@
 //! Probe `syscalls`: accounts of system calls by thread and number.
 //!
 //! Hooks: raw tracepoints `sys_enter`, `sys_exit`; `sched_switch`, which tells how long a thread was off the CPU inside of
-//! a call (where threads are accounted too, by their program); `sched_process_exit`, `sched_process_exec`, `task_rename`. If calls are only counted, neither `sys_exit` nor
-//! `sched_switch` is attached, and no clock is read.
+//! a call (where threads are accounted too, by their program); `sched_process_exit`, `sched_process_exec`, `task_rename`. If
+//! calls are only counted, neither `sys_exit` nor `sched_switch` is attached, and no clock is read.
 //!
 //! A call costs no look-up in a hash map as long as the thread that makes it is the one that the CPU saw last: the CPU
 //! remembers that one's place. The rest are look-ups in arrays, which the verifier inlines. The kernel runs the programs

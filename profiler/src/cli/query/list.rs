@@ -145,11 +145,7 @@ impl<'a> WindowRow<'a> {
 #[derive(Serialize)]
 struct SeriesRow<'a> {
     #[serde(flatten)]
-    series: &'a Series,
-    windows: u64,
-    first_unix_ns: u64,
-    last_unix_ns: u64,
-    cpu_ns: u64,
+    info: &'a SeriesInfo,
     totals: Vec<Total<'a>>,
 }
 
@@ -167,13 +163,6 @@ impl<'a> SeriesRow<'a> {
             unit: sample_type.unit.name(),
             value: *value,
         };
-        Self {
-            series: &info.series,
-            windows: info.windows,
-            first_unix_ns: info.first_unix_ns,
-            last_unix_ns: info.last_unix_ns,
-            cpu_ns: info.cpu_ns,
-            totals: info.totals.iter().map(total).collect(),
-        }
+        Self { info, totals: info.totals.iter().map(total).collect() }
     }
 }

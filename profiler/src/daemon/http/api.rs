@@ -23,7 +23,7 @@ use super::{
     params::Params,
 };
 use crate::{
-    model::{Profile, when::unix_ns, window::Series},
+    model::{Profile, when::unix_ns},
     render::{Format, RenderError, RenderOptions, diff, format_by_name},
     store::{Query, Range, Reader, SeriesInfo, StoreError},
 };
@@ -262,13 +262,9 @@ impl Write for Bounded {
 #[derive(Serialize)]
 struct SeriesRow<'a> {
     #[serde(flatten)]
-    series: &'a Series,
-    windows: u64,
-    first_unix_ns: u64,
-    last_unix_ns: u64,
+    info: &'a SeriesInfo,
     /// By sample type.
     samples: BTreeMap<&'a str, Sum>,
-    cpu_ns: u64,
 }
 
 #[derive(Serialize)]
@@ -280,16 +276,9 @@ struct Sum {
 impl<'a> SeriesRow<'a> {
     fn of(info: &'a SeriesInfo) -> Self {
         let totals = info.totals.iter();
-        Self {
-            series: &info.series,
-            windows: info.windows,
-            first_unix_ns: info.first_unix_ns,
-            last_unix_ns: info.last_unix_ns,
-            samples: totals
-                .map(|(kind, sum)| (kind.name.as_str(), Sum { unit: kind.unit.name(), sum: *sum }))
-                .collect(),
-            cpu_ns: info.cpu_ns,
-        }
+        let samples =
+            totals.map(|(kind, sum)| (kind.name.as_str(), Sum { unit: kind.unit.name(), sum: *sum }));
+        Self { info, samples: samples.collect() }
     }
 }
 
