@@ -414,7 +414,7 @@ fn bytes_have_the_stacks_that_move_them() {
     let recorded = Record::new()
         .args(["-e", "net-tx,net-rx"])
         .output("net.pb.gz")
-        .command(&program, ["traffic", "1"])
+        .command(&program, ["traffic", "1", "500"])
         .run();
     let profile = recorded.succeeded();
     expect::nothing_lost(&profile);

@@ -1,9 +1,9 @@
 /* Sockets whose bytes, calls, connections and errors are known.
  *
- * usage: sockets traffic MIB
+ * usage: sockets traffic MIB [MS]
  *   A process and its child send each other: MIB MiB by TCP over IPv4; requests and answers over IPv6; a file by sendfile, which
  *   the child takes out by splice; datagrams by sendmmsg, of no bytes, over IPv4 and IPv6; streams and datagrams of unix
- *   sockets; with MSG_PEEK. Some calls fail. Says {"pid", "child", "ends": [[pid, protocol, local port, remote port,
+ *   sockets; with MSG_PEEK. Some calls fail. They begin after MS milliseconds, in which a profiler can make its tables. Says {"pid", "child", "ends": [[pid, protocol, local port, remote port,
  *   bytes sent, bytes received, calls that send, calls that receive, failed sends, failed receives], ...]}; calls of -1 are
  *   not known. Ports of unix sockets are 0.
  * usage: sockets short COUNT
@@ -818,8 +818,11 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     check(shared != MAP_FAILED);
-    if (strcmp(mode, "traffic") == 0)
+    if (strcmp(mode, "traffic") == 0) {
+        if (argc > 3)
+            usleep((useconds_t)atol(argv[3]) * 1000);
         return traffic(number << 20);
+    }
     if (strcmp(mode, "short") == 0)
         return connections(number, 0);
     if (strcmp(mode, "resets") == 0)
