@@ -1,5 +1,6 @@
 //! The daemon: windows against what programs make, what the kernel counts of them, and what windows say of each other.
 
+mod budget;
 mod java;
 mod reload;
 mod served;

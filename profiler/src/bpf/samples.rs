@@ -201,6 +201,16 @@ impl Samples {
         Ok(self.window(counts, stacks))
     }
 
+    /// What goes on is counted until `now_ns`, and not followed any more. Only when no program writes it, and behind
+    /// [`Samples::rotate`], which has its stacks.
+    pub fn end_delayed(&mut self, now_ns: u64) -> Result<Window, BpfError> {
+        let mut counts = Vec::new();
+        for delayed in &mut self.delayed {
+            counts.extend(delayed.unfinished(now_ns)?);
+        }
+        Ok(self.window(counts, HashMap::new()))
+    }
+
     fn window(&mut self, counts: Vec<(CountKey, CountValue)>, stacks: HashMap<u64, Named>) -> Window {
         let new_stacks = stacks.len();
         let named = || counts.iter().flat_map(|(key, _)| [key.kernel_stack, key.user_stack]).collect();

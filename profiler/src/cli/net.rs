@@ -113,6 +113,7 @@ pub fn run(args: &NetArgs, log_level: LogLevel, begun_ns: u64) -> Result<u8, Fai
         offsets,
         by: args.by.into(),
         sockets: args.accounts,
+        round_trips: true,
         resolve: args.resolve,
     };
     let write =

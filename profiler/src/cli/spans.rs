@@ -76,6 +76,7 @@ impl SpanArgs {
             sched_offsets: btf::sched_offsets(path).map_err(unsupported)?,
             btf: path.to_owned(),
             counters: Some(Vec::new()),
+            wakers: true,
             ebpf_cost: self.ebpf_cost,
             log: log_level >= LogLevel::Debug,
             command_line: std::env::args_os().map(|arg| name::clean(arg.as_encoded_bytes())).collect(),

@@ -1,7 +1,7 @@
 //! Keeps the daemon within its budget: looks less closely before it is passed, and closely again when there is room.
 //!
-//! What is exact stays exact at every step: accounts of threads, calls and sockets, and the sum of blocked times. What changes
-//! is how many samples and how many stacks there are. Every window says at which rates it was made, so that windows can be
+//! What is exact stays exact at every step: accounts of threads, with what they were blocked by, of calls and of sockets. What
+//! changes is how many samples and how many stacks there are. Every window says at which rates it was made, so that windows can be
 //! compared.
 
 use std::time::Duration;
@@ -33,8 +33,9 @@ const STEPS: [Step; 7] = [
 
 /// Share of the budget above which less is looked at.
 const HIGH: f64 = 0.85;
-/// Share of it below which there is room for more.
-const LOW: f64 = 0.5;
+/// Share of the CPU time below which there is room for more. Of memory, most does not depend on the step: as long as it is not too
+/// much, it is no reason to look at less.
+const LOW: f64 = 0.6;
 /// How much a window weighs against all before it.
 const WEIGHT: f64 = 0.4;
 /// Windows with room before more is looked at again.
@@ -151,7 +152,7 @@ impl Governor {
             self.quiet = 0;
             return self.down(most, &what);
         }
-        self.quiet = if most < LOW { self.quiet + 1 } else { 0 };
+        self.quiet = if cpu < LOW { self.quiet + 1 } else { 0 };
         if self.step == 0 || self.quiet < self.patience {
             return false;
         }
@@ -229,6 +230,14 @@ mod tests {
         let mut governor = Governor::new(BUDGET, 19, 127);
         assert!(governor.window(used(0.1, 140_000_000)));
         assert!(governor.why().is_some_and(|why| why.contains("140 MB of 150 MB")));
+    }
+
+    #[test]
+    fn memory_that_is_within_the_budget_is_no_reason_to_look_at_less() {
+        let mut governor = Governor::new(BUDGET, 19, 127);
+        assert!(governor.window(used(0.9, 0)));
+        let quiet = (0..100).take_while(|_| !governor.window(used(0.1, 120_000_000))).count();
+        assert_eq!((governor.step(), quiet as u32), (0, PATIENCE - 1));
     }
 
     #[test]

@@ -58,6 +58,7 @@ pub fn continuous(look: &Look) -> Result<ContinuousOptions, BtfError> {
         sched_offsets: btf::sched_offsets(path)?,
         btf: path.to_owned(),
         counters: Some(Vec::new()),
+        wakers: false,
         // A part of each window is measured.
         ebpf_cost: false,
         log: look.log,
@@ -70,6 +71,7 @@ pub fn continuous(look: &Look) -> Result<ContinuousOptions, BtfError> {
             offsets: btf::net_offsets(path)?,
             by: net::By::Process,
             sockets: None,
+            round_trips: false,
             resolve: false,
         })
     });

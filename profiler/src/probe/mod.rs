@@ -164,6 +164,8 @@ pub struct Setup<'a> {
     pub timer: Timer,
     /// Who ends blocked times is of interest.
     pub wakers: bool,
+    /// Waits for a CPU are of interest.
+    pub queued: bool,
     /// When system calls end is of interest.
     pub timed_calls: bool,
 }
@@ -227,7 +229,7 @@ impl Probe {
             (Event::Cpu, _) => Ok(Self::Cpu(cpu::CpuProbe::open(kernel, setup.cpus, setup.timer)?)),
             (Event::ContextSwitches, _) => Ok(Self::Switches(switches::SwitchesProbe::open(kernel)?)),
             (Event::OffCpu | Event::RunQueue, _) => {
-                Ok(Self::Offcpu(offcpu::OffcpuProbe::open(kernel, setup.wakers)?))
+                Ok(Self::Offcpu(offcpu::OffcpuProbe::open(kernel, setup.wakers, setup.queued)?))
             }
             (Event::Syscalls | Event::SyscallTime, _) => {
                 Ok(Self::Syscalls(syscall_stacks::SyscallsProbe::open(kernel, setup.timed_calls)?))

@@ -54,9 +54,11 @@ const RAW: &[(&str, &str)] = &[
     ("net_destroyed", "tcp_destroy_sock"),
     ("net_reset_in", "tcp_receive_reset"),
     ("net_reset_out", "tcp_send_reset"),
-    ("net_probed", "tcp_probe"),
     ("net_dropped", "udp_fail_queue_rcv_skb"),
 ];
+
+/// The same of round trips.
+const ROUND_TRIPS: &[(&str, &str)] = &[("net_probed", "tcp_probe")];
 
 /// The iterator over the open files of all tasks.
 const SEED: &str = "net_seed";
@@ -97,11 +99,12 @@ pub struct NetProbe {
 
 impl NetProbe {
     /// Loads and attaches the programs, and gives each socket that there is an account; sockets are accounted from then on.
-    /// `sockets`: how many there is room for.
-    pub fn open(kernel: &mut Kernel, sockets: u32) -> Result<Self, ProbeError> {
+    /// `sockets`: how many there is room for; `round_trips`: those are measured.
+    pub fn open(kernel: &mut Kernel, sockets: u32, round_trips: bool) -> Result<Self, ProbeError> {
         let btf = Btf::from_sys_fs().map_err(|error: BtfError| ProbeError::KernelTypes(error.to_string()))?;
         let sockets = Sockets::new(&mut kernel.ebpf, sockets)?;
-        for &(program, _) in RAW {
+        let raw = || RAW.iter().chain(ROUND_TRIPS.iter().filter(|_| round_trips));
+        for &(program, _) in raw() {
             kernel.load_program(program)?;
         }
         kernel.load_iterator(SEED, "task_file", &btf)?;
@@ -115,7 +118,7 @@ impl NetProbe {
             }
         }
         let mut attached = Vec::new();
-        for &(program, tracepoint) in RAW {
+        for &(program, tracepoint) in raw() {
             attached.push(kernel.attach(program, tracepoint)?);
         }
         for &(program, _) in TYPED {
@@ -187,7 +190,7 @@ mod tests {
 
     #[test]
     fn the_documents_name_every_hook() {
-        for &(_, tracepoint) in TYPED.iter().chain(LENGTHS).chain(RAW) {
+        for &(_, tracepoint) in TYPED.iter().chain(LENGTHS).chain(RAW).chain(ROUND_TRIPS) {
             assert!(HOOKS.contains(tracepoint), "{tracepoint}");
         }
     }

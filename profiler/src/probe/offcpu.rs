@@ -79,30 +79,41 @@ pub fn sizing(cpus: usize) -> Sizing {
 /// The attached probe.
 pub struct OffcpuProbe {
     wakers: bool,
+    queued: bool,
     attached: Vec<Attached>,
 }
 
 impl OffcpuProbe {
-    /// Loads the programs; they are not attached yet. `wakers`: those too that tell who wakes.
-    pub fn open(kernel: &mut Kernel, wakers: bool) -> Result<Self, BpfError> {
+    /// Loads the programs; they are not attached yet. `wakers`: those too that tell who wakes; `queued`: those too that tell what
+    /// waits for its first CPU.
+    pub fn open(kernel: &mut Kernel, wakers: bool, queued: bool) -> Result<Self, BpfError> {
         kernel.load_program(PROGRAMS.sample)?;
         kernel.load_program(WOKEN)?;
-        kernel.load_program(MADE)?;
+        if queued {
+            kernel.load_program(MADE)?;
+        }
         if wakers {
             kernel.load_program(WAKERS.sample)?;
         }
-        Ok(Self { wakers, attached: Vec::new() })
+        Ok(Self { wakers, queued, attached: Vec::new() })
     }
 
     /// Attaches the programs; what tells of wake-ups first, so that no wait is without its end.
     pub fn enable(&mut self, kernel: &mut Kernel) -> Result<(), BpfError> {
         self.attached.push(kernel.attach(WOKEN, "sched_wakeup")?);
-        self.attached.push(kernel.attach(MADE, "sched_wakeup_new")?);
+        if self.queued {
+            self.attached.push(kernel.attach(MADE, "sched_wakeup_new")?);
+        }
         if self.wakers {
             self.attached.push(kernel.attach(WAKERS.sample, "sched_waking")?);
         }
         self.attached.push(kernel.attach(PROGRAMS.sample, switches::TRACEPOINT)?);
         Ok(())
+    }
+
+    /// Whether they are attached.
+    pub const fn is_enabled(&self) -> bool {
+        !self.attached.is_empty()
     }
 
     /// Detaches the programs and waits until they run nowhere.

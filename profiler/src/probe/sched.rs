@@ -18,7 +18,7 @@ use crate::{
 /// Programs and the tracepoints with types that they are attached to.
 const TYPED: &[(&str, &str)] = &[
     (SWITCH, "sched_switch"),
-    ("sched_waking", "sched_waking"),
+    (WAKING, "sched_waking"),
     ("sched_wakeup", "sched_wakeup"),
     ("sched_wakeup_new", "sched_wakeup_new"),
     ("sched_migrate", "sched_migrate_task"),
@@ -28,6 +28,9 @@ const TYPED: &[(&str, &str)] = &[
 
 /// The program that accounts switches.
 pub const SWITCH: &str = "sched_switch";
+
+/// The one of those that counts what each thread wakes.
+const WAKING: &str = "sched_waking";
 
 /// Programs and the raw tracepoints that they are attached to.
 const RAW: &[(&str, &str)] = &[
@@ -81,8 +84,8 @@ impl SchedProbe {
         Ok(kernel.load_iterator(ITERATOR, "task", &btf)?)
     }
 
-    /// Attaches the programs. Nothing is accounted yet.
-    pub fn open(kernel: &mut Kernel, counters: Counters) -> Result<(Self, Ended), ProbeError> {
+    /// Attaches the programs. Nothing is accounted yet. `wakers`: what each thread wakes is counted.
+    pub fn open(kernel: &mut Kernel, counters: Counters, wakers: bool) -> Result<(Self, Ended), ProbeError> {
         Self::load(kernel)?;
         let (accounts, ended) = (Accounts::new(&mut kernel.ebpf)?, Ended::new(&mut kernel.ebpf)?);
         let mut counter_events = CounterEvents::new(&mut kernel.ebpf)?;
@@ -103,7 +106,7 @@ impl SchedProbe {
                 }
             }
         }
-        for &(program, _) in TYPED {
+        for &(program, _) in TYPED.iter().filter(|(program, _)| wakers || *program != WAKING) {
             attached.push(kernel.attach_typed(program)?);
         }
         Ok((Self { attached, accounts, counters, counter_events, start_ns: 0, notes }, ended))

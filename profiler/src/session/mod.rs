@@ -167,6 +167,11 @@ impl RecordOptions {
         self.waits.is_some_and(|(config, _)| config.wakers != 0)
     }
 
+    /// Whether waits for a CPU are recorded.
+    pub fn queued(&self) -> bool {
+        self.waits.is_some_and(|(config, _)| config.queued != 0)
+    }
+
     /// What is wanted of the timer. Maps that programs of several events share must not be met by the interrupts of a
     /// counter, which nothing masks: kernels before 5.11 (20b6cc34ea74) may wait for themselves then.
     pub fn timer(&self) -> Timer {

@@ -89,7 +89,7 @@ pub struct Owners {
 impl Owners {
     /// Looks at those that there are, of the targets; follows them from then on.
     pub fn open(kernel: &mut Kernel, sockets: u32, all: bool) -> Result<Self, SessionError> {
-        Ok(Self { probe: NetProbe::open(kernel, sockets)?, all, gone: Found::default() })
+        Ok(Self { probe: NetProbe::open(kernel, sockets, false)?, all, gone: Found::default() })
     }
 
     /// Looks at those of new targets.

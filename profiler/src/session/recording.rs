@@ -148,6 +148,7 @@ impl<'a> Recording<'a> {
             cpus,
             timer: options.timer(),
             wakers: options.wakers(),
+            queued: options.queued(),
             timed_calls: options.timed_calls(),
         };
         let probes = Probe::open_all(&options.events, &mut kernel, &setup)?;

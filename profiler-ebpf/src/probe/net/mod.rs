@@ -52,9 +52,13 @@ enum Use {
 
 #[inline(always)]
 fn used<const TYPED: bool>(sk: *const u8) -> Use {
-    if let Some(place) = place_of(sk)
-        && let Some(socket) = accounts::at(place)
-    {
+    used_at::<TYPED>(sk, place_of(sk).unwrap_or(0))
+}
+
+/// The same. `place`: that of the account of the socket's owner; 0: there is none.
+#[inline(always)]
+fn used_at<const TYPED: bool>(sk: *const u8, place: u32) -> Use {
+    if let Some(socket) = accounts::at(place) {
         let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
         if accounts::is_another::<TYPED>(sk, socket) {
             accounts::end(sk, place);
@@ -193,7 +197,8 @@ pub fn received_old(ctx: &FExitContext) {
 #[inline(always)]
 pub fn copied(ctx: &BtfTracePointContext) {
     let sk: *const u8 = ctx.arg(0);
-    let Some(owner) = owner_of(sk) else { return };
+    let Some(place) = place_of(sk) else { return };
+    let Some(owner) = accounts::at(place) else { return };
     let seq = member::copied_seq(sk);
     let bytes = seq.wrapping_sub(owner.copied_seq);
     owner.copied_seq = seq;
@@ -201,7 +206,7 @@ pub fn copied(ctx: &BtfTracePointContext) {
     if bytes == 0 || bytes > 1 << 31 {
         return;
     }
-    if let Use::Of(socket) = used::<true>(sk) {
+    if let Use::Of(socket) = used_at::<true>(sk, place) {
         add(&mut socket.copied_bytes, u64::from(bytes));
     }
 }

@@ -90,7 +90,9 @@ fn find_or_insert(tid: u32) -> Option<&'static mut Wait> {
 pub fn switched(ctx: &RawTracePointContext) {
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    if let Some((_, tid)) = task::ids(ctx.arg(2))
+    // Where it is guessed, waits for a CPU are not counted, and what was blocked is at its wake-up.
+    if !is_guessed()
+        && let Some((_, tid)) = task::ids(ctx.arg(2))
         && tid != 0
     {
         came(tid, now_ns);
@@ -114,6 +116,10 @@ pub fn woken(ctx: &RawTracePointContext) {
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     count(wait, tid, now_ns.saturating_sub(wait.since_ns));
+    if is_guessed() {
+        wait.state = State::Running as u32;
+        return;
+    }
     wait.state = State::Queued as u32;
     wait.detail = Detail::queued(Queue::Woken).0;
     wait.since_ns = now_ns;
@@ -256,10 +262,16 @@ fn left(ctx: &RawTracePointContext, preempt: bool, now_ns: u64) {
     } else {
         (State::Queued, Detail::queued(Queue::Preempted))
     };
-    let switches = task::with_current(blocked::switches::<true>, blocked::switches::<false>);
-    let run_delay_ns = task::with_current(blocked::run_delay_ns::<true>, blocked::run_delay_ns::<false>);
-    catch_up(wait, tid, switches, run_delay_ns);
-    (wait.switches, wait.run_delay_ns) = (switches, run_delay_ns);
+    if is_guessed() {
+        if wait.state == State::Blocked as u32 {
+            loss::count(Loss::SwitchNotTraced);
+        }
+    } else {
+        let switches = task::with_current(blocked::switches::<true>, blocked::switches::<false>);
+        let run_delay_ns = task::with_current(blocked::run_delay_ns::<true>, blocked::run_delay_ns::<false>);
+        catch_up(wait, tid, switches, run_delay_ns);
+        (wait.switches, wait.run_delay_ns) = (switches, run_delay_ns);
+    }
     wait.incarnation = task::incarnation();
     (wait.since_ns, wait.left_ns) = (now_ns, now_ns);
     (wait.pid, wait.comm) = (pid, comm);

@@ -27,7 +27,7 @@ pub fn attempt(btf_path: &Path) -> Result<(), String> {
         ..LoadOptions::new(offsets)
     };
     let mut kernel = Kernel::load(&options).map_err(|error| error.to_string())?;
-    let mut probe = NetProbe::open(&mut kernel, SOCKETS).map_err(|error| error.to_string())?;
+    let mut probe = NetProbe::open(&mut kernel, SOCKETS, true).map_err(|error| error.to_string())?;
     probe.disable();
     Ok(())
 }

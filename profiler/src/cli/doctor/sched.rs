@@ -32,7 +32,8 @@ pub fn attempt(btf_path: &Path) -> Result<Vec<String>, String> {
         ..LoadOptions::new(offsets)
     };
     let mut kernel = Kernel::load(&options).map_err(|error| error.to_string())?;
-    let (probe, _) = SchedProbe::open(&mut kernel, Counters::default()).map_err(|error| error.to_string())?;
+    let (probe, _) =
+        SchedProbe::open(&mut kernel, Counters::default(), true).map_err(|error| error.to_string())?;
     missing.extend(probe.notes().iter().cloned());
     Ok(missing)
 }

@@ -45,6 +45,8 @@ pub struct NetworkOptions {
     pub by: By,
     /// Sockets that there is room for; `None`: as there are.
     pub sockets: Option<u32>,
+    /// Measure round trips: a program more at each segment that comes in.
+    pub round_trips: bool,
     /// Ask for the names of remote addresses.
     pub resolve: bool,
 }
@@ -100,7 +102,7 @@ impl<'a> NetAccounting<'a> {
         })?;
         let targets = kernel.targets_of(&account.filter, &account.targets)?;
         let run_time = RunTime::if_asked(account.ebpf_cost, &mut notes);
-        let probe = NetProbe::open(&mut kernel, room)?;
+        let probe = NetProbe::open(&mut kernel, room, options.round_trips)?;
         let start_ns = probe.start_ns();
         Ok(Self {
             options,

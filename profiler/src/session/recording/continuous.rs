@@ -9,6 +9,7 @@ use super::Recording;
 use crate::{
     bpf::{load::Kernel, tuning::Tuner},
     model::window::Rates,
+    perf::clock::monotonic_ns,
     probe::Probe,
     session::{
         SessionError,
@@ -77,14 +78,31 @@ impl Recording<'_> {
     pub fn set_closeness(&mut self, closeness: Closeness) -> Result<(), SessionError> {
         let Some(endless) = &mut self.endless else { return Ok(()) };
         endless.tuner.set(closeness.tuning)?;
-        if endless.frequency_hz != closeness.frequency_hz {
-            for probe in &mut self.probes {
-                if let Probe::Cpu(probe) = probe {
-                    probe.set_frequency(closeness.frequency_hz)?;
+        let changes_frequency = endless.frequency_hz != closeness.frequency_hz;
+        endless.frequency_hz = closeness.frequency_hz;
+        let has_stacks = closeness.tuning.blocked_every != NO_STACKS;
+        let mut left_out = false;
+        for probe in &mut self.probes {
+            match probe {
+                Probe::Cpu(probe) if changes_frequency => probe.set_frequency(closeness.frequency_hz)?,
+                Probe::Offcpu(probe) if has_stacks && !probe.is_enabled() => {
+                    probe.enable(&mut self.kernel)?;
                 }
+                Probe::Offcpu(probe) if !has_stacks && probe.is_enabled() => {
+                    probe.disable(&mut self.samples)?;
+                    left_out = true;
+                }
+                _ => {}
             }
-            endless.frequency_hz = closeness.frequency_hz;
         }
+        if left_out { self.end_waits() } else { Ok(()) }
+    }
+
+    /// Blocked times are not looked at from now on: those that go on are counted as far as they came.
+    fn end_waits(&mut self) -> Result<(), SessionError> {
+        self.end_window()?;
+        let window = self.samples.end_delayed(monotonic_ns())?;
+        self.add(&window);
         Ok(())
     }
 

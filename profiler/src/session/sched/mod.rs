@@ -72,6 +72,8 @@ pub struct AccountOptions {
     pub btf: PathBuf,
     /// Performance counters to read at each switch. `None`: cycles and instructions where the machine counts them.
     pub counters: Option<Vec<&'static str>>,
+    /// Count what each thread wakes: a program more at each wake-up.
+    pub wakers: bool,
     /// Measure the run time of the eBPF programs, which adds to it.
     pub ebpf_cost: bool,
     /// Have the kernel side log.

@@ -93,7 +93,7 @@ impl Threads {
         counters: Counters,
         begun_ns: u64,
     ) -> Result<Self, SessionError> {
-        let (probe, ring) = SchedProbe::open(kernel, counters)?;
+        let (probe, ring) = SchedProbe::open(kernel, counters, options.wakers)?;
         let by_cgroup = options.filter.cgroup_id != 0;
         Ok(Self {
             probe,
