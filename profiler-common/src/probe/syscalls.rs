@@ -215,6 +215,13 @@ pub struct PerCpu {
 
 const _: () = assert!(size_of::<PerCpu>() == 8 + 3 * 8 + 4 * 4);
 
+/// Bytes of a ring with room for the places of so many threads that ended, if that is a page or more: a record has a head
+/// of 8 bytes (`BPF_RINGBUF_HDR_SZ`), and is of a multiple of 8. One byte stays free; place 0 is nobody's. At most 2^27.
+pub const fn ended_bytes(callers: u32) -> u32 {
+    const RECORD: u32 = 8 + 8;
+    callers.saturating_mul(RECORD).next_power_of_two()
+}
+
 /// Where the account of a number is looked for first in [`Caller::calls`]. Multiplied, because the numbers that are used
 /// together are not spread evenly.
 #[inline(always)]
@@ -313,6 +320,14 @@ mod tests {
         for number in [511, 100_000, !COMPAT] {
             assert_eq!(other_number(other_place(number)), (None, false));
             assert_eq!(other_number(other_place(number | COMPAT)), (None, true));
+        }
+    }
+
+    #[test]
+    fn there_is_room_for_every_thread_that_ends() {
+        for callers in [1, 64, 4_096, 5_000, 1 << 20] {
+            let bytes = ended_bytes(callers);
+            assert!(bytes.is_power_of_two() && (callers - 1) * 16 < bytes, "{callers}: {bytes}");
         }
     }
 

@@ -1,11 +1,11 @@
 //! The maps of the accounts of system calls (`profiler_common::probe::syscalls`): slabs that are read through `mmap`,
-//! queues of free places, threads that ended, errors, and sums of what has no account of its own.
+//! queues of free places, a ring of threads that ended, errors, and sums of what has no account of its own.
 
 use std::{collections::HashMap as Sums, os::fd::AsFd as _};
 
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, IterableMap as _, MapData, MapError, PerCpuArray, Queue},
+    maps::{HashMap, IterableMap as _, MapData, PerCpuArray, RingBuf},
 };
 use profiler_common::{
     hist::BLOCKS,
@@ -28,6 +28,14 @@ const ENDED: &str = "ENDED_CALLERS";
 /// Places that a CPU takes at a time: few, because what it does not use it keeps.
 const RANGE: u32 = 32;
 
+/// The part of a slab's places that are kept back when they are freed: together they are fewer and longer ranges, each of
+/// which takes a system call.
+const KEPT_BACK: u32 = 16;
+
+/// The part of the threads that there is room for that can have ended before they are taken out at once: they can hold more
+/// calls and blocks than others.
+const MANY: usize = 64;
+
 /// Room for accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
@@ -39,34 +47,44 @@ pub struct Room {
     pub blocks: u32,
 }
 
-/// A slab, and its places that were freed since the queue was filled.
+/// A slab, and its places that were freed and are not in the queue yet.
 struct Store<T: Pod> {
     slab: SlabMaps<T, Range>,
     freed: Vec<u32>,
+    /// Fewer are kept back.
+    most_freed: usize,
 }
 
 impl<T: Pod> Store<T> {
     fn new(ebpf: &mut Ebpf, names: (&'static str, &'static str), len: u32) -> Result<Self, BpfError> {
         let range = |first| Range { first, len: RANGE.min(len - first) };
         let free = (1..len).step_by(RANGE as usize).map(range);
-        Ok(Self { slab: SlabMaps::new(ebpf, names, len, free)?, freed: Vec::new() })
+        let slab = SlabMaps::new(ebpf, names, len, free)?;
+        Ok(Self { slab, freed: Vec::new(), most_freed: (len / KEPT_BACK) as usize })
     }
 
-    /// Gives the freed places back, neighbours together.
+    /// Gives the freed places back if they are many, neighbours together.
     fn give_back(&mut self) -> Result<(), BpfError> {
-        let mut freed = std::mem::take(&mut self.freed);
-        freed.sort_unstable();
-        for run in freed.chunk_by(|a, b| a + 1 == *b) {
+        if self.freed.len() < self.most_freed {
+            return Ok(());
+        }
+        self.freed.sort_unstable();
+        for run in self.freed.chunk_by(|a, b| a + 1 == *b) {
             for part in run.chunks(RANGE as usize) {
                 let (Some(&first), len) = (part.first(), part.len() as u32) else { continue };
                 self.slab.give_back(Range { first, len })?;
             }
         }
+        self.freed.clear();
         Ok(())
     }
 
     fn get(&self, place: u32) -> Option<T> {
         self.slab.get(place)
+    }
+
+    const fn len(&self) -> usize {
+        self.slab.len()
     }
 
     fn clear(&mut self, place: u32, zero: T) {
@@ -80,6 +98,7 @@ impl<T: Pod> Store<T> {
 }
 
 /// What an account of a call says.
+#[derive(Debug)]
 pub struct CallAccount {
     /// Sums.
     pub call: Call,
@@ -105,7 +124,11 @@ pub struct Calls {
     calls: Store<Call>,
     blocks: Store<Block>,
     cpus: PerCpuArray<MapData, PerCpu>,
-    ended: Queue<MapData, u32>,
+    ended: RingBuf<MapData>,
+    /// Places of threads that ended and were not taken out yet.
+    leaving: Vec<u32>,
+    /// Where accounts of a thread are put together.
+    scratch: Vec<CallAccount>,
     errors: HashMap<MapData, ErrorKey, u64>,
     others: PerCpuArray<MapData, Other>,
     losses: Counters,
@@ -123,35 +146,44 @@ impl Calls {
             blocks: Store::new(ebpf, ("CALL_BLOCKS", "FREE_BLOCKS"), room.blocks)?,
             cpus: take(ebpf, CPUS)?,
             ended: take(ebpf, ENDED)?,
+            leaving: Vec::new(),
+            scratch: Vec::new(),
             errors: take(ebpf, ERRORS)?,
             others: take(ebpf, OTHER_CALLS)?,
             losses: Counters::new(ebpf, "LOSSES")?,
         })
     }
 
-    /// Gives the accounts of each thread that ended since the last time, and makes room of them. How many there were.
-    pub fn take_ended(&mut self, mut each: impl FnMut(&Caller, Vec<CallAccount>)) -> Result<usize, BpfError> {
-        let mut ended = Vec::new();
-        loop {
-            match self.ended.pop(0) {
-                Ok(place) => ended.push(place),
-                Err(MapError::ElementNotFound) => break,
-                Err(error) => return Err(failed("read", ENDED)(error)),
-            }
+    /// Whether so many threads have ended that their accounts should be taken out soon.
+    pub fn have_many_ended(&mut self) -> bool {
+        self.look_for_ended();
+        self.leaving.len() >= self.callers.len() / MANY
+    }
+
+    fn look_for_ended(&mut self) {
+        while let Some(item) = self.ended.next() {
+            self.leaving.extend(item.first_chunk().map(|&place| u32::from_ne_bytes(place)));
         }
-        if ended.is_empty() {
-            return Ok(0);
+    }
+
+    /// Gives the accounts of each thread that ended since the last time, and makes room of them.
+    pub fn take_ended(&mut self, mut each: impl FnMut(&Caller, &[CallAccount])) -> Result<(), BpfError> {
+        self.look_for_ended();
+        if self.leaving.is_empty() {
+            return Ok(());
         }
         let errors = self.errors()?;
-        for &place in &ended {
+        let (mut leaving, mut scratch) =
+            (std::mem::take(&mut self.leaving), std::mem::take(&mut self.scratch));
+        for place in leaving.drain(..) {
             let Some(caller) = self.callers.get(place) else { continue };
-            each(&caller, self.accounts(&caller, &errors));
+            each(&caller, self.accounts(&caller, &errors, &mut scratch));
             self.free(place, &caller, &errors)?;
         }
+        (self.leaving, self.scratch) = (leaving, scratch);
         self.blocks.give_back()?;
         self.calls.give_back()?;
-        self.callers.give_back()?;
-        Ok(ended.len())
+        self.callers.give_back()
     }
 
     /// Makes room of what a thread had.
@@ -171,38 +203,53 @@ impl Calls {
     }
 
     /// Gives the accounts of each thread that has not been taken, as they are.
-    pub fn each(&self, mut each: impl FnMut(&Caller, Vec<CallAccount>)) -> Result<(), BpfError> {
+    pub fn each(&mut self, mut each: impl FnMut(&Caller, &[CallAccount])) -> Result<(), BpfError> {
         let errors = self.errors()?;
         let cpus = self.cpus.get(&0, 0).map_err(failed("read", CPUS))?;
         let end = cpus.iter().map(|cpu| cpu.ends[Slab::Callers as usize]).max().unwrap_or(0);
+        let mut scratch = std::mem::take(&mut self.scratch);
         for place in 1..end {
             if let Some(caller) = self.callers.get(place)
                 && caller.tid != 0
             {
-                each(&caller, self.accounts(&caller, &errors));
+                each(&caller, self.accounts(&caller, &errors, &mut scratch));
             }
         }
+        self.scratch = scratch;
         Ok(())
     }
 
-    fn accounts(&self, caller: &Caller, errors: &Errors) -> Vec<CallAccount> {
-        let account = |place: u32| {
-            let call = self.calls.get(place)?;
-            let errors = errors.get(&place).cloned().unwrap_or_default();
-            Some(CallAccount { latencies: self.latencies(&call), call, errors })
-        };
-        caller.calls.into_iter().filter(|&place| place != 0).filter_map(account).collect()
+    /// The accounts of a thread. `scratch`: where they are put, whose memory is used again and again.
+    fn accounts<'a>(
+        &self,
+        caller: &Caller,
+        errors: &Errors,
+        scratch: &'a mut Vec<CallAccount>,
+    ) -> &'a [CallAccount] {
+        let mut len = 0;
+        for &place in caller.calls.iter().filter(|&&place| place != 0) {
+            let Some(call) = self.calls.get(place) else { continue };
+            if len == scratch.len() {
+                scratch.push(CallAccount { call, latencies: Vec::new(), errors: Vec::new() });
+            }
+            let account = &mut scratch[len];
+            account.call = call;
+            account.latencies.clear();
+            self.add_latencies(&call, &mut account.latencies);
+            account.errors.clear();
+            account.errors.extend(errors.get(&place).into_iter().flatten());
+            len += 1;
+        }
+        &scratch[..len]
     }
 
-    fn latencies(&self, call: &Call) -> Vec<(u16, u32)> {
-        let mut latencies = Vec::new();
+    fn add_latencies(&self, call: &Call, latencies: &mut Vec<(u16, u32)>) {
         for (number, place) in (0..BLOCKS).zip(call.blocks) {
             let Some(block) = self.blocks.get(place) else { continue };
             let first = number * block.len();
             let filled = (first..).zip(block).filter(|&(_, n)| n != 0);
             latencies.extend(filled.map(|(index, n)| (index as u16, n)));
         }
-        latencies
     }
 
     fn errors(&self) -> Result<Errors, BpfError> {
@@ -254,6 +301,7 @@ impl Calls {
     pub fn memory(&self) -> u64 {
         let maps = [self.cpus.map(), self.errors.map(), self.others.map()];
         let maps: u64 = maps.into_iter().map(|map| map_memory(map.fd().as_fd())).sum();
-        maps + self.callers.memory() + self.calls.memory() + self.blocks.memory()
+        let ended = map_memory(self.ended.as_fd());
+        maps + ended + self.callers.memory() + self.calls.memory() + self.blocks.memory()
     }
 }

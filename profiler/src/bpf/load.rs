@@ -22,7 +22,7 @@ use profiler_common::{
         net::NetOffsets,
         net_stacks::MAX_CONNECTING,
         syscall_stacks::{CallStackConfig, MAX_IN_CALLS, Wanted},
-        syscalls::OTHERS,
+        syscalls::{OTHERS, ended_bytes},
         uprobe::BUSY,
     },
     sched::{
@@ -145,7 +145,7 @@ impl Kernel {
             .map_max_entries("CALLERS", room.callers)
             .map_max_entries("CALLER_PLACES", room.callers)
             .map_max_entries("FREE_CALLERS", room.callers)
-            .map_max_entries("ENDED_CALLERS", room.callers)
+            .map_max_entries("ENDED_CALLERS", ended_bytes(room.callers).max(SMALLEST_RING))
             .map_max_entries("CALLS", room.calls)
             .map_max_entries("FREE_CALLS", room.calls)
             .map_max_entries("CALL_BLOCKS", room.blocks)

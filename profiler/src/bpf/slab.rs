@@ -42,6 +42,11 @@ impl<T: Pod, F: Pod> SlabMaps<T, F> {
         self.free.push(free, 0).map_err(failed("give places back to", self.name))
     }
 
+    /// How many places there are, with that which is nobody's.
+    pub const fn len(&self) -> usize {
+        self.shared.len()
+    }
+
     /// What is at a place; `None`: it is nobody's.
     pub fn get(&self, place: u32) -> Option<T> {
         (place != 0 && (place as usize) < self.shared.len()).then(|| self.shared.get(place as usize))

@@ -1,9 +1,6 @@
 //! Counters and the kernel side's own cost: per-CPU arrays, program run time, map memory.
 
-use std::{
-    fs,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
-};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use aya::{
     Ebpf,
@@ -12,6 +9,7 @@ use aya::{
 };
 
 use super::BpfError;
+use crate::host::file;
 
 /// A per-CPU array of monotonic counters, read as sums over all CPUs.
 pub struct Counters {
@@ -125,7 +123,7 @@ fn fdinfo(fd: BorrowedFd<'_>, key: &str) -> u64 {
 
 /// What the kernel says of a descriptor.
 fn fdinfo_text(fd: BorrowedFd<'_>) -> String {
-    fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap_or_default()
+    file::read_text(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()), file::SMALL).unwrap_or_default()
 }
 
 fn number(text: &str, key: &str) -> u64 {

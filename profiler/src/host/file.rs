@@ -17,7 +17,8 @@ pub const LARGE: u64 = 4 << 20;
 /// # Errors
 /// Those of open(2) and read(2).
 pub fn read(path: impl AsRef<Path>, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // Most fit in: without room at the start, the first read would be one of 32 bytes, to see whether there is anything.
+    let mut bytes = Vec::with_capacity(1024);
     File::open(path)?.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
@@ -27,7 +28,8 @@ pub fn read(path: impl AsRef<Path>, limit: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// Those of open(2) and read(2).
 pub fn read_text(path: impl AsRef<Path>, limit: u64) -> io::Result<String> {
-    Ok(String::from_utf8_lossy(&read(path, limit)?).into_owned())
+    Ok(String::from_utf8(read(path, limit)?)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 /// The value of a line `key:<blanks>value` of a /proc status file.

@@ -37,7 +37,11 @@ struct Stream {
 pub struct Sideband {
     streams: Vec<Stream>,
     batch: Vec<ProcessEvent>,
+    /// Of all streams.
     ready: OwnedFd,
+    /// Of that one, as long as it is waited for: who is not waiting is not woken.
+    waited: OwnedFd,
+    is_waited: bool,
     build_ids: Result<(), Errno>,
 }
 
@@ -68,7 +72,10 @@ impl Sideband {
             // SAFETY: an open perf event; the argument is a flag word.
             check(unsafe { ioctls::ENABLE(stream.event.as_raw_fd(), 0) })?;
         }
-        Ok(Self { streams, batch: Vec::new(), ready, build_ids: refused.map_or(Ok(()), Err) })
+        let waited = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&waited, &ready, epoll::EventData::new_u64(0), epoll::EventFlags::empty())?;
+        let build_ids = refused.map_or(Ok(()), Err);
+        Ok(Self { streams, batch: Vec::new(), ready, waited, is_waited: false, build_ids })
     }
 
     /// Whether the kernel knows build ids in mmap records, if it was asked for them; else how it refused.
@@ -76,22 +83,35 @@ impl Sideband {
         self.build_ids
     }
 
-    /// A descriptor that becomes readable when some CPU has more than a few new records. Reading them makes it quiet again.
+    /// A descriptor that becomes readable once, after [`Sideband::wait`], when some CPU has more than a few new records. Reading
+    /// them makes it quiet again.
     pub fn ready(&self) -> BorrowedFd<'_> {
-        self.ready.as_fd()
+        self.waited.as_fd()
+    }
+
+    /// Lets the descriptor become readable, also for what came since the last reading.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn wait(&mut self) -> io::Result<()> {
+        if !self.is_waited {
+            let once = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
+            epoll::modify(&self.waited, &self.ready, epoll::EventData::new_u64(0), once)?;
+            self.is_waited = true;
+        }
+        Ok(())
     }
 
     /// Hands all new events to `each`, sorted by time. How many there were.
     pub fn read(&mut self, mut each: impl FnMut(&ProcessEvent)) -> usize {
         self.batch.clear();
-        // Takes the readiness; which streams are ready does not matter, all are read.
-        let mut events =
-            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 64];
-        _ = epoll::wait(
-            &self.ready,
-            &mut events[..],
-            Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }),
-        );
+        if self.is_waited {
+            // Takes the readiness; which streams are ready does not matter, all are read.
+            let mut event =
+                [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }];
+            let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+            self.is_waited = !matches!(epoll::wait(&self.waited, &mut event[..], Some(&at_once)), Ok(1));
+        }
         for stream in &mut self.streams {
             stream.ring.read(|record| self.batch.extend(parse(record)));
         }

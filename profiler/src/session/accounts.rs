@@ -123,7 +123,7 @@ impl Kept for Accounts<'_> {
 
     fn take_ended(&mut self) -> Result<(), SessionError> {
         self.threads.take_ended();
-        self.calls.as_mut().map_or(Ok(()), |calls| calls.take_ended(monotonic_ns()))
+        self.calls.as_mut().map_or(Ok(()), |calls| calls.take_if_due(monotonic_ns()))
     }
 
     async fn take_ready(&mut self) -> Result<(), SessionError> {

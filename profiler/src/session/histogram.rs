@@ -6,6 +6,11 @@ use profiler_common::hist::{BUCKETS, bounds};
 /// Adds numbers to a list by key, both ascending.
 pub fn merge<K: Copy + Ord>(into: &mut Vec<(K, u64)>, from: impl IntoIterator<Item = (K, u64)>) {
     for (key, number) in from {
+        // Most are added to none, or behind all others.
+        if into.last().is_none_or(|&(last, _)| last < key) {
+            into.push((key, number));
+            continue;
+        }
         match into.binary_search_by_key(&key, |&(key, _)| key) {
             Ok(at) => into[at].1 += number,
             Err(at) => into.insert(at, (key, number)),

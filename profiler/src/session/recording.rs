@@ -247,6 +247,7 @@ impl<'a> Recording<'a> {
                 if more_events {
                     return Ok(());
                 }
+                self.sideband.get_mut().0.wait()?;
                 self.sideband.readable().await.map(|mut guard| guard.clear_ready())
             };
             tokio::select! {

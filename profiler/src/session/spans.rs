@@ -6,7 +6,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::{SessionError, Stop, recording::at, sched::AccountOptions};
-use crate::bpf::{load::Kernel, targets::Targets};
+use crate::{
+    bpf::{load::Kernel, targets::Targets},
+    perf::clock::monotonic_ns,
+};
 
 /// How often what ended is taken out of the kernel.
 const TAKE_INTERVAL: Duration = Duration::from_millis(100);
@@ -50,7 +53,7 @@ pub async fn keep<A: Kept, E: From<SessionError>>(
     let AccountOptions { duration, interval, filter, .. } = *accounts.shared().account;
     let deadline = duration.map(|duration| Instant::now() + duration);
     let mut interval_end = interval.map(|interval| Instant::now() + interval);
-    let mut take = Instant::now() + TAKE_INTERVAL;
+    let mut take = next_take();
     tokio::pin!(ended);
     loop {
         tokio::select! {
@@ -58,7 +61,7 @@ pub async fn keep<A: Kept, E: From<SessionError>>(
             () = at(deadline) => return Ok(Stop::Duration),
             ready = accounts.take_ready() => ready?,
             () = sleep_until(take) => {
-                take = Instant::now() + TAKE_INTERVAL;
+                take = next_take();
                 accounts.take_ended()?;
                 let Shared { kernel, targets, .. } = accounts.shared();
                 kernel.flush_log();
@@ -75,6 +78,12 @@ pub async fn keep<A: Kept, E: From<SessionError>>(
             }
         }
     }
+}
+
+/// When it is taken out next: at the same times by all accounts of a process, which wake it once.
+fn next_take() -> Instant {
+    let every_ns = TAKE_INTERVAL.as_nanos() as u64;
+    Instant::now() + Duration::from_nanos(every_ns - monotonic_ns() % every_ns)
 }
 
 /// Accounting in progress.

@@ -2,14 +2,14 @@
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
-    btf_maps::{HashMap, Queue},
+    btf_maps::{HashMap, RingBuf},
     helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid},
     macros::btf_map,
     programs::RawTracePointContext,
 };
 use profiler_common::{
     Comm,
-    probe::syscalls::{CALLS, Call, Caller, PROBES, PerCpu, Slab, first_place},
+    probe::syscalls::{CALLS, Call, Caller, PROBES, PerCpu, Slab, ended_bytes, first_place},
 };
 
 use super::{
@@ -28,9 +28,16 @@ use crate::{
 #[btf_map]
 static CALLER_PLACES: HashMap<u64, u32, 16384> = HashMap::new();
 
-/// Places of threads that ended. Each is in it once at most, so there is always room.
+/// Places of threads that ended. Each is in it once at most, so there is always room. User space looks every now and then:
+/// it reads a ring without a system call for each thread.
 #[btf_map]
-static ENDED_CALLERS: Queue<u32, 16384> = Queue::new();
+static ENDED_CALLERS: RingBuf<u32, ENDED_BYTES> = RingBuf::new();
+
+/// Bytes of places that user space has not read yet ([`ended_bytes`]).
+const ENDED_BYTES: usize = ended_bytes(16_384) as usize;
+
+/// `BPF_RB_NO_WAKEUP`, include/uapi/linux/bpf.h.
+const RB_NO_WAKEUP: u64 = 1;
 
 /// What is known of the thread that runs.
 pub enum Found {
@@ -92,7 +99,7 @@ fn make<const TYPED: bool>(cpu: &mut PerCpu, task: *const u8, ids: u64) -> Found
     if CALLER_PLACES.insert(task as u64, place, BPF_NOEXIST as u64).is_err() {
         // There are as many entries as places: this cannot be. User space gets the place back.
         caller.task = 0;
-        _ = ENDED_CALLERS.push(place, 0);
+        _ = ENDED_CALLERS.output(place, RB_NO_WAKEUP);
         return Found::Unknown;
     }
     caller.task = task as u64;
@@ -146,7 +153,7 @@ pub fn exited(ctx: &RawTracePointContext) {
         caller.registers = 0;
     }
     _ = CALLER_PLACES.remove(task as u64);
-    _ = ENDED_CALLERS.push(place, 0);
+    _ = ENDED_CALLERS.output(place, RB_NO_WAKEUP);
 }
 
 /// `sched_process_exec(task, ...)`: a thread that is not its process's first takes that one's id, and all have another

@@ -146,7 +146,7 @@ impl Kept for SyscallAccounting<'_> {
     }
 
     fn take_ended(&mut self) -> Result<(), SessionError> {
-        self.calls.take_ended(monotonic_ns())
+        self.calls.take_if_due(monotonic_ns())
     }
 }
 

@@ -1,6 +1,9 @@
 //! Accounts of calls summed up to what rows are about, subtracted from each other, and made rows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
 
 use profiler_common::{
     Comm,
@@ -94,6 +97,22 @@ impl Sum {
         self.in_progress_ns += other.in_progress_ns;
         merge(&mut self.latencies, other.latencies.iter().copied());
         merge(&mut self.errno, other.errno.iter().copied());
+    }
+
+    /// Adds another one, which gives the name if there is none.
+    fn add_named(&mut self, other: &Self) {
+        self.add(other);
+        if self.comm == [0; _] {
+            self.comm = other.comm;
+        }
+    }
+
+    /// What was added since an earlier sum of the same, if anything was or a call goes on.
+    fn added_since(&self, earlier: Option<&Self>) -> Option<Cow<'_, Self>> {
+        let none = (0, 0);
+        let (count, returned) = earlier.map_or(none, |earlier| (earlier.count, earlier.returned));
+        let is_more = self.count > count || self.returned > returned || self.in_progress != 0;
+        is_more.then(|| earlier.map_or(Cow::Borrowed(self), |earlier| Cow::Owned(self.since(earlier))))
     }
 
     /// What was added since an earlier sum of the same. The longest call since then is known if it is the longest of all,
@@ -194,7 +213,17 @@ pub struct Totals {
 impl Totals {
     /// None yet. `bounded`: of threads that end, of which there can be any number.
     pub fn new(by: By, bounded: bool) -> Self {
-        Self { by, sums: HashMap::new(), limit: bounded.then_some(MAX_KEPT), merged: 0 }
+        Self::with_room(by, bounded, 0)
+    }
+
+    /// The same, with room for so many sums before it grows.
+    pub fn with_room(by: By, bounded: bool, sums: usize) -> Self {
+        Self { by, sums: HashMap::with_capacity(sums), limit: bounded.then_some(MAX_KEPT), merged: 0 }
+    }
+
+    /// How many sums are kept apart.
+    pub fn len(&self) -> usize {
+        self.sums.len()
     }
 
     fn key(&self, caller: &Caller, number: u32) -> Key {
@@ -268,11 +297,7 @@ impl Totals {
     /// Adds other sums.
     pub fn add_all(&mut self, others: &Self) {
         for (&key, sum) in &others.sums {
-            let into = self.sums.entry(key).or_default();
-            into.add(sum);
-            if into.comm == [0; _] {
-                into.comm = sum.comm;
-            }
+            self.sums.entry(key).or_default().add_named(sum);
         }
     }
 
@@ -283,11 +308,25 @@ impl Totals {
 
     /// Rows of what was added since earlier sums.
     pub fn rows_since(&self, earlier: &Self, with: With) -> Vec<Row> {
-        let none = Sum::default();
         let added =
-            self.sums.iter().map(|(key, sum)| (*key, sum.since(earlier.sums.get(key).unwrap_or(&none))));
-        let added = added.filter(|(_, sum)| sum.count + sum.returned + sum.in_progress != 0);
-        added.map(|(key, sum)| sum.row(key, with)).collect()
+            |(&key, sum): (&Key, &Sum)| sum.added_since(earlier.sums.get(&key)).map(|sum| sum.row(key, with));
+        self.sums.iter().filter_map(added).collect()
+    }
+
+    /// The same of these and of `others`: what [`Totals::add_all`] would make of both.
+    pub fn rows_with(&self, mut others: Self, earlier: &Self, with: With) -> Vec<Row> {
+        let mut rows = Vec::with_capacity(others.sums.len());
+        for (&key, sum) in &self.sums {
+            let both = others.sums.remove(&key).map(|other| {
+                let mut both = sum.clone();
+                both.add_named(&other);
+                both
+            });
+            let added = both.as_ref().unwrap_or(sum).added_since(earlier.sums.get(&key));
+            rows.extend(added.map(|added| added.row(key, with)));
+        }
+        rows.extend(others.rows_since(earlier, with));
+        rows
     }
 
     /// Sums of calls of threads that ended that are not kept apart.

@@ -88,6 +88,37 @@ fn an_interval_is_what_was_added() {
 }
 
 #[test]
+fn what_ended_in_an_interval_is_added_to_what_did_not() {
+    let of = |accounts: &[(u32, u32, CallAccount)]| {
+        let mut totals = Totals::new(By::Process, false);
+        for &(tgid, tid, ref account) in accounts {
+            totals.add(&caller(tgid, tid), std::slice::from_ref(account), 0);
+        }
+        totals
+    };
+    let before =
+        of(&[(7, 7, account(1, &[90], &[])), (8, 8, account(1, &[10], &[])), (9, 9, account(1, &[1], &[]))]);
+    let alive = of(&[(7, 7, account(1, &[90, 70], &[(4, 1)])), (9, 9, account(1, &[1], &[]))]);
+    // A thread of the first one, one that was there before, and one that was not.
+    let ended = of(&[
+        (7, 6, account(1, &[200], &[(4, 2)])),
+        (8, 8, account(1, &[10, 20, 30], &[])),
+        (5, 5, account(2, &[40], &[])),
+    ]);
+    let mut all = alive.clone();
+    all.add_all(&ended);
+    let by_pid = |mut rows: Vec<Row>| {
+        rows.sort_by_key(|row| row.pid);
+        rows
+    };
+    let rows = by_pid(alive.rows_with(ended, &before, WITH));
+    let counts: Vec<_> = rows.iter().map(|row| (row.pid, row.count, row.comm.as_str())).collect();
+    assert_eq!(counts, [(Some(5), 1, "name"), (Some(7), 2, "name"), (Some(8), 2, "name")]);
+    assert_eq!(rows[1].errno["EINTR"], 3);
+    assert_eq!(rows, by_pid(all.rows_since(&before, WITH)));
+}
+
+#[test]
 fn calls_in_progress_are_told_with_their_time() {
     let mut totals = Totals::new(By::Thread, false);
     totals.add(&Caller { since_ns: 100, call: 5, number: 3, ..caller(1, 2) }, &[], 350);
