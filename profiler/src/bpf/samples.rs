@@ -83,10 +83,16 @@ impl Sizing {
         }
     }
 
-    /// A quarter of it.
-    pub fn quarter(self) -> Self {
+    /// A quarter of it, drained as rarely as what comes allows, at most once a second: for recordings that see little and go on
+    /// without end.
+    pub fn small(self) -> Self {
         let quarter = |entries: u32| (entries / 4).max(MIN_ENTRIES as u32);
-        Self { counts: quarter(self.counts), stacks: quarter(self.stacks), ..self }
+        Self {
+            counts: quarter(self.counts),
+            stacks: quarter(self.stacks),
+            longest_window_ns: self.longest_window_ns.max(1_000_000_000),
+            ..self
+        }
     }
 
     /// The length of the window after one of `window_ns`: half of it if a generation was more than half full, twice if

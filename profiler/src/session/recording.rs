@@ -137,7 +137,7 @@ impl<'a> Recording<'a> {
         }
         let sizes = options.events.iter().map(|chosen| chosen.event.sizing(options.frequency_hz, cpus.len()));
         let sizing = sizes.reduce(Sizing::and).ok_or(SessionError::NoEvent)?;
-        let sizing = if options.small { sizing.quarter() } else { sizing };
+        let sizing = if options.small { sizing.small() } else { sizing };
         let follow = Follow {
             waits: options.waits.is_some(),
             calls: options.call_stacks.is_some(),
