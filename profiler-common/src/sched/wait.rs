@@ -224,7 +224,7 @@ pub struct WaitConfig {
     pub wakers: u32,
     /// 1: of blocked times that are expected to be too short for a stack, one in 16 is looked at; those of the others that take
     /// longer all the same are counted without a stack ([`Detail::not_sampled`]). Too short is then what
-    /// `Tuning::min_block_ns` says, not `min_block_ns`.
+    /// `Tuning::min_block_ns` says, not `min_block_ns`. Not together with `queued`: when a task gets a CPU is not looked at then.
     pub guess_short: u32,
 }
 

@@ -142,15 +142,15 @@ impl Governor {
         self.mean = Some(mean);
         let cpu = mean / self.budget.cpu_percent;
         let memory = used.memory as f64 / self.budget.memory.max(1) as f64;
-        let (most, what) = if cpu >= memory {
-            (cpu, format!("CPU time is {mean:.2} % of the machine's of {:.2} %", self.budget.cpu_percent))
-        } else {
-            let mb = |bytes: u64| bytes / 1_000_000;
-            (memory, format!("memory is {} MB of {} MB", mb(used.memory), mb(self.budget.memory)))
-        };
-        if most > HIGH {
+        let of_cpu = format!("CPU time is {mean:.2} % of the machine's of {:.2} %", self.budget.cpu_percent);
+        if cpu.max(memory) > HIGH {
             self.quiet = 0;
-            return self.down(most, &what);
+            if cpu >= memory {
+                return self.down(cpu, &of_cpu);
+            }
+            let mb = |bytes: u64| bytes / 1_000_000;
+            let of_memory = format!("memory is {} MB of {} MB", mb(used.memory), mb(self.budget.memory));
+            return self.down(memory, &of_memory);
         }
         self.quiet = if cpu < LOW { self.quiet + 1 } else { 0 };
         if self.step == 0 || self.quiet < self.patience {
@@ -158,7 +158,7 @@ impl Governor {
         }
         self.step -= 1;
         (self.changes, self.quiet, self.went_back) = (self.changes + 1, 0, true);
-        self.why = Some(format!("less than configured, and more step by step: {what}"));
+        self.why = Some(format!("less than configured, and more step by step: {of_cpu}"));
         true
     }
 
