@@ -201,20 +201,23 @@ impl Samples {
         self.counts.finish(|key, value| counts.push((*key, *value)))?;
         let mut stacks = HashMap::new();
         self.stacks.finish(|hash, stack| _ = stacks.insert(*hash, Named::of(stack)))?;
-        for delayed in &mut self.delayed {
-            counts.extend(delayed.unfinished(end_ns)?);
-        }
+        counts.extend(self.unfinished(end_ns)?);
         Ok(self.window(counts, stacks))
     }
 
     /// What goes on is counted until `now_ns`, and not followed any more. Only when no program writes it, and behind
     /// [`Samples::rotate`], which has its stacks.
     pub fn end_delayed(&mut self, now_ns: u64) -> Result<Window, BpfError> {
+        let counts = self.unfinished(now_ns)?;
+        Ok(self.window(counts, HashMap::new()))
+    }
+
+    fn unfinished(&mut self, until_ns: u64) -> Result<Vec<(CountKey, CountValue)>, BpfError> {
         let mut counts = Vec::new();
         for delayed in &mut self.delayed {
-            counts.extend(delayed.unfinished(now_ns)?);
+            counts.extend(delayed.unfinished(until_ns)?);
         }
-        Ok(self.window(counts, HashMap::new()))
+        Ok(counts)
     }
 
     fn window(&mut self, counts: Vec<(CountKey, CountValue)>, stacks: HashMap<u64, Named>) -> Window {

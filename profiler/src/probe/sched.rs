@@ -58,6 +58,11 @@ pub const HOOKS: &str = "BTF tracepoints: sched_switch, sched_waking, sched_wake
 sched_process_exec, task_rename; raw tracepoints: irq_handler_entry/exit, softirq_entry/exit, local_timer_entry/exit; \
 task iterator";
 
+/// Those of `TYPED` that are needed. `wakers`: what each thread wakes is counted.
+fn typed(wakers: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
+    TYPED.iter().copied().filter(move |(program, _)| wakers || *program != WAKING)
+}
+
 /// The attached probe.
 pub struct SchedProbe {
     attached: Vec<Attached>,
@@ -72,21 +77,21 @@ pub struct SchedProbe {
 }
 
 impl SchedProbe {
-    /// Loads the programs, unless they are: what takes most of the time to open it.
-    pub fn load(kernel: &mut Kernel) -> Result<(), ProbeError> {
+    /// Loads the programs, unless they are: what takes most of the time to open it. `wakers`: what each thread wakes is counted.
+    pub fn load(kernel: &mut Kernel, wakers: bool) -> Result<(), ProbeError> {
         if kernel.is_loaded(ITERATOR) {
             return Ok(());
         }
         let btf = Btf::from_sys_fs().map_err(|error: BtfError| ProbeError::KernelTypes(error.to_string()))?;
-        for &(program, tracepoint) in TYPED {
+        for (program, tracepoint) in typed(wakers) {
             kernel.load_typed(program, tracepoint, &btf)?;
         }
         Ok(kernel.load_iterator(ITERATOR, "task", &btf)?)
     }
 
-    /// Attaches the programs. Nothing is accounted yet. `wakers`: what each thread wakes is counted.
+    /// Attaches the programs. Nothing is accounted yet. `wakers`: as above.
     pub fn open(kernel: &mut Kernel, counters: Counters, wakers: bool) -> Result<(Self, Ended), ProbeError> {
-        Self::load(kernel)?;
+        Self::load(kernel, wakers)?;
         let (accounts, ended) = (Accounts::new(&mut kernel.ebpf)?, Ended::new(&mut kernel.ebpf)?);
         let mut counter_events = CounterEvents::new(&mut kernel.ebpf)?;
         for (cpu, index, event) in counters.events() {
@@ -106,7 +111,7 @@ impl SchedProbe {
                 }
             }
         }
-        for &(program, _) in TYPED.iter().filter(|(program, _)| wakers || *program != WAKING) {
+        for (program, _) in typed(wakers) {
             attached.push(kernel.attach_typed(program)?);
         }
         Ok((Self { attached, accounts, counters, counter_events, start_ns: 0, notes }, ended))

@@ -69,7 +69,7 @@ impl Loaded {
             log: account.log,
             ..LoadOptions::new(offsets)
         })?;
-        SchedProbe::load(&mut kernel)?;
+        SchedProbe::load(&mut kernel, account.wakers)?;
         if with_calls {
             SyscallsProbe::load(&mut kernel, options.depth)?;
         }

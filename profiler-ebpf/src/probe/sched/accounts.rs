@@ -1,7 +1,7 @@
 //! The accounts of tasks: found, made, put in for those that exist at the start, handed over at the end.
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
+    bindings::{BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     btf_maps::{HashMap, PerCpuArray, RingBuf},
     helpers::generated::bpf_ringbuf_query,
     macros::btf_map,
@@ -39,11 +39,6 @@ const ENDED_BYTES: usize = 1024 * 1024;
 /// Accounts of threads that ended. User space looks every now and then; it is woken when a quarter is full.
 #[btf_map]
 static ENDED: RingBuf<Thread, ENDED_BYTES> = RingBuf::new();
-
-/// `BPF_RB_*`, include/uapi/linux/bpf.h.
-const RB_AVAIL_DATA: u64 = 0;
-const RB_NO_WAKEUP: u64 = 1;
-const RB_FORCE_WAKEUP: u64 = 2;
 
 /// Place of a new account in `NEW_THREADS`.
 #[derive(Clone, Copy)]
@@ -132,10 +127,10 @@ fn comm(task: *const u8) -> Comm {
 pub fn end(thread: &mut Thread, task: *const u8) {
     thread.state = State::Ended as u8;
     // SAFETY: the helper takes any ring and any flag.
-    let unread = unsafe { bpf_ringbuf_query((&raw const ENDED).cast_mut().cast(), RB_AVAIL_DATA) };
-    let wake = if unread > ENDED_BYTES as u64 / 4 { RB_FORCE_WAKEUP } else { RB_NO_WAKEUP };
+    let unread = unsafe { bpf_ringbuf_query((&raw const ENDED).cast_mut().cast(), BPF_RB_AVAIL_DATA.into()) };
+    let wake = if unread > ENDED_BYTES as u64 / 4 { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
     let account: &Thread = thread;
-    if ENDED.output(account, wake).is_ok() {
+    if ENDED.output(account, wake.into()).is_ok() {
         // It was there.
         _ = THREADS.remove(task as u64);
     } else {

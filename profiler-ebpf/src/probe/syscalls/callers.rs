@@ -1,7 +1,7 @@
 //! Threads that make system calls: found, made, named, ended.
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
+    bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP},
     btf_maps::{HashMap, RingBuf},
     helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid},
     macros::btf_map,
@@ -35,9 +35,6 @@ static ENDED_CALLERS: RingBuf<u32, ENDED_BYTES> = RingBuf::new();
 
 /// Bytes of places that user space has not read yet ([`ended_bytes`]).
 const ENDED_BYTES: usize = ended_bytes(16_384) as usize;
-
-/// `BPF_RB_NO_WAKEUP`, include/uapi/linux/bpf.h.
-const RB_NO_WAKEUP: u64 = 1;
 
 /// What is known of the thread that runs.
 pub enum Found {
@@ -99,7 +96,7 @@ fn make<const TYPED: bool>(cpu: &mut PerCpu, task: *const u8, ids: u64) -> Found
     if CALLER_PLACES.insert(task as u64, place, BPF_NOEXIST as u64).is_err() {
         // There are as many entries as places: this cannot be. User space gets the place back.
         caller.task = 0;
-        _ = ENDED_CALLERS.output(place, RB_NO_WAKEUP);
+        _ = ENDED_CALLERS.output(place, BPF_RB_NO_WAKEUP.into());
         return Found::Unknown;
     }
     caller.task = task as u64;
@@ -153,7 +150,7 @@ pub fn exited(ctx: &RawTracePointContext) {
         caller.registers = 0;
     }
     _ = CALLER_PLACES.remove(task as u64);
-    _ = ENDED_CALLERS.output(place, RB_NO_WAKEUP);
+    _ = ENDED_CALLERS.output(place, BPF_RB_NO_WAKEUP.into());
 }
 
 /// `sched_process_exec(task, ...)`: a thread that is not its process's first takes that one's id, and all have another

@@ -120,7 +120,7 @@ impl Loaded {
             log: options.log,
             ..LoadOptions::new(offsets)
         })?;
-        SchedProbe::load(&mut kernel)?;
+        SchedProbe::load(&mut kernel, options.wakers)?;
         Ok(Self { kernel, counters, notes })
     }
 }
