@@ -67,22 +67,26 @@ pub fn check_callers(view: &View<'_>, said: &Value, least: f64) {
     let all = view.list(|e| is_worker(e) && !is_whole(e));
     let (whole, total) = whole(view);
     expect::at_least(&all, whole, total, WHOLE);
-    let calls: u64 = ["half", "third", "fifth"].iter().map(|name| number(said, name)).sum();
+    let times = CALLERS.map(|name| (name, number(said, &format!("{name}_ns"))));
+    let all_ns: u64 = times.iter().map(|(_, ns)| ns).sum();
+    let method = |name: &str| format!("known.Stacks.{name}");
     // Not only somewhere in the stack: below one of them is what it calls, above what calls it.
     let stands = |entry: &Entry<'_>, name: &str| {
         let names = names(entry);
-        let at = names.iter().position(|found| *found == name);
+        let at = names.iter().position(|found| *found == method(name));
         at.is_some_and(|at| names[at + 1..].starts_with(&CHAIN))
     };
-    let in_them = |e: &Entry<'_>| names(e).contains(&"known.Stacks.several") && is_worker(e);
+    let in_several = |e: &Entry<'_>| names(e).contains(&"known.Stacks.several") && is_worker(e);
+    expect::at_least(&all, view.count(in_several), total, least);
+    let in_them = |e: &Entry<'_>| is_worker(e) && CALLERS.iter().any(|name| stands(e, name));
     let inside = view.count(in_them);
-    expect::at_least(&all, inside, total, least);
-    for name in ["half", "third", "fifth"] {
-        let percent = 100.0 * number(said, name) as f64 / calls as f64;
-        let method = format!("known.Stacks.{name}");
-        let found = view.count(|e| in_them(e) && stands(e, &method));
+    for (name, ns) in times {
+        let percent = 100.0 * ns as f64 / all_ns as f64;
+        let found = view.count(|e| in_them(e) && stands(e, name));
         expect::share(&format!("{name}{}", view.list(in_them)), found, inside, percent);
     }
+    let not_below = |e: &Entry<'_>| in_several(e) && !in_them(e);
+    expect::at_least(&view.list(not_below), view.count(|e| in_several(e) && in_them(e)), view.count(in_several), WHOLE);
     // Controls: nobody calls the one from the other, and nothing else is called so.
     let twice = |e: &Entry<'_>| {
         let callers = ["known.Stacks.half", "known.Stacks.third", "known.Stacks.fifth", "known.Stacks.deep"];
@@ -103,6 +107,7 @@ fn note(jdk: &Jdk, kind: &str, view: &View<'_>) {
     jdk.note(&format!("whole stacks, {kind}"), whole, total);
 }
 
+const CALLERS: [&str; 3] = ["half", "third", "fifth"];
 const CHAIN: [&str; 2] = ["known.Stacks.round", "known.Stacks.callers"];
 
 #[test]

@@ -158,10 +158,10 @@ fn the_methods_of_a_jvm_have_their_shares() {
                 .map(|row| number(row, "total"))
                 .sum()
         };
-        let (all, calls) =
-            (names.map(total).iter().sum(), names.map(|name| number(&seen.said, name)).iter().sum::<u64>());
+        let time = |name: &str| number(&seen.said, &format!("{name}_ns"));
+        let (all, all_ns) = (names.map(total).iter().sum(), names.map(time).iter().sum::<u64>());
         for name in names {
-            let percent = 100.0 * number(&seen.said, name) as f64 / calls as f64;
+            let percent = 100.0 * time(name) as f64 / all_ns as f64;
             expect::share(&format!("{name}: {methods}"), total(name), all, percent);
         }
         // A sample is in one method's own code, or below one.

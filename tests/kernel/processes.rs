@@ -63,11 +63,12 @@ fn short_lived(record: Record) {
         "{right} of {children} samples have the right command and modules{wrong}"
     );
 
-    // The work itself: 1, 2 and 3 ms in turn, 2 on average; each overruns by at most a slice of about 4 us. A process
-    // of `t` ms is hit by `t` or `t + 1` ticks, a standard deviation of at most 0.5 each, and of as much again if it is
-    // preempted once: six of them for all are 7 % of a thousand processes.
-    let tolerance = 6.0 * 0.5 * (2.0 * count as f64).sqrt() / (2 * count) as f64;
-    expect::samples("short_work", view.with("short_work"), 2_000_000 * count, &profile, tolerance);
+    // The work itself, 1 to 3 ms; each overruns by at most a slice of about 4 us. A process of `t` ms is hit by `t` ticks or
+    // by one more, a standard deviation of at most 0.5 each, and of as much again if it is preempted once: six of them for
+    // all are 7 % of a thousand processes.
+    let work_ns = number(&said, "work_ns");
+    let tolerance = 6.0 * 0.5 * (2.0 * count as f64).sqrt() / (work_ns as f64 / 1e6);
+    expect::samples("short_work", view.with("short_work"), work_ns, &profile, tolerance);
     let strangers = view.count(|e| e.has("short_work") && e.thread.process != "short");
     assert_eq!(strangers, 0, "{}", view.list(|e| e.has("short_work") && e.thread.process != "short"));
 }

@@ -3,7 +3,8 @@
  *
  * usage: Stacks MODE MILLISECONDS      says `ready`, waits for a line, works for that time in a thread of its own (`waits`: in
  *                              several), says what it did, waits for the end of its input
- *     callers   `work` below `half`, `third` and `fifth`, by chance in the ratio 5:3:2
+ *     callers   `work` below `half`, `third` and `fifth`, chosen in the ratio 5:3:2, and how often and for how long each
+ *               (CPU time: a call on a path that is taken less often is predicted worse, and takes longer)
  *     deep      `work`, now longer, below 60 calls of `deep`
  *     waits     threads that park, sleep, wait for a monitor and for a notification
  *     collect   COLLECTIONS collections that are asked for, with ALLOCATED bytes before each
@@ -11,10 +12,16 @@
  * In the language of JDK 8. */
 package known;
 
+import java.lang.management.ManagementFactory;
+import java.lang.management.ThreadMXBean;
 import java.util.concurrent.locks.LockSupport;
 
 public class Stacks {
     static final int DEPTH = 60;
+    /* Calls in one of `half`, `third` or `fifth`, and of that in a round. */
+    static final int CALLS = 100;
+    static final int REPEATS = 10;
+    static final ThreadMXBean clock = ManagementFactory.getThreadMXBean();
     static final int COLLECTIONS = 20;
     static final int ALLOCATED = 4 << 20;
     static final Object monitor = new Object();
@@ -45,16 +52,19 @@ public class Stacks {
         return x + a * b + c * d + e * f + g * h;
     }
 
-    static long half(long x) {
-        return several(x, x + 1, x + 2, x + 3, x + 4, x + 5, x + 6, x + 7) ^ 1;
+    static long half(long sum) {
+        for (long x = 0; x < CALLS; x++) sum += several(x, x + 1, x + 2, x + 3, x + 4, x + 5, x + 6, x + 7) ^ 1;
+        return sum;
     }
 
-    static long third(long x) {
-        return several(x, x + 1, x + 2, x + 3, x + 4, x + 5, x + 6, x + 7) ^ 2;
+    static long third(long sum) {
+        for (long x = 0; x < CALLS; x++) sum += several(x, x + 1, x + 2, x + 3, x + 4, x + 5, x + 6, x + 7) ^ 2;
+        return sum;
     }
 
-    static long fifth(long x) {
-        return several(x, x + 1, x + 2, x + 3, x + 4, x + 5, x + 6, x + 7) ^ 3;
+    static long fifth(long sum) {
+        for (long x = 0; x < CALLS; x++) sum += several(x, x + 1, x + 2, x + 3, x + 4, x + 5, x + 6, x + 7) ^ 3;
+        return sum;
     }
 
     /* No concatenation, for which the JVM would make classes. */
@@ -65,29 +75,27 @@ public class Stacks {
         System.out.println(text.append("}"));
     }
 
-    static void round(long[] counts) {
-        long sum = 0;
-        for (int i = 0; i < 1_000; i++) {
-            random = random * 6364136223846793005L + 1442695040888963407L;
-            long choice = (random >>> 33) % 10;
-            if (choice < 5) {
-                sum += half(i);
-                counts[0]++;
-            } else if (choice < 8) {
-                sum += third(i);
-                counts[1]++;
-            } else {
-                sum += fifth(i);
-                counts[2]++;
-            }
+    /* Adds to the calls of one of them, and to its CPU time. */
+    static void round(long[] calls, long[] times) {
+        random = random * 6364136223846793005L + 1442695040888963407L;
+        long choice = (random >>> 33) % 10;
+        int chosen = choice < 5 ? 0 : choice < 8 ? 1 : 2;
+        long begin = clock.getCurrentThreadCpuTime(), sum = 0;
+        for (int i = 0; i < REPEATS; i++) {
+            if (chosen == 0) sum = half(sum);
+            else if (chosen == 1) sum = third(sum);
+            else sum = fifth(sum);
         }
         sink = sum;
+        times[chosen] += clock.getCurrentThreadCpuTime() - begin;
+        calls[chosen] += REPEATS * CALLS;
     }
 
     static void callers() {
-        long[] counts = new long[3];
-        while (System.nanoTime() < end) round(counts);
-        say("half", counts[0], "third", counts[1], "fifth", counts[2]);
+        long[] calls = new long[3], times = new long[3];
+        while (System.nanoTime() < end) round(calls, times);
+        say("half", calls[0], "third", calls[1], "fifth", calls[2],
+            "half_ns", times[0], "third_ns", times[1], "fifth_ns", times[2]);
     }
 
     static long deep(int left, long turns) {
@@ -133,8 +141,7 @@ public class Stacks {
     /* How often the collectors were at work, and for how long. */
     static long[] collected() {
         long[] sums = new long[2];
-        for (java.lang.management.GarbageCollectorMXBean collector :
-                 java.lang.management.ManagementFactory.getGarbageCollectorMXBeans()) {
+        for (java.lang.management.GarbageCollectorMXBean collector : ManagementFactory.getGarbageCollectorMXBeans()) {
             sums[0] += collector.getCollectionCount();
             sums[1] += collector.getCollectionTime();
         }
@@ -177,14 +184,13 @@ public class Stacks {
     public static void main(String[] arguments) throws Exception {
         // Often enough for the last compiler, and short.
         end = System.nanoTime() + 1_000_000_000;
-        for (int i = 0; i < 300; i++) round(new long[3]);
+        for (int i = 0; i < 300; i++) round(new long[3], new long[3]);
         for (int i = 0; i < 2_000; i++) sink = deep(DEPTH, 10);
         System.out.println("ready");
         System.in.read();
         // Half a second in which the profiler gets to know the process.
         end = System.nanoTime() + 500_000_000;
-        long[] before = new long[3];
-        while (System.nanoTime() < end) round(before);
+        while (System.nanoTime() < end) round(new long[3], new long[3]);
         end = System.nanoTime() + Long.parseLong(arguments[1]) * 1_000_000;
         switch (arguments[0]) {
             case "callers":

@@ -1,5 +1,6 @@
-/* Starts many short-lived processes one after the other, in two chains at a time: each does 1, 2 or 3 ms of work, in
- * turn. Prints the CPU time that its children used, all included.
+/* Starts many short-lived processes one after the other, in two chains at a time: each does 1 to 3 ms of work, as if by
+ * chance, so that none begins and ends in step with a timer. Prints how much work that is, and the CPU time that its children
+ * used, all included.
  *
  * usage: short_driver COUNT PROGRAM */
 #include <sys/resource.h>
@@ -9,10 +10,16 @@
 
 extern char **environ;
 
-static void start(int number, char *program)
+static uint64_t work_us, chance = 0x9e3779b97f4a7c15;
+
+static void start(char *program)
 {
-    static char *const microseconds[3] = {"1000", "2000", "3000"};
-    char *const argv[] = {program, microseconds[number % 3], NULL};
+    char microseconds[16];
+    chance = chance * 6364136223846793005 + 1442695040888963407;
+    unsigned us = 1000 + (chance >> 33) % 2001;
+    snprintf(microseconds, sizeof microseconds, "%u", us);
+    work_us += us;
+    char *const argv[] = {program, microseconds, NULL};
     pid_t pid = fork();
     if (pid == 0) {
         execve(program, argv, environ);
@@ -28,17 +35,17 @@ int main(int argc, char **argv)
         return 64;
     int count = atoi(argv[1]), started = 0, failed = 0, status;
     while (started < count && started < 2)
-        start(started++, argv[2]);
+        started++, start(argv[2]);
     while (wait(&status) > 0) {
         failed += status != 0;
         if (started < count)
-            start(started++, argv[2]);
+            started++, start(argv[2]);
     }
     struct rusage used;
     getrusage(RUSAGE_CHILDREN, &used);
     unsigned long long ns = (used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000000ull +
                             (used.ru_utime.tv_usec + used.ru_stime.tv_usec) * 1000ull;
-    printf("{\"pid\":%d,\"cpu_ns\":%llu,\"started\":%d,\"failed\":%d,\"children_cpu_ns\":%llu}\n", (int)getpid(),
-           (unsigned long long)cpu_ns(), started, failed, ns);
+    printf("{\"pid\":%d,\"cpu_ns\":%llu,\"started\":%d,\"failed\":%d,\"work_ns\":%llu,\"children_cpu_ns\":%llu}\n",
+           (int)getpid(), (unsigned long long)cpu_ns(), started, failed, 1000ull * work_us, ns);
     return failed != 0;
 }

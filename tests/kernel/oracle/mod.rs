@@ -203,14 +203,21 @@ fn oracle_database() {
     compare("oracle_database", "/usr/bin/sqlite3", &[":memory:", SQL]);
 }
 
-/// What of a Java program's stacks is native code alone: the start of the machine, its compilers and collectors.
+/// What of a Java program's stacks is native code alone: the start of the machine, its compilers and collectors. Several of
+/// them, which are over soon.
 #[test]
 fn oracle_java() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("Main.java");
     fs::write(&source, "class Main { public static void main(String[] a) { System.out.println(1); } }\n")
         .unwrap();
-    compare("oracle_java", "/usr/bin/javac", &["-d", dir.path().to_str().unwrap(), source.to_str().unwrap()]);
+    let (javac, dir) = ("/usr/bin/javac", dir.path().to_str().unwrap());
+    if !Path::new(javac).exists() {
+        skip("oracle_java", &format!("{javac} is not installed"));
+        return;
+    }
+    let script = "for _ in 1 2 3 4; do \"$@\" || exit; done";
+    compare("oracle_java", "/bin/sh", &["-c", script, "sh", javac, "-d", dir, source.to_str().unwrap()]);
 }
 
 /// Hand-written code: the hash keeps its caller's stack pointer on its own stack. (ChaCha20 keeps it in a register that is
