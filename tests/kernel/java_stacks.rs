@@ -86,7 +86,12 @@ pub fn check_callers(view: &View<'_>, said: &Value, least: f64) {
         expect::share(&format!("{name}{}", view.list(in_them)), found, inside, percent);
     }
     let not_below = |e: &Entry<'_>| in_several(e) && !in_them(e);
-    expect::at_least(&view.list(not_below), view.count(|e| in_several(e) && in_them(e)), view.count(in_several), WHOLE);
+    expect::at_least(
+        &view.list(not_below),
+        view.count(|e| in_several(e) && in_them(e)),
+        view.count(in_several),
+        WHOLE,
+    );
     // Controls: nobody calls the one from the other, and nothing else is called so.
     let twice = |e: &Entry<'_>| {
         let callers = ["known.Stacks.half", "known.Stacks.third", "known.Stacks.fifth", "known.Stacks.deep"];

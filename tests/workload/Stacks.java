@@ -18,9 +18,10 @@ import java.util.concurrent.locks.LockSupport;
 
 public class Stacks {
     static final int DEPTH = 60;
-    /* Calls in one of `half`, `third` or `fifth`, and of that in a round. */
-    static final int CALLS = 100;
-    static final int REPEATS = 10;
+    /* Calls in one of `half`, `third` or `fifth`. */
+    static final int CALLS = 400;
+    /* Of a round, ns: the clock of CPU time is a system call. */
+    static final int ROUND = 5_000_000;
     static final ThreadMXBean clock = ManagementFactory.getThreadMXBean();
     static final int COLLECTIONS = 20;
     static final int ALLOCATED = 4 << 20;
@@ -75,25 +76,25 @@ public class Stacks {
         System.out.println(text.append("}"));
     }
 
-    /* Adds to the calls of one of them, and to its CPU time. */
-    static void round(long[] calls, long[] times) {
+    /* Calls one of them, at least once; adds to its calls and its CPU time. */
+    static void round(long[] calls, long[] times, long ns) {
         random = random * 6364136223846793005L + 1442695040888963407L;
         long choice = (random >>> 33) % 10;
         int chosen = choice < 5 ? 0 : choice < 8 ? 1 : 2;
-        long begin = clock.getCurrentThreadCpuTime(), sum = 0;
-        for (int i = 0; i < REPEATS; i++) {
+        long until = System.nanoTime() + ns, begin = clock.getCurrentThreadCpuTime(), sum = 0;
+        do {
             if (chosen == 0) sum = half(sum);
             else if (chosen == 1) sum = third(sum);
             else sum = fifth(sum);
-        }
+            calls[chosen] += CALLS;
+        } while (System.nanoTime() < until);
         sink = sum;
         times[chosen] += clock.getCurrentThreadCpuTime() - begin;
-        calls[chosen] += REPEATS * CALLS;
     }
 
     static void callers() {
         long[] calls = new long[3], times = new long[3];
-        while (System.nanoTime() < end) round(calls, times);
+        while (System.nanoTime() < end) round(calls, times, ROUND);
         say("half", calls[0], "third", calls[1], "fifth", calls[2],
             "half_ns", times[0], "third_ns", times[1], "fifth_ns", times[2]);
     }
@@ -184,13 +185,13 @@ public class Stacks {
     public static void main(String[] arguments) throws Exception {
         // Often enough for the last compiler, and short.
         end = System.nanoTime() + 1_000_000_000;
-        for (int i = 0; i < 300; i++) round(new long[3], new long[3]);
+        for (int i = 0; i < 500; i++) round(new long[3], new long[3], 0);
         for (int i = 0; i < 2_000; i++) sink = deep(DEPTH, 10);
         System.out.println("ready");
         System.in.read();
         // Half a second in which the profiler gets to know the process.
         end = System.nanoTime() + 500_000_000;
-        while (System.nanoTime() < end) round(new long[3], new long[3]);
+        while (System.nanoTime() < end) round(new long[3], new long[3], ROUND / 10);
         end = System.nanoTime() + Long.parseLong(arguments[1]) * 1_000_000;
         switch (arguments[0]) {
             case "callers":

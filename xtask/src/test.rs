@@ -3,16 +3,16 @@
 //!
 //! The last line of the output is cargo's own summary of the kernel tests (`test result: ...`).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ebpf_toolchain::Action;
 
 use crate::{
     dist,
-    process::{Failure, as_root, is_root, run},
+    process::{Failure, as_root, is_root, run, say},
     run::build_release,
     setup::{self, Extent},
-    tidy, vm, workspace,
+    soak, tidy, vm, workspace,
 };
 
 /// What is run.
@@ -31,6 +31,8 @@ const TESTS: [Step; 1] = [("unit, golden and command-line tests", user_tests)];
 const DIST: [Step; 1] = [("static binary in an empty root", |_| dist::dist(None, true))];
 const STOCK_KERNELS: [Step; 1] =
     [("real-kernel tests on stock kernels", |_| vm::vm_test(&vm::Plan::default_kernels()?, false))];
+/// Long enough for windows, steps of the governor and some 30,000 processes.
+const SOAK: [Step; 1] = [("the daemon under load", daemon_under_load)];
 const KERNEL: [Step; 2] = [("release binary", |_| build_release()), ("real-kernel tests", kernel_tests)];
 
 /// Runs the plan; the first step that fails ends it.
@@ -48,6 +50,7 @@ pub fn test(plan: &Plan) -> Result<(), Failure> {
         if plan.filter.is_none() {
             steps.extend(DIST);
             steps.extend(STOCK_KERNELS);
+            steps.extend(SOAK);
         }
         steps.extend(KERNEL);
     }
@@ -58,6 +61,14 @@ pub fn test(plan: &Plan) -> Result<(), Failure> {
         step(plan).map_err(|e| Failure::new(format!("{name}: {e}")))?;
     }
     Ok(())
+}
+
+fn daemon_under_load(_: &Plan) -> Result<(), Failure> {
+    if !is_root() {
+        say("left out: only root can run it, and whoever runs the tests is not");
+        return Ok(());
+    }
+    soak::check(Duration::from_secs(150))
 }
 
 fn set_up(plan: &Plan) -> Result<(), Failure> {
