@@ -15,6 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::state::State;
 use crate::{
+    host::heap,
     model::{Cost, window::Window},
     session::continuous::{Jvms, NameCache, RawWindow},
     store::{Limits, StoreError, Writer},
@@ -140,12 +141,17 @@ impl Worker {
             match job {
                 Job::Limits(limits) => self.store.set_limits(limits),
                 Job::MaxSeries(max_series) => self.max_series = max_series,
-                Job::Trim => cache.trim(),
+                Job::Trim => {
+                    cache.trim();
+                    heap::trim();
+                }
                 Job::Window(raw) => {
                     let window = raw.build(&mut cache, &mut jvms, self.max_series);
                     let done = self.keep(window);
                     // Nobody listens any more: the daemon ends, and the window is written.
                     _ = self.done.send(done);
+                    // Some milliseconds each time, and half of the resident heap.
+                    heap::trim();
                 }
             }
         }

@@ -16,6 +16,7 @@ pub mod cpus;
 pub mod features;
 pub mod file;
 pub mod fs;
+pub mod heap;
 pub mod kernel;
 pub mod kernel_stack;
 pub mod limits;
