@@ -112,11 +112,6 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the database is damaged.
-    pub const fn is_damage(&self) -> bool {
-        matches!(self, Self::Damaged { .. })
-    }
-
     pub(super) fn io(path: &Path, cause: io::Error) -> Self {
         let path = path.to_owned();
         match cause.kind() {
