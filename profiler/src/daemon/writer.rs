@@ -9,7 +9,6 @@ use std::{
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -24,9 +23,6 @@ use crate::{
 
 /// Windows that wait to be made; with each of them, what was taken of some seconds is in memory.
 const WAITING: usize = 3;
-/// Free memory of the heap, which was half of what is resident, goes back so often: it takes 1 to 4 ms, and pages that are used
-/// again come back one by one, some 2 ms more.
-const TRIM_EVERY: Duration = Duration::from_secs(60);
 /// Maintenance steps after a window at most: each is bounded, and the rest is done after the next windows.
 const STEPS: usize = 4;
 
@@ -141,7 +137,6 @@ struct Worker {
 impl Worker {
     fn run(mut self, jobs: &Receiver<Job>) {
         let (mut cache, mut jvms) = (NameCache::default(), Jvms::default());
-        let mut trimmed: Option<Instant> = None;
         for job in jobs {
             match job {
                 Job::Limits(limits) => self.store.set_limits(limits),
@@ -155,10 +150,8 @@ impl Worker {
                     let done = self.keep(window);
                     // Nobody listens any more: the daemon ends, and the window is written.
                     _ = self.done.send(done);
-                    if trimmed.is_none_or(|at| at.elapsed() >= TRIM_EVERY) {
-                        heap::trim();
-                        trimmed = Some(Instant::now());
-                    }
+                    // Some milliseconds: what a window leaves free is up to as much again as what is used.
+                    heap::trim();
                 }
             }
         }
@@ -194,6 +187,8 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
