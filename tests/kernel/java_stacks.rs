@@ -77,7 +77,8 @@ pub fn check_callers(view: &View<'_>, said: &Value, least: f64) {
         at.is_some_and(|at| names[at + 1..].starts_with(&CHAIN))
     };
     let in_several = |e: &Entry<'_>| names(e).contains(&"known.Stacks.several") && is_worker(e);
-    expect::at_least(&all, view.count(in_several), total, least);
+    let several = view.count(in_several);
+    expect::at_least(&all, several, total, least);
     let in_them = |e: &Entry<'_>| is_worker(e) && CALLERS.iter().any(|name| stands(e, name));
     let inside = view.count(in_them);
     for (name, ns) in times {
@@ -85,13 +86,8 @@ pub fn check_callers(view: &View<'_>, said: &Value, least: f64) {
         let found = view.count(|e| in_them(e) && stands(e, name));
         expect::share(&format!("{name}{}", view.list(in_them)), found, inside, percent);
     }
-    let not_below = |e: &Entry<'_>| in_several(e) && !in_them(e);
-    expect::at_least(
-        &view.list(not_below),
-        view.count(|e| in_several(e) && in_them(e)),
-        view.count(in_several),
-        WHOLE,
-    );
+    let below = view.count(|e| in_several(e) && in_them(e));
+    expect::at_least(&view.list(|e| in_several(e) && !in_them(e)), below, several, WHOLE);
     // Controls: nobody calls the one from the other, and nothing else is called so.
     let twice = |e: &Entry<'_>| {
         let callers = ["known.Stacks.half", "known.Stacks.third", "known.Stacks.fifth", "known.Stacks.deep"];
@@ -112,7 +108,8 @@ fn note(jdk: &Jdk, kind: &str, view: &View<'_>) {
     jdk.note(&format!("whole stacks, {kind}"), whole, total);
 }
 
-const CALLERS: [&str; 3] = ["half", "third", "fifth"];
+/// Methods that each have a part of the worker's time.
+pub const CALLERS: [&str; 3] = ["half", "third", "fifth"];
 const CHAIN: [&str; 2] = ["known.Stacks.round", "known.Stacks.callers"];
 
 #[test]

@@ -10,6 +10,8 @@ use profiler_tests::{
 };
 use serde_json::Value;
 
+use crate::java_stacks::CALLERS;
+
 /// Milliseconds.
 const TIME: &str = "2000";
 const APART: &str = "-XX:CompileCommand=dontinline,known.Stacks*::*";
@@ -151,7 +153,6 @@ fn the_methods_of_a_jvm_have_their_shares() {
     each_jdk("the_methods_of_a_jvm_have_their_shares", |jdk| {
         let seen = Seen::of(jdk, &["-XX:+UseSerialGC"], "callers");
         let methods = &seen.whole.0["methods"];
-        let names = ["half", "third", "fifth"];
         let total = |name: &str| -> u64 {
             with(methods, "method", &format!("known.Stacks.{name}"))
                 .iter()
@@ -159,8 +160,8 @@ fn the_methods_of_a_jvm_have_their_shares() {
                 .sum()
         };
         let time = |name: &str| number(&seen.said, &format!("{name}_ns"));
-        let (all, all_ns) = (names.map(total).iter().sum(), names.map(time).iter().sum::<u64>());
-        for name in names {
+        let (all, all_ns) = (CALLERS.map(total).iter().sum(), CALLERS.map(time).iter().sum::<u64>());
+        for name in CALLERS {
             let percent = 100.0 * time(name) as f64 / all_ns as f64;
             expect::share(&format!("{name}: {methods}"), total(name), all, percent);
         }

@@ -12,6 +12,7 @@
  * In the language of JDK 8. */
 package known;
 
+import java.lang.management.GarbageCollectorMXBean;
 import java.lang.management.ManagementFactory;
 import java.lang.management.ThreadMXBean;
 import java.util.concurrent.locks.LockSupport;
@@ -142,7 +143,7 @@ public class Stacks {
     /* How often the collectors were at work, and for how long. */
     static long[] collected() {
         long[] sums = new long[2];
-        for (java.lang.management.GarbageCollectorMXBean collector : ManagementFactory.getGarbageCollectorMXBeans()) {
+        for (GarbageCollectorMXBean collector : ManagementFactory.getGarbageCollectorMXBeans()) {
             sums[0] += collector.getCollectionCount();
             sums[1] += collector.getCollectionTime();
         }

@@ -47,6 +47,16 @@ impl fmt::Display for Failure {
     }
 }
 
+/// CPU time of a process until now: its `utime` and `stime` in proc(5), in ticks of 10 ms; of all threads that
+/// there ever were.
+pub fn cpu_time(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    let ticks =
+        behind_name.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap_or(0));
+    Some(Duration::from_millis(10 * ticks.sum::<u64>()))
+}
+
 /// Says on stderr what is being done.
 pub fn say(line: impl fmt::Display) {
     eprintln!("xtask: {line}");

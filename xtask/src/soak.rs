@@ -23,7 +23,7 @@ use workloads::Compilers;
 use crate::{
     daemon::{Daemon, Ended, Used},
     document,
-    process::{Failure, is_root, say},
+    process::{Failure, cpu_time, is_root, say},
     run::build_release,
     workspace,
 };
@@ -122,7 +122,7 @@ fn run(directory: &Path, time: Duration) -> Result<Measured, Failure> {
     let mut daemon = Daemon::start(directory, &[])?;
     let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     let begun = Instant::now();
-    let mut measured = Measured { stolen_ns: stolen_ns(), ..Measured::default() };
+    let (mut measured, stolen_before) = (Measured::default(), stolen_ns());
     let jvm = jvm();
     let watched = thread::scope(|scope| {
         scope.spawn(|| {
@@ -141,18 +141,19 @@ fn run(directory: &Path, time: Duration) -> Result<Measured, Failure> {
         watched
     });
     watched?;
-    measured.jvm_ns[0] = jvm.as_ref().map_or(0, |jvm| cpu_ns(jvm.0.id()));
+    let jvm_time = jvm.as_ref().and_then(|jvm| cpu_time(jvm.0.id()));
     measured.take_used(daemon.flush()?, begun.elapsed());
-    measured.stolen_ns = stolen_ns() - measured.stolen_ns;
+    measured.stolen_ns = stolen_ns().saturating_sub(stolen_before);
     measured.take_losses(&daemon.status()?);
     measured.take_windows(&daemon.query(&["--list"])?);
     let rounds = rounds.load(Ordering::Relaxed);
     let ended = daemon.query(&["--accounts", "--process", "^sched$"])?;
     measured.processes = [rounds * (CHILDREN + 1), sum(&ended, "threads_ended", None)];
-    let pid = jvm.as_ref().map(|jvm| jvm.0.id());
-    let ran = daemon.query(&["--accounts", "--process", "^java$"])?;
-    measured.jvm_ns[1] = sum(&ran, "cpu", pid) + sum(&ran, "interrupts", pid);
-    measured.jvm_ns[2] = sum(&ran, "unknown", pid);
+    if let (Some(jvm), Some(time)) = (&jvm, jvm_time) {
+        let accounts = daemon.query(&["--accounts", "--process", "^java$"])?;
+        let of = |metric: &str| sum(&accounts, metric, Some(jvm.0.id()));
+        measured.jvm_ns = [time.as_nanos() as u64, of("cpu") + of("interrupts"), of("unknown")];
+    }
     Ok(measured)
 }
 
@@ -164,23 +165,11 @@ fn sum(accounts: &Value, metric: &str, pid: Option<u32>) -> u64 {
     numbers.filter(|number| number["metric"] == metric).filter_map(|number| number["value"].as_u64()).sum()
 }
 
-/// A number of /proc/stat or /proc/PID/stat that is in the kernel's ticks (`USER_HZ`, 100 a second), ns.
-fn ticks_ns(ticks: Option<&str>) -> u64 {
-    ticks.and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0) * 10_000_000
-}
-
-/// CPU time of a process, all its threads that there ever were, ns: `utime` and `stime` (proc_pid_stat(5)).
-fn cpu_ns(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<_> =
-        stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().skip(11).take(2).collect();
-    fields.iter().map(|ticks| ticks_ns(Some(ticks))).sum()
-}
-
-/// Time that the hypervisor has taken from all CPUs, ns: `steal` (proc_stat(5)).
+/// Time that the hypervisor has taken from all CPUs, ns: `steal` (proc_stat(5)), in ticks of 10 ms.
 fn stolen_ns() -> u64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-    ticks_ns(stat.lines().next().and_then(|all| all.split_ascii_whitespace().nth(8)))
+    let steal = stat.lines().next().and_then(|all| all.split_ascii_whitespace().nth(8));
+    steal.and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0) * 10_000_000
 }
 
 /// Looks at the daemon until the time is over.
@@ -325,7 +314,9 @@ impl Measured {
         let memory = self.rss.iter().max().map_or(0.0, |rss| (rss + self.map_bytes) as f64 / 1e6);
         let memory = (memory > BUDGET_MB).then(|| format!("{memory:.1} MB of memory"));
         let [ran, found] = self.processes;
-        let processes = (ran != found).then(|| format!("{found} of {ran} processes are in windows"));
+        // None at all is a load that could not be run.
+        let processes =
+            (ran != found || ran == 0).then(|| format!("{found} of {ran} processes are in windows"));
         let [ran, found, unknown] = self.jvm_ns.map(|ns| ns as f64);
         let (least, most) = (ran * (1.0 - CPU_ERROR), ran * (1.0 + CPU_ERROR) + self.stolen_ns as f64);
         let cpu = (found + unknown < least || found > most)
@@ -383,6 +374,8 @@ mod tests {
         ] {
             assert!(message.contains(problem), "{message}");
         }
+        measured.processes = [0, 0];
+        assert!(problems(&measured).contains("0 of 0 processes"), "{}", problems(&measured));
         measured.stolen_ns = 11_000_000;
         assert!(!problems(&measured).contains("CPU time"), "{}", problems(&measured));
         measured.jvm_ns = [1_000_000_000, 980_000_000, 9_000_000];
@@ -396,6 +389,5 @@ mod tests {
             { "pid": 2, "numbers": [{ "metric": "cpu", "label": "", "value": 4 }] },
         ] });
         assert_eq!((sum(&accounts, "cpu", None), sum(&accounts, "cpu", Some(2))), (7, 4));
-        assert!(cpu_ns(std::process::id()) < 3_600_000_000_000);
     }
 }

@@ -141,10 +141,8 @@ impl Worker {
             match job {
                 Job::Limits(limits) => self.store.set_limits(limits),
                 Job::MaxSeries(max_series) => self.max_series = max_series,
-                Job::Trim => {
-                    cache.trim();
-                    heap::trim();
-                }
+                // The heap's free part goes back behind the window that comes next.
+                Job::Trim => cache.trim(),
                 Job::Window(raw) => {
                     let window = raw.build(&mut cache, &mut jvms, self.max_series);
                     let done = self.keep(window);

@@ -134,12 +134,19 @@ fn difference(ours: &Walk, theirs: &[u64], same: usize, process: &Process) -> St
 
 /// Records a program and compares. A program that is not installed is a listed skip.
 fn compare(test: &str, program: &str, arguments: &[&str]) {
-    if !Path::new(program).exists() {
-        skip(test, &format!("{program} is not installed"));
-        return;
+    if is_there(test, program) {
+        let events = samples::record(program, arguments);
+        Comparison::of(&events, |_| ()).check(test);
     }
-    let events = samples::record(program, arguments);
-    Comparison::of(&events, |_| ()).check(test);
+}
+
+/// Whether a program is installed; if it is not, that is a listed skip.
+fn is_there(test: &str, program: &str) -> bool {
+    let is_there = Path::new(program).exists();
+    if !is_there {
+        skip(test, &format!("{program} is not installed"));
+    }
+    is_there
 }
 
 /// The most used kind of rules is off by a word.
@@ -212,8 +219,7 @@ fn oracle_java() {
     fs::write(&source, "class Main { public static void main(String[] a) { System.out.println(1); } }\n")
         .unwrap();
     let (javac, dir) = ("/usr/bin/javac", dir.path().to_str().unwrap());
-    if !Path::new(javac).exists() {
-        skip("oracle_java", &format!("{javac} is not installed"));
+    if !is_there("oracle_java", javac) {
         return;
     }
     let script = "for _ in 1 2 3 4; do \"$@\" || exit; done";
@@ -233,8 +239,7 @@ fn oracle_cipher() {
 fn oracle_notices_a_wrong_rule() {
     let input = own_executable_part(1 << 20);
     let program = "/usr/bin/xz";
-    if !Path::new(program).exists() {
-        skip("oracle_notices_a_wrong_rule", "xz is not installed");
+    if !is_there("oracle_notices_a_wrong_rule", program) {
         return;
     }
     let events = samples::record(program, &["-c", "-6", "-T1", input.path().to_str().unwrap()]);

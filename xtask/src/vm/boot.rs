@@ -13,7 +13,7 @@ use super::{
     qemu::Qemu,
     verdict::{self, Report},
 };
-use crate::process::{Failure, line};
+use crate::process::{Failure, cpu_time, line};
 
 /// What a guest is told.
 pub struct Order<'a> {
@@ -90,15 +90,6 @@ fn wait(child: &mut Child, limit: Duration, cpu: &mut Duration) -> std::io::Resu
         thread::sleep(Duration::from_millis(20));
     }
     Ok(true)
-}
-
-/// CPU time of a process until now: its `utime` and `stime` in proc(5), in ticks of 10 ms.
-fn cpu_time(pid: u32) -> Option<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, behind_name) = stat.rsplit_once(')')?;
-    let ticks =
-        behind_name.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap_or(0));
-    Some(Duration::from_millis(10 * ticks.sum::<u64>()))
 }
 
 #[cfg(test)]
