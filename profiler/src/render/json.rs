@@ -4,7 +4,7 @@
 //! may come at any time.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io::{BufWriter, Write},
 };
 
@@ -44,7 +44,7 @@ impl<'a, R: Serialize> Document<'a, R> {
             selection: None,
             meta,
         };
-        let losses = LossesView { lost_samples: losses.lost_samples(), losses };
+        let losses = LossesView { lost_samples: losses.lost_samples(), stack_ends: None, losses };
         Self { schema, meta, losses, cost, rows }
     }
 
@@ -79,6 +79,9 @@ pub struct MetaView<'a> {
 pub struct LossesView<'a> {
     /// Whole samples lost, of all causes.
     pub lost_samples: u64,
+    /// How far the stacks of the rows reach ([`StackEnd::key`]): the sums of each sample type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stack_ends: Option<BTreeMap<&'static str, BTreeMap<&'a str, i64>>>,
     #[serde(flatten)]
     losses: &'a Losses,
 }
@@ -166,7 +169,24 @@ pub fn write(profile: &Profile, options: &RenderOptions, out: &mut dyn Write) ->
     let rows: Vec<_> = rows(profile, merge_by_name).into_iter().map(row).collect();
     let mut document = Document::new("profiler.report/1", profile, rows);
     document.meta.selection = options.selection.as_deref();
+    document.losses.stack_ends = Some(stack_ends(profile, &value_keys));
     document.write(out)
+}
+
+/// What each sample type sums up to, by how far the stacks reach. Ends that no stack has are left out.
+fn stack_ends<'a>(
+    profile: &Profile,
+    value_keys: &'a [String],
+) -> BTreeMap<&'static str, BTreeMap<&'a str, i64>> {
+    let mut ends: BTreeMap<_, BTreeMap<_, i64>> = BTreeMap::new();
+    for sample in &profile.samples {
+        let sums = ends.entry(profile.stacks[sample.stack.index()].end.key()).or_default();
+        for (key, value) in value_keys.iter().zip(&sample.values) {
+            let sum = sums.entry(key.as_str()).or_default();
+            *sum = sum.saturating_add(*value);
+        }
+    }
+    ends
 }
 
 /// Sums per thread and frame, largest own value of the first sample type first within a thread.
@@ -280,6 +300,12 @@ mod tests {
         fn own_values_add_up_to_the_total(profile in fixture::profiles(), merge: bool) {
             for index in 0..profile.sample_types.len() {
                 let sum: i64 = rows(&profile, merge).iter().map(|(_, values)| values[index].0).sum();
+                prop_assert_eq!(sum, profile.total(index));
+            }
+            let keys = value_keys(&profile.sample_types);
+            let ends = stack_ends(&profile, &keys);
+            for (index, key) in keys.iter().enumerate() {
+                let sum: i64 = ends.values().map(|sums| sums[key.as_str()]).sum();
                 prop_assert_eq!(sum, profile.total(index));
             }
         }
