@@ -1,6 +1,8 @@
 //! Stacks through Java code, with each JDK of this machine: to the thread's first function, with every frame of Java in
 //! its place, on the CPU and off it, by both compilers and the interpreter. No option keeps frame pointers.
 
+use std::{collections::HashMap, thread, time::Duration};
+
 use profiler::model::{Frame, FrameKind, Profile, StackEnd};
 use profiler_tests::{
     expect,
@@ -9,9 +11,13 @@ use profiler_tests::{
     target::number,
     view::{Entry, View},
 };
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::jvm::recorded;
+use crate::{
+    jvm::recorded,
+    jvm_says::{Printed, printed},
+};
 
 /// Milliseconds.
 const TIME: &str = "2000";
@@ -196,11 +202,16 @@ fn waits_of_java_threads_have_their_stacks() {
 
 fn check_waits(jdk: &Jdk, view: &View<'_>) {
     let park = if jdk.major == 8 { "sun.misc.Unsafe.park" } else { "jdk.internal.misc.Unsafe.park" };
+    let read = match jdk.major {
+        ..13 => "java.net.SocketInputStream.read",
+        _ => "java.net.Socket$SocketInputStream.read",
+    };
     for (thread, wait, method, caller) in [
         ("known-parks", "[blocked: park]", park, "known.Stacks.parks"),
         ("known-sleeps", "[blocked: thread-sleep]", "java.lang.Thread.sleep", "known.Stacks.sleeps"),
         ("known-locks", "[blocked: monitor]", "known.Stacks.locks", "known.Stacks.locks"),
         ("known-awaits", "[blocked: object-wait]", "java.lang.Object.wait", "known.Stacks.awaits"),
+        ("known-reads", "[blocked: socket-read]", read, "known.Stacks.reads"),
     ] {
         let label = |e: &Entry<'_>| e.frames.first().map(|frame| frame.function.name.clone());
         // Between its locks it parks too.
@@ -216,8 +227,42 @@ fn check_waits(jdk: &Jdk, view: &View<'_>) {
         jdk.note("whole stacks, waits", view.count(|e| of_it(e) && is_right(e)), view.count(of_it));
         expect::at_least(&wrong, view.count(|e| of_it(e) && is_right(e)), view.count(of_it), WHOLE);
         // The control: each waits in its own method only.
-        let others = ["parks", "sleeps", "locks", "awaits"].map(|name| format!("known.Stacks.{name}"));
+        let others =
+            ["parks", "sleeps", "locks", "awaits", "reads"].map(|name| format!("known.Stacks.{name}"));
         let strange = |e: &Entry<'_>| of_it(e) && others.iter().any(|name| name != caller && e.has(name));
         assert_eq!(view.count(strange), 0, "{}", view.list(strange));
     }
+}
+
+#[test]
+fn blocked_java_threads_are_where_the_jvm_prints_them() {
+    each_jdk("blocked_java_threads_are_where_the_jvm_prints_them", |jdk| {
+        let mut target = jdk.program("known.Stacks", &["-Xint"], &["waits", TIME]);
+        let mut recording = Record::new().args(["-e", "offcpu", "-p", &target.pid().to_string()]).start();
+        recording.wait_until_attached(2);
+        target.go();
+        // Behind the time in which it makes itself known. Some may be printed while a thread is between two waits.
+        thread::sleep(Duration::from_millis(900));
+        let printed: Vec<_> = (0..3).map(|_| printed(jdk, target.pid())).collect();
+        target.says();
+        recording.signal(Signal::INT);
+        let profile = recording.finish().succeeded();
+        expect::no_sample_lost(&profile);
+        let view = View::of_type(&profile, "offcpu");
+        for name in ["known-parks", "known-sleeps", "known-awaits", "known-reads"] {
+            let of_it = |e: &Entry<'_>| e.thread.name == name && !e.is_early();
+            let is_printed = |e: &Entry<'_>| {
+                let frames = e.user_frames().filter(|frame| frame.kind == FrameKind::Interpreted);
+                let frames: Vec<_> = frames.map(|frame| (&*frame.function.name, frame.line)).collect();
+                let is_like = |print: &HashMap<u64, Vec<Printed>>| {
+                    let lines = print.get(&u64::from(e.thread.tid)).into_iter().flatten();
+                    lines.map(|line| (&*line.method, line.line)).eq(frames.iter().copied())
+                };
+                is_whole(e) && printed.iter().any(is_like)
+            };
+            let lines = format!("{printed:?}{}", view.list(|e| of_it(e) && !is_printed(e)));
+            jdk.note("stacks as printed", view.count(|e| of_it(e) && is_printed(e)), view.count(of_it));
+            expect::at_least(&lines, view.count(|e| of_it(e) && is_printed(e)), view.count(of_it), WHOLE);
+        }
+    });
 }

@@ -1,7 +1,5 @@
 //! `profiler java`: what a JVM and its threads did against what the program in it says that it did, with each JDK of this machine.
 
-use std::collections::HashMap;
-
 use profiler_tests::{
     accounts::{Accounting, Accounts, blocked, number},
     expect,
@@ -10,7 +8,7 @@ use profiler_tests::{
 };
 use serde_json::Value;
 
-use crate::java_stacks::CALLERS;
+use crate::{java_stacks::CALLERS, jvm_says::printed};
 
 /// Milliseconds.
 const TIME: &str = "2000";
@@ -58,18 +56,24 @@ fn with<'a>(list: &'a Value, key: &str, value: &str) -> Vec<&'a Value> {
     list.as_array().unwrap().iter().filter(|entry| entry[key] == value).collect()
 }
 
+/// Threads of the workload, and what each waits for.
+const WAITS: [(&str, &str); 4] = [
+    ("known-parks", "park"),
+    ("known-sleeps", "thread-sleep"),
+    ("known-awaits", "object-wait"),
+    ("known-reads", "socket-read"),
+];
+
 #[test]
 fn java_threads_are_blocked_by_what_they_wait_for() {
     each_jdk("java_threads_are_blocked_by_what_they_wait_for", |jdk| {
         let seen = Seen::of(jdk, &[], "waits");
-        for (name, cause) in
-            [("known-parks", "park"), ("known-sleeps", "thread-sleep"), ("known-awaits", "object-wait")]
-        {
+        for (name, cause) in WAITS {
             let row = seen.thread(name);
             assert_eq!((&row["java"], &row["ended"]), (&true.into(), &true.into()), "{row}");
             expect::at_least(&row.to_string(), blocked(row, cause), number(row, "blocked_ns"), 95.0);
             // The control: for nothing that the others wait for.
-            for other in ["park", "thread-sleep", "object-wait", "monitor"] {
+            for other in WAITS.map(|(_, cause)| cause).into_iter().chain(["monitor"]) {
                 let most = number(row, "blocked_ns") / 50;
                 assert!(other == cause || blocked(row, other) <= most, "{other}: {row}");
             }
@@ -93,7 +97,7 @@ fn java_threads_are_blocked_by_what_they_wait_for() {
         );
         expect::at_least(&place.to_string(), blocked(locks, "monitor"), waited, 98.0);
         // The control: nobody else waited there, nor for what the others do.
-        for name in ["parks", "sleeps", "awaits"] {
+        for name in ["parks", "sleeps", "awaits", "reads"] {
             assert!(with(places, "method", &format!("known.Stacks.{name}")).is_empty(), "{places}");
         }
     });
@@ -201,28 +205,6 @@ fn a_jvm_that_is_looked_at_is_left_alone() {
     });
 }
 
-/// The innermost method of each thread that has one, as the JVM itself prints it.
-fn printed(jdk: &Jdk, pid: u32) -> HashMap<u64, String> {
-    let output = jdk.tool("jcmd").args([&pid.to_string(), "Thread.print"]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let (mut found, mut tid) = (HashMap::new(), None);
-    for line in text.lines() {
-        if line.starts_with('"') {
-            // Hexadecimal until JDK 20.
-            let nid = line.split_once("nid=").and_then(|(_, rest)| rest.split_whitespace().next());
-            tid = nid.and_then(|nid| match nid.strip_prefix("0x") {
-                Some(digits) => u64::from_str_radix(digits, 16).ok(),
-                None => nid.parse().ok(),
-            });
-        } else if let Some(frame) = line.trim_start().strip_prefix("at ")
-            && let (Some(tid), Some((method, _))) = (tid.take(), frame.split_once('('))
-        {
-            found.insert(tid, method.to_owned());
-        }
-    }
-    found
-}
-
 #[test]
 fn java_threads_are_where_the_jvm_says() {
     each_jdk("java_threads_are_where_the_jvm_says", |jdk| {
@@ -232,9 +214,9 @@ fn java_threads_are_where_the_jvm_says() {
             let whole = Accounts::of_view("java", &["-p", &target.pid().to_string(), "-d", "0.3"]);
             let printed = printed(jdk, target.pid());
             assert!(printed.len() >= 3, "{printed:?}");
-            for (tid, method) in &printed {
+            for (tid, frames) in &printed {
                 let row = whole.thread(*tid);
-                assert_eq!(row["innermost"], **method, "{options:?}: {row}");
+                assert_eq!(row["innermost"], *frames[0].method, "{options:?}: {row}");
             }
             // The control: the others run no Java code.
             let others = whole.threads().filter(|row| !printed.contains_key(&number(row, "tid")));

@@ -1,4 +1,5 @@
-//! What a JVM itself says that its code is: its perf map (from JDK 17 on), and the log of its compilers (every version).
+//! What a JVM itself says that its code is: its perf map (from JDK 17 on), and the log of its compilers (every version). And
+//! where it says that its threads are.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -118,4 +119,45 @@ fn number(line: &str, key: &str) -> u64 {
     let text = value(line, key).unwrap_or_else(|| panic!("no {key}: {line}"));
     let digits = text.strip_prefix("0x").map(|digits| u64::from_str_radix(digits, 16));
     digits.unwrap_or_else(|| text.parse()).unwrap_or_else(|e| panic!("{key}: {e}: {line}"))
+}
+
+/// A frame as a JVM prints it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Printed {
+    /// With its class.
+    pub method: String,
+    /// 0: it has none.
+    pub line: u32,
+}
+
+/// The Java frames of each thread that has some, innermost first, by `jcmd PID Thread.print`.
+pub fn printed(jdk: &Jdk, pid: u32) -> HashMap<u64, Vec<Printed>> {
+    let output = jdk.tool("jcmd").args([&pid.to_string(), "Thread.print"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut found: HashMap<u64, Vec<Printed>> = HashMap::new();
+    let mut tid = None;
+    for line in text.lines() {
+        if line.starts_with('"') {
+            // Hexadecimal until JDK 20.
+            let nid = line.split_once("nid=").and_then(|(_, rest)| rest.split_whitespace().next());
+            tid = nid.and_then(|nid| match nid.strip_prefix("0x") {
+                Some(digits) => u64::from_str_radix(digits, 16).ok(),
+                None => nid.parse().ok(),
+            });
+        } else if let Some(frame) = line.trim_start().strip_prefix("at ")
+            && let (Some(tid), Some((method, place))) = (tid, frame.split_once('('))
+        {
+            let line = place.trim_end_matches(')').rsplit_once(':').and_then(|(_, line)| line.parse().ok());
+            // Before it is the module: `java.base@17.0.1/`.
+            let method = match method.split_once('/') {
+                Some((module, method)) if module.contains('@') => method,
+                _ => method,
+            };
+            found
+                .entry(tid)
+                .or_default()
+                .push(Printed { method: method.to_owned(), line: line.unwrap_or(0) });
+        }
+    }
+    found
 }

@@ -17,6 +17,7 @@ mod ground_truth;
 mod hostile;
 mod java_attach;
 mod java_events;
+mod java_mixed;
 mod java_processes;
 mod java_reuse;
 mod java_stacks;

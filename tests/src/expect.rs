@@ -110,12 +110,19 @@ pub fn samples(what: &str, count: u64, cpu_ns: u64, profile: &Profile, tolerance
 /// # Panics
 /// If it is not.
 pub fn share(what: &str, part: u64, total: u64, percent: f64) {
-    let share = 100.0 * part as f64 / total.max(1) as f64;
     let deviation = (percent * (100.0 - percent) / total.max(1) as f64).sqrt();
-    let points = (4.5 * deviation).max(2.0);
+    share_within(what, part, total, percent, (4.5 * deviation).max(2.0));
+}
+
+/// Checks that a share is within so many percentage points of what it must be.
+///
+/// # Panics
+/// If it is not.
+pub fn share_within(what: &str, part: u64, total: u64, percent: f64, points: f64) {
+    let share = 100.0 * part as f64 / total.max(1) as f64;
     assert!(
         (share - percent).abs() <= points,
-        "{what}: {part} of {total} samples are {share:.2} %, expected {percent} +- {points:.2}"
+        "{what}: {part} of {total} are {share:.2} %, expected {percent:.2} +- {points:.2}"
     );
 }
 

@@ -24,10 +24,11 @@ const HOMES: &str = "usr/lib/jvm";
 /// What the machine's temporary files are in, which every place shows.
 const SHARED: &str = "/tmp";
 
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Crowd.java"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Deopt.java"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Events.java"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Mixed.java"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Reuse.java"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Split.java"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/workload/Stacks.java"),

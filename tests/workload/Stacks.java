@@ -6,15 +6,20 @@
  *     callers   `work` below `half`, `third` and `fifth`, chosen in the ratio 5:3:2, and how often and for how long each
  *               (CPU time: a call on a path that is taken less often is predicted worse, and takes longer)
  *     deep      `work`, now longer, below 60 calls of `deep`
- *     waits     threads that park, sleep, wait for a monitor and for a notification
+ *     waits     threads that park, sleep, read from a socket, wait for a monitor and for a notification
  *     collect   COLLECTIONS collections that are asked for, with ALLOCATED bytes before each
  *
  * In the language of JDK 8. */
 package known;
 
+import java.io.IOException;
+import java.io.InputStream;
 import java.lang.management.GarbageCollectorMXBean;
 import java.lang.management.ManagementFactory;
 import java.lang.management.ThreadMXBean;
+import java.net.InetAddress;
+import java.net.ServerSocket;
+import java.net.Socket;
 import java.util.concurrent.locks.LockSupport;
 
 public class Stacks {
@@ -140,6 +145,19 @@ public class Stacks {
         }
     }
 
+    static void reads(Socket from) throws IOException {
+        InputStream bytes = from.getInputStream();
+        while (bytes.read() >= 0) { }
+    }
+
+    static void writes(Socket to) throws IOException {
+        while (System.nanoTime() < end) {
+            LockSupport.parkNanos(5_000_000);
+            to.getOutputStream().write(1);
+        }
+        to.close();
+    }
+
     /* How often the collectors were at work, and for how long. */
     static long[] collected() {
         long[] sums = new long[2];
@@ -209,9 +227,12 @@ public class Stacks {
                     "collections", after[0] - begin[0], "ms", after[1] - begin[1]);
                 break;
             default:
+                ServerSocket server = new ServerSocket(0, 1, InetAddress.getLoopbackAddress());
+                Socket from = new Socket(server.getInetAddress(), server.getLocalPort()), to = server.accept();
                 Thread[] threads = {
                     start("known-parks", Stacks::parks), start("known-sleeps", Stacks::sleeps),
                     start("known-locks", Stacks::locks), start("known-awaits", Stacks::awaits),
+                    start("known-reads", () -> reads(from)), start("known-writes", () -> writes(to)),
                     start("known-holds-\u65e5\u672c\u8a9e", Stacks::hold) };
                 for (Thread thread : threads) thread.join();
                 say("waited", waited);

@@ -20,10 +20,11 @@ use crate::{
 
 const DOCUMENT: &str = "docs/jvm.md";
 /// The tests that are about JVMs, by the start of their names.
-const TESTS: [&str; 5] = ["jvm::", "java_stacks::", "java_processes::", "java_view::", "java_reuse::"];
+const TESTS: [&str; 6] =
+    ["jvm::", "java_mixed::", "java_stacks::", "java_processes::", "java_view::", "java_reuse::"];
 
 /// What the tests note (`profiler_tests::jdk::Jdk::note`), and how it is shown.
-const COLUMNS: [(&str, &str); 10] = [
+const COLUMNS: [(&str, &str); 12] = [
     ("perf map", "all code as in the perf map"),
     ("compilations", "compilations as in the log"),
     ("addresses", "addresses named"),
@@ -31,7 +32,9 @@ const COLUMNS: [(&str, &str); 10] = [
     ("whole stacks, compiled", "whole stacks, compiled"),
     ("whole stacks, interpreted", "interpreted"),
     ("whole stacks, recursion", "recursion"),
+    ("whole stacks, mixed", "all kinds of threads"),
     ("whole stacks, waits", "waits, by time"),
+    ("stacks as printed", "as in Thread.print, by time"),
     ("whole stacks, large", "a large JVM"),
     ("early samples, large", "samples before a large JVM is known"),
 ];
@@ -207,7 +210,7 @@ mod tests {
         assert!(lines.iter().all(|line| line.matches('|').count() == COLUMNS.len() + 4), "{text}");
         assert_eq!(
             lines[2],
-            "| 8 | 1.8.0 | - | all 600 | - | - | 99.50 % of 200 | - | - | - | - | - | none |"
+            "| 8 | 1.8.0 | - | all 600 | - | - | 99.50 % of 200 | - | - | - | - | - | - | - | none |"
         );
         assert!(lines[3].starts_with("| 9 | absent: sid has no openjdk-9 |"), "{text}");
     }

@@ -2,12 +2,12 @@
 //! (`tests/workload/Stacks.java`), in a JVM of its own each time.
 //!
 //! Each run under the profiler is compared with the runs of nothing before and after it. And what a walk through such a
-//! thread's stack costs ([`java_walk`]).
+//! thread's stack costs ([`java_walk`]), and when a large JVM's code is known ([`java_large`]).
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
+    io::{self, BufRead as _, BufReader, Lines, Write as _},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     thread,
     time::Duration,
 };
@@ -16,6 +16,7 @@ use ebpf_toolchain::on_path;
 
 use super::{
     child::Measured,
+    java_large::{self, Large},
     java_walk::{self, Walks},
     page, stats,
 };
@@ -48,17 +49,20 @@ pub struct Java {
     build: String,
     slowdown: Vec<Vec<f64>>,
     walks: Walks,
+    large: Large,
 }
 
 /// Measures all views in turn, in rounds. `None`: there is no JDK.
 pub fn measure(directory: &Path, rounds: usize) -> Result<Option<Java>, Failure> {
     let (Some(java), Some(javac)) = (on_path("java"), on_path("javac")) else { return Ok(None) };
     let classes = directory.join("classes");
-    let source = workspace::root().join("tests/workload/Stacks.java");
-    run(Command::new(javac).arg("-d").arg(&classes).arg(source))?;
+    let sources =
+        ["Crowd.java", "Stacks.java"].map(|name| workspace::root().join("tests/workload").join(name));
+    run(Command::new(javac).arg("-d").arg(&classes).args(sources))?;
     let rounds = rounds.max(LEAST_ROUNDS);
     let program = Program { java, classes };
     let mut slowdown: Vec<Vec<f64>> = vec![Vec::new(); VIEWS.len()];
+    let large = java_large::measure(&program, directory)?;
     let walks = java_walk::measure(&program, directory)?;
     let mut before = program.rate(None, directory)?;
     for round in 1..=rounds {
@@ -71,22 +75,16 @@ pub fn measure(directory: &Path, rounds: usize) -> Result<Option<Java>, Failure>
             before = after;
         }
     }
-    Ok(Some(Java { build: program.build()?, slowdown, walks }))
+    Ok(Some(Java { build: program.build()?, slowdown, walks, large }))
 }
 
-/// The workload.
+/// The workloads, compiled.
 pub struct Program {
     java: PathBuf,
     classes: PathBuf,
 }
 
 impl Program {
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.java);
-        command.args(OPTIONS).arg("-cp").arg(&self.classes);
-        command
-    }
-
     fn build(&self) -> Result<String, Failure> {
         let output = Command::new(&self.java).arg("-version").output();
         let output = output.map_err(|e| Failure::new(format!("{}: {e}", self.java.display())))?;
@@ -107,34 +105,67 @@ impl Program {
 
     /// What a run of a mode says that it did; while the profiler runs with these arguments, if there are some.
     pub fn run(&self, mode: &str, arguments: Option<&[&str]>, directory: &Path) -> Result<String, Failure> {
-        let failed = |e: std::io::Error| Failure::new(format!("{}: {e}", self.java.display()));
-        let mut command = self.command();
-        command.args(["known.Stacks", mode, TIME]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut jvm = Killed(command.spawn().map_err(failed)?);
-        let (input, output) = (jvm.0.stdin.take(), jvm.0.stdout.take());
-        let (Some(mut input), Some(output)) = (input, output) else {
-            return Err(Failure::new("a JVM without input and output"));
-        };
-        let mut lines = BufReader::new(output).lines();
-        let mut line = || lines.next().unwrap_or_else(|| Ok(String::new())).map_err(failed);
-        // It is ready.
-        line()?;
-        let pid = jvm.0.id().to_string();
-        let profiler = arguments.map(|arguments| -> Result<Measured, Failure> {
-            let arguments =
-                arguments.iter().map(|argument| if *argument == "PID" { &*pid } else { argument });
-            let mut command = Command::new(workspace::release_binary()?);
-            command.args(arguments);
-            Ok(Measured::start(&mut command, directory, 0)?.0)
-        });
-        let profiler = profiler.transpose()?;
+        let mut jvm = self.start("known.Stacks", &OPTIONS, &[mode, TIME])?;
+        let profiler = arguments.map(|arguments| jvm.look(arguments, directory, 0)).transpose()?;
         thread::sleep(START);
-        input.write_all(b"\n").map_err(failed)?;
-        let text = line()?;
-        if let Some(profiler) = profiler {
+        jvm.go()?;
+        let text = jvm.line()?;
+        if let Some((profiler, _)) = profiler {
             profiler.interrupt()?;
         }
         Ok(text)
+    }
+
+    /// Starts a workload, and waits until it is ready.
+    pub fn start(&self, class: &str, options: &[&str], arguments: &[&str]) -> Result<Jvm, Failure> {
+        let mut command = Command::new(&self.java);
+        command.args(options).arg("-cp").arg(&self.classes).arg(class).args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = Killed(command.spawn().map_err(failed)?);
+        let (input, output) = (child.0.stdin.take(), child.0.stdout.take());
+        let (Some(input), Some(output)) = (input, output) else {
+            return Err(Failure::new("a JVM without input and output"));
+        };
+        let mut jvm = Jvm { child, input, lines: BufReader::new(output).lines() };
+        // It is ready.
+        jvm.line()?;
+        Ok(jvm)
+    }
+}
+
+fn failed(error: io::Error) -> Failure {
+    Failure::new(format!("a JVM: {error}"))
+}
+
+/// A JVM that runs a workload. Dropped, it is killed.
+pub struct Jvm {
+    child: Killed,
+    input: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Jvm {
+    /// Lets it do what it waits with.
+    pub fn go(&mut self) -> Result<(), Failure> {
+        self.input.write_all(b"\n").map_err(failed)
+    }
+
+    /// The next line that it says.
+    fn line(&mut self) -> Result<String, Failure> {
+        self.lines.next().unwrap_or_else(|| Ok(String::new())).map_err(failed)
+    }
+
+    /// Starts the profiler on it, with `PID` in the arguments for its process id, in a directory; and the time until it has
+    /// that many sampling events.
+    pub fn look(
+        &self,
+        arguments: &[&str],
+        directory: &Path,
+        events: usize,
+    ) -> Result<(Measured, Duration), Failure> {
+        let pid = self.child.0.id().to_string();
+        let arguments = arguments.iter().map(|argument| if *argument == "PID" { &*pid } else { argument });
+        Measured::start(Command::new(workspace::release_binary()?).args(arguments), directory, events)
     }
 }
 
@@ -162,5 +193,6 @@ impl Java {
             self.build,
             page::table(&["a JVM that is looked at by", "slowdown, %"], &rows)
         ) + &self.walks.table()
+            + &self.large.table()
     }
 }

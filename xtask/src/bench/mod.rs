@@ -13,6 +13,7 @@ mod calls;
 mod child;
 mod daemon;
 mod java;
+mod java_large;
 mod java_walk;
 mod load;
 mod loading;
