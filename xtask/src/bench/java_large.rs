@@ -55,7 +55,8 @@ pub fn measure(program: &Program, directory: &Path) -> Result<Large, Failure> {
     let mut large = Large::default();
     for _ in 0..ROUNDS {
         let arguments = ["record", "-F", "999", "-p", "PID", "-o", FILE];
-        let (profiler, until_sampling) = jvm.look(&arguments, directory, cpus)?;
+        // Those that follow processes, and the timers.
+        let (profiler, until_sampling) = jvm.look(&arguments, directory, 2 * cpus)?;
         thread::sleep(RECORDED);
         profiler.interrupt()?;
         let document = own::report(directory, FILE)?;
