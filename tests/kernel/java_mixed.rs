@@ -209,12 +209,12 @@ fn java_threads_of_all_kinds_have_their_accounts() {
                 95.0,
             );
         }
-        // The control: nobody else reads or contends. What compresses shares a list with the cleaner of what it leaves behind.
+        // The control: nobody else reads, or waits for a monitor (but for one of the JDK itself).
         for row in &rows {
             let name = row["name"].as_str().unwrap();
             assert!(name == "reads" || blocked(row, "socket-read") == 0, "{row}");
-            let contends = name.starts_with("contends") || name == "compresses";
-            assert!(contends || blocked(row, "monitor") == 0, "{row}");
+            let most = accounts::number(row, "blocked_ns") / 50;
+            assert!(name.starts_with("contends") || blocked(row, "monitor") <= most, "{row}");
         }
     });
 }

@@ -148,15 +148,8 @@ pub fn printed(jdk: &Jdk, pid: u32) -> HashMap<u64, Vec<Printed>> {
             && let (Some(tid), Some((method, place))) = (tid, frame.split_once('('))
         {
             let line = place.trim_end_matches(')').rsplit_once(':').and_then(|(_, line)| line.parse().ok());
-            // Before it is the module: `java.base@17.0.1/`.
-            let method = match method.split_once('/') {
-                Some((module, method)) if module.contains('@') => method,
-                _ => method,
-            };
-            found
-                .entry(tid)
-                .or_default()
-                .push(Printed { method: method.to_owned(), line: line.unwrap_or(0) });
+            let method = method.to_owned();
+            found.entry(tid).or_default().push(Printed { method, line: line.unwrap_or(0) });
         }
     }
     found

@@ -111,17 +111,16 @@ public class Mixed {
         return unnamed.applyAsLong(x);
     }
 
+    static final Deflater deflater = new Deflater(6);
     static final byte[] text = new byte[1 << 14];
     static final byte[] packed = new byte[1 << 15];
 
     static long compresses(long x) {
         for (int i = 0; i < text.length; i += 5) text[i] = (byte) (x >>> i);
-        Deflater deflater = new Deflater(6);
+        deflater.reset();
         deflater.setInput(text);
         deflater.finish();
-        x += deflater.deflate(packed);
-        deflater.end();
-        return x;
+        return x + deflater.deflate(packed);
     }
 
     static long allocates(long x) {
