@@ -226,10 +226,53 @@ fn compilations_and_loads_are_those_that_the_jvm_logs() {
     });
 }
 
+/// How often a monitor is entered that another thread has.
+const ENTERS: u64 = 100;
+/// Without it a JVM does not come to the markers of monitors.
+const MONITORS: &str = "-XX:+DTraceMonitorProbes";
+
+#[test]
+fn contended_monitors_are_those_that_threads_wait_for() {
+    each_jdk("contended_monitors_are_those_that_threads_wait_for", |jdk| {
+        let run = run(jdk, "java:monitor", &[MONITORS], ["contend", &ENTERS.to_string()]);
+        let (time, count) = (run.view("java:monitor"), run.view("java:contended-enters"));
+        let enters =
+            |e: &Entry<'_>| e.thread.name == "known-enters" && (e.has("known.Events.enters") || e.is_early());
+        println!("{}: {} enters, {} ns", run.said, count.total(), time.total());
+        // Nobody else waits for any.
+        assert_eq!((count.count(enters), count.total()), (ENTERS, ENTERS), "{}", count.list(|e| !enters(e)));
+        let is_whole = |e: &Entry<'_>| e.end == StackEnd::Complete || e.is_early();
+        assert_eq!(count.count(is_whole), ENTERS, "{}", count.list(|e| !is_whole(e)));
+        let (held, around) = (number(&run.said, "held"), number(&run.said, "around"));
+        // A thread counts as blocked a moment before it comes to the marker: the two traps are in it.
+        let least = held - held / 20;
+        assert!(
+            (least..around + ENTERS * CLOCKS).contains(&time.total()),
+            "{} ns: {}",
+            time.total(),
+            run.said
+        );
+    });
+}
+
+#[test]
+fn a_jvm_without_markers_of_monitors_is_told() {
+    each_jdk("a_jvm_without_markers_of_monitors_is_told", |jdk| {
+        let mut target = jdk.program("known.Events", &[], &["contend", "0"]);
+        let pid = target.pid().to_string();
+        let recorded = Record::new().args(["-e", "java:monitor", "-p", &pid]).run();
+        fails_with("java:monitor", recorded.status(), &recorded.stderr(), 2, MONITORS);
+        let listed = profiler(["list", "java:monitor", "-p", &pid]);
+        let said = String::from_utf8_lossy(&listed.stdout) + String::from_utf8_lossy(&listed.stderr);
+        assert!(said.contains(MONITORS), "{said}");
+        target.kill();
+    });
+}
+
 #[test]
 fn events_of_a_jvm_are_listed_with_their_places() {
     each_jdk("events_of_a_jvm_are_listed_with_their_places", |jdk| {
-        let mut target = jdk.program("known.Events", &[], &["collect", "0"]);
+        let mut target = jdk.program("known.Events", &[MONITORS], &["collect", "0"]);
         let listed = profiler(["list", "java", "-p", &target.pid().to_string(), "--json"]);
         target.kill();
         let value: Value = serde_json::from_slice(&listed.stdout).unwrap();
@@ -238,7 +281,9 @@ fn events_of_a_jvm_are_listed_with_their_places() {
         let found: Vec<_> = rows.iter().map(|row| (row["event"].as_str().unwrap(), places(row))).collect();
         // A collection can begin at several places.
         assert!(found[0].0 == "java:gc" && found[0].1 >= 2, "{found:?}");
-        assert_eq!(found[1..], [("java:safepoint", 2), ("java:jit", 2), ("java:class-load", 1)]);
+        assert_eq!(found[1..4], [("java:safepoint", 2), ("java:jit", 2), ("java:class-load", 1)]);
+        // A monitor is waited for at several places too.
+        assert!(found.len() == 5 && found[4].0 == "java:monitor" && found[4].1 >= 2, "{found:?}");
     });
 }
 

@@ -29,6 +29,10 @@ use crate::{
 pub(super) const WITHOUT_MARKERS: &str = "`profiler java -p PID` shows what a JVM counts of collections, safepoints and compilations, \
                                without markers";
 
+/// What tells of monitors in any JVM.
+const WITHOUT_MONITORS: &str = "`-e offcpu` has the waits for monitors with their Java stacks, of any JVM, and \
+                                `profiler java -p PID` the monitors";
+
 /// The event of that name. `processes`: those that `-p` names. `place`: how many hooks were named before.
 pub fn resolve(name: &str, processes: &[u32], place: usize) -> Result<Chosen, Failure> {
     let usage = |what: &str| refused(&format!("-e {name}"), what);
@@ -58,6 +62,9 @@ pub fn resolve(name: &str, processes: &[u32], place: usize) -> Result<Chosen, Fa
         begins.extend(begin);
         ends.extend(end);
     }
+    if let Some(flag) = event.flag {
+        are_set(flag, processes).map_err(|what| usage(&what).mend(WITHOUT_MONITORS))?;
+    }
     let part = if event.end.is_some() {
         let (name, number) = (event.name().to_owned(), event.number().to_owned());
         Part::Between(between::Asked { name, number, begins, ends })
@@ -71,6 +78,28 @@ pub fn resolve(name: &str, processes: &[u32], place: usize) -> Result<Chosen, Fa
 pub(super) fn markers_of(pid: u32) -> Result<Markers, String> {
     let library = open::library(pid).map_err(|error| error.to_string())?;
     usdt::read(&library.file).map_err(|error| format!("the markers of its libjvm.so cannot be read: {error}"))
+}
+
+/// Whether a JVM comes to the markers of an event, or why not.
+pub(super) fn is_set(flag: &'static str, pid: u32) -> Result<(), String> {
+    match open::flag(pid, flag) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            Err(format!("the JVM was started without -XX:+{flag}, and does not come to its markers"))
+        }
+        Err(error) => Err(format!("whether the JVM has -XX:+{flag} cannot be read: {error}")),
+    }
+}
+
+/// The same of all JVMs among some processes.
+fn are_set(flag: &'static str, processes: &[u32]) -> Result<(), String> {
+    for &pid in processes {
+        // Some may be no JVMs.
+        if open::library(pid).is_ok() {
+            is_set(flag, pid).map_err(|what| format!("process {pid}: {what}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// The libraries of some processes, each once, with the first process that has it. Processes that are no JVMs have none, but

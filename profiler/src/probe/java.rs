@@ -1,8 +1,8 @@
 //! What a JVM tells by its markers, by name: events of the probes `uprobe` and `between` whose places are looked for in the
 //! `libjvm.so` of the target.
 //!
-//! Only markers that HotSpot comes to whatever its options are (`src/hotspot/share/runtime/vmOperations`, `safepoint.cpp`,
-//! `compiler/compileBroker.cpp`, `oops/instanceKlass.cpp`).
+//! Markers that HotSpot comes to whatever its options are (`src/hotspot/share/runtime/vmOperations`, `safepoint.cpp`,
+//! `compiler/compileBroker.cpp`, `oops/instanceKlass.cpp`), and those of monitors (`runtime/objectMonitor.cpp`), which take a flag.
 
 use profiler_common::sample::MAX_HOOKS;
 
@@ -22,6 +22,8 @@ pub enum Java {
     Jit = 2,
     /// Classes that are loaded.
     ClassLoad = 3,
+    /// Monitors that are entered while another thread has them.
+    Monitor = 4,
 }
 
 /// Such an event.
@@ -35,6 +37,8 @@ pub struct JavaSpec {
     pub begin: &'static str,
     /// The marker that it ends with; `None`: it takes no time.
     pub end: Option<&'static str>,
+    /// The flag without which the JVM does not come to its markers.
+    pub flag: Option<&'static str>,
     /// Names of its sample types: time and number, or number alone.
     types: [&'static str; 2],
     summary: &'static str,
@@ -59,12 +63,13 @@ impl JavaSpec {
 }
 
 /// All of them, in the order of [`Java`].
-pub const EVENTS: [JavaSpec; 4] = [
+pub const EVENTS: [JavaSpec; 5] = [
     JavaSpec {
         java: Java::Gc,
         provider: "hotspot",
         begin: "gc__begin",
         end: Some("gc__end"),
+        flag: None,
         types: ["java:gc", "java:collections"],
         summary: "time in collections of a JVM's garbage that stop the program (-p PID)",
     },
@@ -73,6 +78,7 @@ pub const EVENTS: [JavaSpec; 4] = [
         provider: "hs_private",
         begin: "safepoint__begin",
         end: Some("safepoint__end"),
+        flag: None,
         types: ["java:safepoint", "java:safepoints"],
         summary: "time in which a JVM stops all threads of the program, whatever for, or waits until they stop (-p PID)",
     },
@@ -81,6 +87,7 @@ pub const EVENTS: [JavaSpec; 4] = [
         provider: "hotspot",
         begin: "method__compile__begin",
         end: Some("method__compile__end"),
+        flag: None,
         types: ["java:jit", "java:compilations"],
         summary: "time that a JVM's threads compile methods in (-p PID)",
     },
@@ -89,8 +96,18 @@ pub const EVENTS: [JavaSpec; 4] = [
         provider: "hotspot",
         begin: "class__loaded",
         end: None,
+        flag: None,
         types: ["java:class-load", "java:class-load"],
         summary: "classes that a JVM loads, by the stack that makes it (-p PID)",
+    },
+    JavaSpec {
+        java: Java::Monitor,
+        provider: "hotspot",
+        begin: "monitor__contended__enter",
+        end: Some("monitor__contended__entered"),
+        flag: Some("DTraceMonitorProbes"),
+        types: ["java:monitor", "java:contended-enters"],
+        summary: "time to enter monitors that another thread has, of a JVM with -XX:+DTraceMonitorProbes (-p PID)",
     },
 ];
 
@@ -162,6 +179,20 @@ pub const fn spec_at(java: Java, place: u8) -> &'static ProbeSpec {
 
 /// The event of that name.
 pub fn find(name: &str) -> Option<&'static JavaSpec> {
-    const ALL: &[JavaSpec; 4] = &EVENTS;
+    const ALL: &[JavaSpec; EVENTS.len()] = &EVENTS;
     ALL.iter().find(|event| event.name() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe;
+
+    #[test]
+    fn each_is_registered() {
+        for event in &EVENTS {
+            let spec = probe::find(event.name()).unwrap_or_else(|| panic!("{} is not", event.name()));
+            assert_eq!((spec.event, spec.summary), (Event::Java(event.java, 0), event.summary));
+        }
+    }
 }

@@ -116,6 +116,7 @@ pub const PROBES: &[ProbeSpec] = &[
     java::SPECS[1][0],
     java::SPECS[2][0],
     java::SPECS[3][0],
+    java::SPECS[4][0],
 ];
 
 /// The probe of that name.

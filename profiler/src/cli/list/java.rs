@@ -24,7 +24,9 @@ pub(super) fn rows(pattern: &str, pid: u32) -> Result<(Vec<Row>, Option<String>)
     let message =
         |what: &dyn std::fmt::Display| format!("list {} -p {pid}: {what}", clean(pattern.as_bytes()));
     let markers = java_events::markers_of(pid).map_err(|what| Failure::new(Exit::Usage, message(&what)))?;
-    let is_there = |row: &Row| java::find(&row.event).is_some_and(|event| has(&markers, event));
+    let is_set = |event: &JavaSpec| event.flag.is_none_or(|flag| java_events::is_set(flag, pid).is_ok());
+    let is_there =
+        |row: &Row| java::find(&row.event).is_some_and(|event| has(&markers, event) && is_set(event));
     let asked = built_in().filter(|row| java::find(&row.event).is_some() && matches(pattern, &row.event));
     let (mut there, missing): (Vec<_>, Vec<_>) = asked.partition(is_there);
     if there.is_empty() && missing.is_empty() {
@@ -34,10 +36,20 @@ pub(super) fn rows(pattern: &str, pid: u32) -> Result<(Vec<Row>, Option<String>)
     for row in &mut there {
         row.places = java::find(&row.event).map(|event| places_of(&markers, event));
     }
-    let names: Vec<&str> = missing.iter().map(|row| row.event.as_str()).collect();
-    let note = (!names.is_empty())
-        .then(|| format!("this JVM has no markers for {}; {WITHOUT_MARKERS}", names.join(", ")));
-    Ok((there, note))
+    Ok((there, note(&markers, &missing)))
+}
+
+/// Why events are missing.
+fn note(markers: &Markers, missing: &[Row]) -> Option<String> {
+    let events = || missing.iter().filter_map(|row| java::find(&row.event));
+    let without = events().filter(|event| !has(markers, event)).map(JavaSpec::name).collect::<Vec<_>>();
+    let without = (!without.is_empty())
+        .then(|| format!("this JVM has no markers for {}; {WITHOUT_MARKERS}", without.join(", ")));
+    let unset = events().filter(|event| has(markers, event));
+    let unset =
+        unset.filter_map(|event| Some(format!("{} needs a JVM with -XX:+{}", event.name(), event.flag?)));
+    let notes: Vec<_> = without.into_iter().chain(unset).collect();
+    (!notes.is_empty()).then(|| notes.join("; "))
 }
 
 /// Whether a library has all markers of an event.

@@ -34,7 +34,7 @@ use rustix::{
     thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
 
-use super::{objects, open, vmstructs::Tables};
+use super::open;
 use crate::{
     model::name,
     symbolize::{
@@ -300,13 +300,7 @@ fn is_disabled(pid: u32) -> bool {
     if read.is_ok() && command.split(|&byte| byte == 0).any(says) {
         return true;
     }
-    let flag = || {
-        let (memory, symbols) = open::exports(pid).ok()?;
-        let tables = Tables::read(&memory, |name| symbols.get(name).copied()).ok()?;
-        let [flag] = objects::flags(&memory, &tables, [DISABLED]).ok()?;
-        flag
-    };
-    flag() == Some(true)
+    open::flag(pid, DISABLED).unwrap_or(false)
 }
 
 fn kind_and_owner(handle: &OwnedFd) -> Outcome<(FileType, u32)> {

@@ -5,7 +5,10 @@
 
 use std::{collections::HashMap, fs::File, io};
 
-use super::{Fault, Jvm, vmstructs::SYMBOLS};
+use super::{
+    Fault, Jvm, objects,
+    vmstructs::{SYMBOLS, Tables},
+};
 use crate::{
     elf::{self, Bytes, ElfError},
     model::Reason,
@@ -89,6 +92,17 @@ pub fn library(pid: u32) -> Result<Library, OpenError> {
 pub fn open(pid: u32) -> Result<Jvm<ProcessMemory>, OpenError> {
     let (memory, symbols) = exports(pid)?;
     Ok(Jvm::new(memory, |name| symbols.get(name).copied())?)
+}
+
+/// Whether a process's JVM has a flag set, by the JVM's own table of flags.
+///
+/// # Errors
+/// As [`open`], or that there is no such flag.
+pub fn flag(pid: u32, name: &'static str) -> Result<bool, OpenError> {
+    let (memory, symbols) = exports(pid)?;
+    let tables = Tables::read(&memory, |name| symbols.get(name).copied())?;
+    let [flag] = objects::flags(&memory, &tables, [name])?;
+    flag.ok_or(OpenError::Fault(Fault::Missing(name)))
 }
 
 /// The memory of a process, and the absolute addresses in it of the variables ([`SYMBOLS`]) that its libjvm exports.
