@@ -33,6 +33,17 @@ impl Drop for Ended {
 pub struct Daemon {
     child: Ended,
     directory: PathBuf,
+    /// From its start until it recorded.
+    pub started: Duration,
+}
+
+/// Resident memory, bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Resident {
+    /// All of it.
+    pub all: u64,
+    /// Without pages of files and of kernel maps.
+    pub anonymous: u64,
 }
 
 /// What it used and wrote until a moment.
@@ -63,17 +74,18 @@ impl Daemon {
         let mut command = Command::new(&profiler);
         command.args(["daemon", "--http-listen", "off", "--store-directory"]).arg(directory.join("store"));
         command.arg("--control-socket").arg(directory.join("control.sock")).args(arguments);
+        let begun = Instant::now();
         let child = command.stdin(Stdio::null()).stderr(log).spawn();
         let child = Ended(child.map_err(|e| Failure::io(&profiler, &e))?);
-        let mut daemon = Self { child, directory: directory.to_owned() };
-        let begun = Instant::now();
+        let mut daemon = Self { child, directory: directory.to_owned(), started: Duration::ZERO };
         while !daemon.status().is_ok_and(|status| status["state"] == "recording") {
             daemon.check()?;
             if begun.elapsed() > PATIENCE {
                 return Err(Failure::new("the daemon does not record"));
             }
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(20));
         }
+        daemon.started = begun.elapsed();
         Ok(daemon)
     }
 
@@ -88,12 +100,14 @@ impl Daemon {
         }
     }
 
-    /// Resident memory now, bytes.
-    pub fn rss(&self) -> u64 {
+    /// Resident memory now (proc_pid_statm(5)).
+    pub fn resident(&self) -> Resident {
         let statm = fs::read_to_string(format!("/proc/{}/statm", self.child.0.id())).unwrap_or_default();
-        let pages = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+        let pages = statm.split_ascii_whitespace().skip(1).map(|pages| pages.parse::<u64>().unwrap_or(0));
         // 4 KiB: the architectures that this runs on.
-        pages.unwrap_or(0) * 4096
+        let mut bytes = pages.map(|pages| pages * 4096);
+        let (all, shared) = (bytes.next().unwrap_or(0), bytes.next().unwrap_or(0));
+        Resident { all, anonymous: all.saturating_sub(shared) }
     }
 
     fn ctl(&self, arguments: &[&str]) -> Result<String, Failure> {

@@ -21,7 +21,7 @@ use serde_json::Value;
 use workloads::Compilers;
 
 use crate::{
-    daemon::{Daemon, Ended, Used},
+    daemon::{Daemon, Ended, Resident, Used},
     document,
     process::{Failure, cpu_time, is_root, say},
     run::build_release,
@@ -96,9 +96,11 @@ fn measure(time: Duration) -> Result<Measured, Failure> {
 /// What was measured.
 #[derive(Debug, Default)]
 struct Measured {
+    /// From the daemon's start until it recorded.
+    started: Duration,
     time: Duration,
-    /// Resident memory at each look, bytes.
-    rss: Vec<u64>,
+    /// At each look.
+    memory: Vec<Resident>,
     map_bytes: u64,
     /// Own CPU time and that of its eBPF programs, percent of all CPUs.
     cpu_percent: f64,
@@ -122,7 +124,8 @@ fn run(directory: &Path, time: Duration) -> Result<Measured, Failure> {
     let mut daemon = Daemon::start(directory, &[])?;
     let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     let begun = Instant::now();
-    let (mut measured, stolen_before) = (Measured::default(), stolen_ns());
+    let mut measured = Measured { started: daemon.started, ..Measured::default() };
+    let stolen_before = stolen_ns();
     let jvm = jvm();
     let watched = thread::scope(|scope| {
         scope.spawn(|| {
@@ -182,13 +185,10 @@ fn watch(
     while begun.elapsed() < time {
         thread::sleep(LOOK.min(time));
         daemon.check()?;
-        measured.rss.push(daemon.rss());
-        if measured.rss.len().is_multiple_of(30) {
-            say(format!(
-                "{} s: {} MB",
-                begun.elapsed().as_secs(),
-                measured.rss.last().unwrap_or(&0) / 1_000_000
-            ));
+        let now = daemon.resident();
+        measured.memory.push(now);
+        if measured.memory.len().is_multiple_of(30) {
+            say(format!("{} s: {} MB", begun.elapsed().as_secs(), now.all / 1_000_000));
         }
     }
     Ok(())
@@ -266,25 +266,27 @@ impl Measured {
         self.reduced = reduced.map(|window| number(window, "merged") as usize).sum();
     }
 
-    /// Mean of a part of the looks, MB.
-    fn mean(rss: &[u64]) -> f64 {
-        rss.iter().sum::<u64>() as f64 / rss.len().max(1) as f64 / 1e6
-    }
-
-    /// Memory in the first third and in the last, MB.
-    fn first_and_last(&self) -> (f64, f64) {
-        let third = self.rss.len().div_ceil(3);
-        (Self::mean(&self.rss[..third]), Self::mean(&self.rss[self.rss.len() - third..]))
+    /// Memory of a kind in the first third and in the last, MB: the means of the looks.
+    fn first_and_last(&self, kind: impl Fn(&Resident) -> u64) -> (f64, f64) {
+        let third = self.memory.len().div_ceil(3);
+        let mean =
+            |looks: &[Resident]| looks.iter().map(&kind).sum::<u64>() as f64 / third.max(1) as f64 / 1e6;
+        (mean(&self.memory[..third]), mean(&self.memory[self.memory.len() - third..]))
     }
 
     fn table(&self) -> String {
-        let (first, last) = self.first_and_last();
+        let thirds = |kind: fn(&Resident) -> u64| {
+            let (first, last) = self.first_and_last(kind);
+            format!("{first:.1} MB, {last:.1} MB")
+        };
         let lines = [
+            ("until it records", format!("{:.2} s", self.started.as_secs_f64())),
             ("time", format!("{} s", self.time.as_secs())),
             ("windows, missing", format!("{}, {}", self.windows, self.missing)),
             ("of these with less than is configured", self.reduced.to_string()),
             ("own CPU and eBPF, of the machine", format!("{:.2} %", self.cpu_percent)),
-            ("resident memory, first and last third", format!("{first:.1} MB, {last:.1} MB")),
+            ("resident memory, first and last third", thirds(|memory| memory.all)),
+            ("of this without pages of files and kernel maps", thirds(|memory| memory.anonymous)),
             ("kernel memory", format!("{:.1} MB", self.map_bytes as f64 / 1e6)),
             ("history on disk", format!("{:.1} MB", self.store_bytes as f64 / 1e6)),
             ("short-lived processes, in windows", format!("{}, {}", self.processes[0], self.processes[1])),
@@ -300,7 +302,7 @@ impl Measured {
 
     /// What is wrong that can be so because of others on the machine, or because it was too short.
     fn of_machine(&self) -> impl Iterator<Item = String> {
-        let (first, last) = self.first_and_last();
+        let (first, last) = self.first_and_last(|memory| memory.all);
         let grew = (last > first * GROWTH).then(|| format!("memory grew from {first:.1} to {last:.1} MB"));
         let cost = (self.cpu_percent > BUDGET_PERCENT)
             .then(|| format!("{:.2} % of the machine's CPU time", self.cpu_percent));
@@ -311,7 +313,12 @@ impl Measured {
     fn of_daemon(&self) -> impl Iterator<Item = String> {
         let missing =
             (self.missing != 0 || self.windows == 0).then(|| format!("{} windows are missing", self.missing));
-        let memory = self.rss.iter().max().map_or(0.0, |rss| (rss + self.map_bytes) as f64 / 1e6);
+        let memory = self
+            .memory
+            .iter()
+            .map(|memory| memory.all)
+            .max()
+            .map_or(0.0, |all| (all + self.map_bytes) as f64 / 1e6);
         let memory = (memory > BUDGET_MB).then(|| format!("{memory:.1} MB of memory"));
         let [ran, found] = self.processes;
         // None at all is a load that could not be run.
@@ -331,10 +338,14 @@ mod tests {
 
     use super::*;
 
+    fn of_all(all: u64) -> Resident {
+        Resident { all, anonymous: 0 }
+    }
+
     #[test]
     fn what_the_daemon_says_is_judged() {
         let mut measured = Measured {
-            rss: vec![60_000_000, 61_000_000, 62_000_000],
+            memory: [60_000_000, 61_000_000, 62_000_000].map(of_all).to_vec(),
             processes: [202, 202],
             jvm_ns: [1_000_000_000, 980_000_000, 11_000_000],
             ..Measured::default()
@@ -361,7 +372,7 @@ mod tests {
         assert_eq!(problems(&measured), "", "{measured:?}");
         assert!(measured.cpu_percent < 0.01, "{measured:?}");
         measured.take_windows(&json!({ "windows": [{ "merged": 1, "last_number": 3, "blocked_every": 1 }] }));
-        measured.rss.push(190_000_000);
+        measured.memory.push(of_all(190_000_000));
         measured.processes[1] -= 1;
         measured.jvm_ns[1] = 1_020_000_000;
         let message = problems(&measured);
