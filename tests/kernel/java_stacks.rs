@@ -1,7 +1,7 @@
 //! Stacks through Java code, with each JDK of this machine: to the thread's first function, with every frame of Java in
 //! its place, on the CPU and off it, by both compilers and the interpreter. No option keeps frame pointers.
 
-use std::{collections::HashMap, thread, time::Duration};
+use std::collections::HashMap;
 
 use profiler::model::{Frame, FrameKind, Profile, StackEnd};
 use profiler_tests::{
@@ -246,9 +246,12 @@ fn blocked_java_threads_are_where_the_jvm_prints_them() {
         let mut recording = Record::new().args(["-e", "offcpu", "-p", &target.pid().to_string()]).start();
         recording.wait_until_attached(2);
         target.go();
-        // Behind the time in which it makes itself known. Some may be printed while a thread is between two waits.
-        thread::sleep(Duration::from_millis(900));
-        let printed: Vec<_> = (0..3).map(|_| printed(jdk, target.pid())).collect();
+        // When its threads are there. Of several, for some may be printed between two waits.
+        let is_there = |print: &HashMap<u64, Vec<Printed>>| {
+            print.values().flatten().any(|line| line.method == "known.Stacks.reads")
+        };
+        let prints = (0..50).map(|_| printed(jdk, target.pid()));
+        let printed: Vec<_> = prints.filter(is_there).take(3).collect();
         target.says();
         recording.signal(Signal::INT);
         let profile = recording.finish().succeeded();
