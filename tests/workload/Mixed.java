@@ -9,14 +9,11 @@
  * In the language of JDK 8. */
 package known;
 
-import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.InputStream;
 import java.lang.invoke.MethodHandles;
 import java.lang.reflect.Array;
 import java.lang.reflect.Method;
-import java.net.InetAddress;
-import java.net.ServerSocket;
 import java.net.Socket;
 import java.util.ArrayList;
 import java.util.List;
@@ -142,28 +139,20 @@ public class Mixed {
         } catch (ClassNotFoundException none) {
             return new Unnamed();
         }
-        ByteArrayOutputStream code = new ByteArrayOutputStream();
-        try (InputStream from = Mixed.class.getResourceAsStream("Mixed$Unnamed.class")) {
-            for (int next = from.read(); next >= 0; next = from.read()) code.write(next);
-        }
         Object options = Array.newInstance(option, 0);
         Method define = MethodHandles.Lookup.class.getMethod(
             "defineHiddenClass", byte[].class, boolean.class, options.getClass());
-        Object lookup = define.invoke(MethodHandles.lookup(), code.toByteArray(), true, options);
+        Object lookup = define.invoke(MethodHandles.lookup(), Reuse.bytes("known.Mixed$Unnamed"), true, options);
         Class<?> defined = ((MethodHandles.Lookup) lookup).lookupClass();
         return (LongUnaryOperator) defined.getConstructor().newInstance();
     }
 
-    interface Task {
-        void run() throws Exception;
-    }
-
     static class Worker implements Runnable {
         final Thread thread;
-        final Task task;
+        final Stacks.Task task;
         long cpu;
 
-        Worker(String name, Task task) {
+        Worker(String name, Stacks.Task task) {
             this.thread = new Thread(this, name);
             this.task = task;
         }
@@ -223,8 +212,7 @@ public class Mixed {
         };
         for (int i = 0; i < 20; i++) for (LongUnaryOperator step : steps) warm(step);
         for (int i = 0; i < 100; i++) sink = compresses(i) + interpreted(i) + contends(i);
-        ServerSocket server = new ServerSocket(0, 1, InetAddress.getLoopbackAddress());
-        Socket from = new Socket(server.getInetAddress(), server.getLocalPort()), to = server.accept();
+        Socket[] ends = Stacks.connected();
         System.out.println("ready");
         System.in.read();
         end = System.nanoTime() + Long.parseLong(arguments[0]) * 1_000_000;
@@ -239,8 +227,8 @@ public class Mixed {
         workers.add(worker("allocates", 2, Mixed::allocates));
         workers.add(worker("contends-1", 3, Mixed::contends));
         workers.add(worker("contends-2", 3, Mixed::contends));
-        workers.add(new Worker("reads", () -> reads(from)));
-        workers.add(new Worker("writes", () -> writes(to)));
+        workers.add(new Worker("reads", () -> reads(ends[0])));
+        workers.add(new Worker("writes", () -> writes(ends[1])));
         for (Worker worker : workers) worker.thread.start();
         for (Worker worker : workers) worker.thread.join();
         Object[] said = new Object[2 * workers.size()];

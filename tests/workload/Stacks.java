@@ -145,6 +145,13 @@ public class Stacks {
         }
     }
 
+    /* Both ends of a connection over the loopback interface. */
+    static Socket[] connected() throws IOException {
+        try (ServerSocket server = new ServerSocket(0, 1, InetAddress.getLoopbackAddress())) {
+            return new Socket[] {new Socket(server.getInetAddress(), server.getLocalPort()), server.accept()};
+        }
+    }
+
     static void reads(Socket from) throws IOException {
         InputStream bytes = from.getInputStream();
         while (bytes.read() >= 0) { }
@@ -227,12 +234,11 @@ public class Stacks {
                     "collections", after[0] - begin[0], "ms", after[1] - begin[1]);
                 break;
             default:
-                ServerSocket server = new ServerSocket(0, 1, InetAddress.getLoopbackAddress());
-                Socket from = new Socket(server.getInetAddress(), server.getLocalPort()), to = server.accept();
+                Socket[] ends = connected();
                 Thread[] threads = {
                     start("known-parks", Stacks::parks), start("known-sleeps", Stacks::sleeps),
                     start("known-locks", Stacks::locks), start("known-awaits", Stacks::awaits),
-                    start("known-reads", () -> reads(from)), start("known-writes", () -> writes(to)),
+                    start("known-reads", () -> reads(ends[0])), start("known-writes", () -> writes(ends[1])),
                     start("known-holds-\u65e5\u672c\u8a9e", Stacks::hold) };
                 for (Thread thread : threads) thread.join();
                 say("waited", waited);

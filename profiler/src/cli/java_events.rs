@@ -80,23 +80,22 @@ pub(super) fn markers_of(pid: u32) -> Result<Markers, String> {
     usdt::read(&library.file).map_err(|error| format!("the markers of its libjvm.so cannot be read: {error}"))
 }
 
-/// Whether a JVM comes to the markers of an event, or why not.
-pub(super) fn is_set(flag: &'static str, pid: u32) -> Result<(), String> {
-    match open::flag(pid, flag) {
-        Ok(true) => Ok(()),
-        Ok(false) => {
-            Err(format!("the JVM was started without -XX:+{flag}, and does not come to its markers"))
-        }
-        Err(error) => Err(format!("whether the JVM has -XX:+{flag} cannot be read: {error}")),
-    }
-}
-
-/// The same of all JVMs among some processes.
+/// Whether all JVMs among some processes come to the markers that take a flag, or why not.
 fn are_set(flag: &'static str, processes: &[u32]) -> Result<(), String> {
     for &pid in processes {
-        // Some may be no JVMs.
-        if open::library(pid).is_ok() {
-            is_set(flag, pid).map_err(|what| format!("process {pid}: {what}"))?;
+        match open::flag(pid, flag) {
+            Ok(true) | Err(OpenError::NoJvm) => {}
+            Ok(false) => {
+                let without = "the JVM was started without";
+                return Err(format!(
+                    "process {pid}: {without} -XX:+{flag}, and does not come to its markers"
+                ));
+            }
+            Err(error) => {
+                return Err(format!(
+                    "process {pid}: whether the JVM has -XX:+{flag} cannot be read: {error}"
+                ));
+            }
         }
     }
     Ok(())

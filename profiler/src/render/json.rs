@@ -12,7 +12,8 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{RenderError, RenderOptions, tally::no_stack_label, units};
 use crate::model::{
-    Cost, FrameKind, FunctionId, Losses, Meta, ModuleId, Profile, Reason, SampleType, ThreadId, Unit,
+    Cost, FrameKind, FunctionId, Losses, Meta, ModuleId, Profile, Reason, SampleType, StackEnd, ThreadId,
+    Unit,
 };
 
 /// A table with its circumstances.
@@ -119,7 +120,7 @@ impl Serialize for Row<'_> {
         });
         map.serialize_entry("module", &frame.map(|(module, ..)| &module.path))?;
         map.serialize_entry("build_id", &frame.and_then(|(module, ..)| module.build_id.as_ref()))?;
-        let none = no_stack_label(crate::model::StackEnd::Complete);
+        let none = no_stack_label(StackEnd::Complete);
         map.serialize_entry("function", frame.map_or(none, |(_, function, _)| &function.name))?;
         map.serialize_entry("file", &frame.and_then(|(_, function, _)| function.file.as_ref()))?;
         map.serialize_entry("kind", frame.map_or(FrameKind::Unknown, |(.., kind)| kind).key())?;

@@ -8,7 +8,7 @@ use crate::{
     },
     model::name::clean,
     probe::java::{self, JavaSpec},
-    symbolize::markers::Markers,
+    symbolize::{markers::Markers, runtime::jvm::open},
 };
 
 /// What the names of the events begin with, as far as a pattern has it.
@@ -24,7 +24,7 @@ pub(super) fn rows(pattern: &str, pid: u32) -> Result<(Vec<Row>, Option<String>)
     let message =
         |what: &dyn std::fmt::Display| format!("list {} -p {pid}: {what}", clean(pattern.as_bytes()));
     let markers = java_events::markers_of(pid).map_err(|what| Failure::new(Exit::Usage, message(&what)))?;
-    let is_set = |event: &JavaSpec| event.flag.is_none_or(|flag| java_events::is_set(flag, pid).is_ok());
+    let is_set = |event: &JavaSpec| event.flag.is_none_or(|flag| open::flag(pid, flag).unwrap_or(false));
     let is_there =
         |row: &Row| java::find(&row.event).is_some_and(|event| has(&markers, event) && is_set(event));
     let asked = built_in().filter(|row| java::find(&row.event).is_some() && matches(pattern, &row.event));
