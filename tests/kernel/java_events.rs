@@ -260,7 +260,7 @@ fn a_jvm_without_markers_of_monitors_is_told() {
     each_jdk("a_jvm_without_markers_of_monitors_is_told", |jdk| {
         let mut target = jdk.program("known.Events", &[], &["contend", "0"]);
         let pid = target.pid().to_string();
-        let recorded = Record::new().args(["-e", "java:monitor", "-p", &pid]).run();
+        let recorded = Record::new().args(["-e", "java:monitor", "-d", "1", "-p", &pid]).run();
         fails_with("java:monitor", recorded.status(), &recorded.stderr(), 2, MONITORS);
         let listed = profiler(["list", "java:monitor", "-p", &pid]);
         let said = String::from_utf8_lossy(&listed.stdout) + String::from_utf8_lossy(&listed.stderr);
