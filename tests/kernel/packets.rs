@@ -14,6 +14,9 @@ use serde_json::Value;
 /// Bytes of Ethernet's header, which loopback's own counters leave out.
 const LINK_HEADER: u64 = 14;
 
+/// Time after which the token bucket of the workload has room for the next datagram, ns, and 5 % for how rates are rounded.
+const REFILL_NS: f64 = 4.2e6;
+
 /// Datagrams of a run: an emulated machine sends fewer.
 fn datagrams() -> u64 {
     if expect::is_emulated() { 800 } else { 8_000 }
@@ -165,25 +168,30 @@ fn times_in_a_queue_are_those_that_a_token_bucket_makes() {
     let row = interface(&accounts, says("netns"), "lo");
     let (passed, dropped) = (says("passed"), says("dropped"));
     assert!(passed >= n / 8 && dropped > 0 && passed + dropped == n, "{said}");
-    // What the queue has no room for has no time, and is not sent.
-    assert_eq!((number(&row, "sent"), number(&row, "queued")), (passed, passed), "{row} {said}");
+    // What the queue has no room for has no time, and is not sent. Each of the others leaves the queue in a soft interrupt of
+    // its own, which hits any task: some kernels run no programs if it hits one of theirs.
+    let (sent, hidden) = (number(&row, "sent"), accounts.lost("soft_interrupts_not_traced"));
+    assert!((passed.saturating_sub(hidden)..=passed).contains(&sent), "{hidden} not traced: {row} {said}");
+    assert_eq!(number(&row, "queued"), sent, "{row} {said}");
+    let unseen = (passed - sent) as f64;
     // It was handed over after so many refills of the bucket, and before it was read.
-    let between = |key, which, tolerance: f64| {
+    let between = |key, which, tolerance: f64, [below, above]: [f64; 2]| {
         let [least, most] = ["least", "most"].map(|bound| says(&format!("{which}{bound}_ns")) as f64);
-        let ns = number(&row, key) as f64;
-        assert!((least * (1.0 - tolerance)..=most * (1.0 + tolerance)).contains(&ns), "{key}: {row} {said}");
+        let least = least * (1.0 - tolerance) - unseen * below;
+        let most = most * (1.0 + tolerance) + unseen * above;
+        assert!((least..=most).contains(&(number(&row, key) as f64)), "{key}, {unseen} unseen: {row} {said}");
     };
-    between("queued_ns", "", 0.0);
-    between("queued_max_ns", "longest_", 0.0);
+    between("queued_ns", "", 0.0, [says("longest_most_ns") as f64, 0.0]);
+    between("queued_max_ns", "longest_", 0.0, [REFILL_NS, 0.0]);
     // The middle of a bucket is within 3.2 % of all that is in it.
-    between("queued_p50_ns", "median_", 0.032);
+    between("queued_p50_ns", "median_", 0.032, [REFILL_NS, REFILL_NS]);
     let in_histogram: u64 = row["histogram"]
         .as_array()
         .expect("asked for")
         .iter()
         .map(|bucket| bucket[2].as_u64().expect("a number"))
         .sum();
-    assert_eq!(in_histogram, passed, "{row}");
+    assert_eq!(in_histogram, sent, "{row}");
     let of_queue = |row: &Value| {
         row["reason"].as_str().is_some_and(|reason| reason.starts_with("QDISC"))
             || row["location"].as_str().is_some_and(|location| location.starts_with("__dev_queue_xmit"))

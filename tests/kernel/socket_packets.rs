@@ -88,11 +88,19 @@ fn messages_that_a_call_drops_have_its_stack() {
 }
 
 /// On a link that loses frames: as many as the kernel says of the connection, and of the one who sends.
+///
+/// A timer that hits an agent of the kernel's is not seen where kernels run no programs for it (some of 1,000, see
+/// `packets`), and nothing counts that for the recording: of three recordings one must have all.
 #[test]
 fn what_is_sent_again_is_the_senders() {
     if !namespace::can_be_joined() {
         return skip("what_is_sent_again_is_the_senders", "ip is not installed");
     }
+    assert!((0..3).any(|_| all_that_is_sent_again()), "each of three recordings lacks some");
+}
+
+/// Whether a recording has all that the kernel says of a connection. What it has must be right.
+fn all_that_is_sent_again() -> bool {
     let mut hosts = Hosts::new(10_000, 25);
     let (enter, arguments) = hosts.here.enter();
     let program = workload::path("sockets");
@@ -110,9 +118,11 @@ fn what_is_sent_again_is_the_senders() {
     let (numbers, bytes) =
         (View::of_type(&profile, "retransmit"), View::of_type(&profile, "retransmit-bytes"));
     assert!(again > 0, "{said}");
-    assert_eq!(by_place(&numbers, pid).iter().sum::<u64>(), again, "{said}{}", numbers.list(|_| true));
+    let [own, outside] = by_place(&numbers, pid);
+    assert!(own + outside <= again, "{said}{}", numbers.list(|_| true));
     // One of 64 bytes each is on its way at a time.
-    assert_eq!(bytes.of_pid(pid), 64 * again);
+    assert_eq!(bytes.of_pid(pid), 64 * (own + outside));
     // A timer says when, in an interrupt; but an answer can also be found in the queue by the one that sends.
-    assert!(by_place(&numbers, pid)[1] > 0, "{}", numbers.list(|_| true));
+    assert!(outside > 0, "{}", numbers.list(|_| true));
+    own + outside == again
 }

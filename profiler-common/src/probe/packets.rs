@@ -244,6 +244,8 @@ pub const fn first_place(netns: u32, ifindex: u32) -> u32 {
 pub struct PacketCpu {
     /// When the soft interrupt in progress began; 0: none, or none of the network's.
     pub since_ns: u64,
+    /// Soft interrupts that began to send or to receive.
+    pub begun: u64,
     /// Soft interrupts that sent.
     pub send_count: u64,
     /// Time in these, ns.
@@ -262,7 +264,7 @@ pub struct PacketCpu {
     pub direct_len: u64,
 }
 
-const _: () = assert!(size_of::<PacketCpu>() == 9 * 8);
+const _: () = assert!(size_of::<PacketCpu>() == 10 * 8);
 
 /// A packet in a queue.
 #[repr(C)]

@@ -313,6 +313,7 @@ pub fn softirq_entry(ctx: &RawTracePointContext) {
     if let SEND | RECEIVE = ctx.arg::<u64>(0) as u32
         && let Some(cpu) = cpu()
     {
+        cpu.begun += 1;
         cpu.since_ns = now();
     }
 }

@@ -102,6 +102,7 @@ impl PacketMaps {
         let mut packets = Packets { drops: self.drops()?, ..Packets::default() };
         for cpu in cpus.iter() {
             let sum = &mut packets.softirqs;
+            sum.begun += cpu.begun;
             sum.send_count += cpu.send_count;
             sum.send_ns += cpu.send_ns;
             sum.receive_count += cpu.receive_count;

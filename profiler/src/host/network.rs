@@ -1,6 +1,6 @@
-//! What the kernel itself counts of its network since the start: /proc/net/softnet_stat (net/core/net-procfs.c), by CPU;
-//! /proc/net/snmp, /proc/net/netstat (net/ipv4/proc.c) and /proc/net/snmp6 (net/ipv6/proc.c), of the namespace that this process
-//! is in.
+//! What the kernel itself counts of its network since the start: /proc/softirqs (fs/proc/softirqs.c) and
+//! /proc/net/softnet_stat (net/core/net-procfs.c), by CPU; /proc/net/snmp, /proc/net/netstat (net/ipv4/proc.c) and
+//! /proc/net/snmp6 (net/ipv6/proc.c), of the namespace that this process is in.
 
 use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _};
 
@@ -88,6 +88,19 @@ pub fn read() -> Counted {
     Counted { softnet: text("softnet_stat").as_deref().map(softnet), counters: counters.collect() }
 }
 
+/// How many soft interrupts of the network began so far, all CPUs together, modulo 2^32; `None`: the file cannot be read.
+pub fn soft_interrupts() -> Option<u32> {
+    Some(of_network(&file::read_text("/proc/softirqs", file::LARGE).ok()?))
+}
+
+/// A line `NET_RX:  12  3` for each kind: a number of 32 bits for each CPU, which wraps.
+fn of_network(text: &str) -> u32 {
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    let ours = lines.filter(|(kind, _)| matches!(kind.trim(), "NET_TX" | "NET_RX"));
+    let numbers = ours.flat_map(|(_, numbers)| numbers.split_ascii_whitespace());
+    numbers.filter_map(|number| number.parse::<u32>().ok()).fold(0, u32::wrapping_add)
+}
+
 /// Two lines for each group: `Tcp: RtoAlgorithm InSegs`, `Tcp: 1 2`.
 fn pairs(text: &str, found: &mut BTreeMap<String, u64>) {
     let mut lines = text.lines();
@@ -159,6 +172,13 @@ mod tests {
     }
 
     #[test]
+    fn soft_interrupts_of_the_network_are_added_up() {
+        let text =
+            "         CPU0   CPU1\n  HI:  1  2\nNET_TX:  10  20\nNET_RX:  300  4294967295\nTIMER:  7  8\n";
+        assert_eq!(of_network(text), 329);
+    }
+
+    #[test]
     fn differences_are_of_what_both_have() {
         let then = Counted { softnet: None, counters: [("a", 1), ("b", 5)].into() };
         let now = Counted { softnet: Some(Softnet::default()), counters: [("a", 4), ("c", 1)].into() };
@@ -168,6 +188,7 @@ mod tests {
     #[test]
     fn this_kernel_has_most_of_them() {
         let counted = read();
+        assert!(soft_interrupts().is_some_and(|n| n > 0));
         assert!(counted.softnet.is_some() && counted.counters.contains_key("tcp_listen_overflows"));
     }
 
@@ -178,6 +199,7 @@ mod tests {
             pairs(&text, &mut found);
             words(&text, &mut found);
             softnet(&text);
+            of_network(&text);
         }
     }
 }

@@ -2,6 +2,10 @@
 //!
 //! What the kernel counts itself is read right behind what the programs counted: the two are of the same time but for the
 //! reading.
+//!
+//! Some kernels run no programs while an agent of theirs is the current task. A soft interrupt that hits it sends and receives
+//! packets that nobody counts. The kernel's own number of soft interrupts tells how many these were: it is read after the
+//! programs are attached and before they are read, so that what they counted cannot be too little for another reason.
 
 mod locations;
 mod rows;
@@ -48,6 +52,7 @@ pub struct PacketAccounting<'a> {
     own_netns: Option<u32>,
     start_unix_ns: u64,
     host_at_start: Counted,
+    soft_interrupts_at_start: Option<u32>,
     last: Moment,
     number: u64,
     run_time: Option<RunTime>,
@@ -61,6 +66,8 @@ pub struct PacketAccounting<'a> {
 struct Moment {
     at_ns: u64,
     packets: Packets,
+    /// Of the kernel's count, those that the programs should have seen by then.
+    soft_interrupts: Option<u32>,
     host: Counted,
 }
 
@@ -88,6 +95,7 @@ impl<'a> PacketAccounting<'a> {
         let run_time = RunTime::if_asked(account.ebpf_cost, &mut notes);
         let probe = PacketsProbe::open(&mut kernel)?;
         // Not before: loading the programs takes longer than all the rest.
+        let soft_interrupts_at_start = network::soft_interrupts();
         let host = network::read();
         let start_ns = probe.start_ns();
         Ok(Self {
@@ -99,7 +107,8 @@ impl<'a> PacketAccounting<'a> {
             own_netns,
             start_unix_ns: unix_ns(),
             host_at_start: host.clone(),
-            last: Moment { at_ns: start_ns, packets: Packets::default(), host },
+            soft_interrupts_at_start,
+            last: Moment { at_ns: start_ns, host, ..Moment::default() },
             number: 0,
             run_time,
             cost: Cost { start_ns: start_ns.saturating_sub(begun_ns), ..Cost::default() },
@@ -108,8 +117,9 @@ impl<'a> PacketAccounting<'a> {
         })
     }
 
-    fn moment(&self, at_ns: u64) -> Result<Moment, SessionError> {
-        Ok(Moment { at_ns, packets: self.probe.maps.read()?, host: network::read() })
+    /// Now. `soft_interrupts` is as read before the programs could be detached.
+    fn moment(&self, at_ns: u64, soft_interrupts: Option<u32>) -> Result<Moment, SessionError> {
+        Ok(Moment { at_ns, packets: self.probe.maps.read()?, soft_interrupts, host: network::read() })
     }
 
     fn span(&mut self, number: Option<u64>, before: &Moment, now: &Moment) -> Result<Span, SessionError> {
@@ -123,7 +133,7 @@ impl<'a> PacketAccounting<'a> {
         Ok(Span {
             number,
             meta,
-            losses: self.losses(&now.packets)?,
+            losses: self.losses(now)?,
             cost: self.cost(),
             interfaces: rows::interfaces(
                 &now.packets,
@@ -137,16 +147,20 @@ impl<'a> PacketAccounting<'a> {
         })
     }
 
-    fn losses(&self, packets: &Packets) -> Result<Losses, SessionError> {
+    fn losses(&self, now: &Moment) -> Result<Losses, SessionError> {
         let mut losses = Losses::default();
         for (loss, count) in self.probe.maps.losses()? {
             losses.counters.insert(loss.name().to_owned(), count);
         }
         let own = [
-            ("queue_times_not_in_histograms", rows::not_in_histograms(packets)),
+            ("queue_times_not_in_histograms", rows::not_in_histograms(&now.packets)),
             ("programs_missed", stats::missed(&self.kernel.ebpf)),
         ];
         losses.counters.extend(own.map(|(name, count)| (name.to_owned(), count)));
+        if let Some((start, end)) = self.soft_interrupts_at_start.zip(now.soft_interrupts) {
+            let not_traced = rows::not_traced(end.wrapping_sub(start), now.packets.softirqs.begun);
+            losses.counters.insert("soft_interrupts_not_traced".to_owned(), not_traced);
+        }
         Ok(losses)
     }
 
@@ -175,7 +189,7 @@ impl Intervals for PacketAccounting<'_> {
     type Span = Span;
 
     fn interval(&mut self) -> Result<Span, SessionError> {
-        let now = self.moment(monotonic_ns())?;
+        let now = self.moment(monotonic_ns(), network::soft_interrupts())?;
         let before = std::mem::take(&mut self.last);
         self.number += 1;
         let span = self.span(Some(self.number), &before, &now)?;
@@ -184,11 +198,12 @@ impl Intervals for PacketAccounting<'_> {
     }
 
     fn whole(mut self) -> Result<Span, SessionError> {
+        let soft_interrupts = network::soft_interrupts();
         let end_ns = self.probe.disable();
         let cost = self.cost();
-        let now = self.moment(end_ns)?;
+        let now = self.moment(end_ns, soft_interrupts)?;
         let host = std::mem::take(&mut self.host_at_start);
-        let start = Moment { at_ns: self.probe.start_ns(), packets: Packets::default(), host };
+        let start = Moment { at_ns: self.probe.start_ns(), host, ..Moment::default() };
         let mut span = self.span(None, &start, &now)?;
         span.cost = super::cost::finished(cost, end_ns);
         Ok(span)

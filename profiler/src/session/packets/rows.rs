@@ -135,6 +135,12 @@ pub fn not_in_histograms(packets: &Packets) -> u64 {
     packets.interfaces.values().map(missing).sum()
 }
 
+/// Soft interrupts that no program saw begin. `kernel`: those of a time, modulo 2^32; `seen`: those of a time that is longer.
+pub fn not_traced(kernel: u32, seen: u64) -> u64 {
+    let more = kernel.wrapping_sub(seen as u32).cast_signed();
+    u64::try_from(more).unwrap_or(0)
+}
+
 /// Drops since `earlier`, most packets first. `location`: the name of a place.
 pub fn drops(
     now: &Packets,
@@ -243,5 +249,15 @@ mod tests {
         assert_eq!(rows[1].reason.as_deref(), Some("[other]"));
         assert_eq!(drops(&now, &now, &DropReasons::default(), name), []);
         assert_eq!(protocol(0x1234), "0x1234");
+    }
+
+    #[test]
+    fn soft_interrupts_not_seen_are_those_that_the_kernel_has_more() {
+        assert_eq!([not_traced(9, 7), not_traced(7, 7), not_traced(7, 9)], [2, 0, 0]);
+        // Both wrapped, or one of them.
+        assert_eq!(
+            [not_traced(1, 1 << 32), not_traced(1, (1 << 32) - 2), not_traced(u32::MAX, 3 << 32)],
+            [1, 3, 0]
+        );
     }
 }
