@@ -385,18 +385,26 @@ fn stacks_are_those_of_long_waits_however_many_short_ones_there_are() {
     let folded = String::from_utf8(output.stdout).unwrap();
     let said_ns = |name: &str| said[name][1].as_u64().unwrap();
     let long_ns = said_ns("long_wait");
-    within("time in long waits", off_cpu_ns(&folded, &["long_wait"]), long_ns, 3);
+    // The kernel hides the ends of some from the tracepoint, which is said.
+    let hidden = lost(&daemon, &["switches_not_traced"]);
+    let hidden_ns = hidden * long_ns.div_ceil(said["long_wait"][0].as_u64().unwrap());
+    let seen_ns = off_cpu_ns(&folded, &["long_wait"]);
+    let missing_ns = long_ns.saturating_sub(seen_ns).min(hidden_ns);
+    within("time in long waits", seen_ns + missing_ns, long_ns, 3);
     // Short ones are in sum. What it takes to begin and to end each is on a CPU.
     let all = off_cpu_ns(&folded, &["waits"]);
-    assert!(all > long_ns + said_ns("short_waits") / 2, "{all} of {said}: {folded}");
+    assert!(all + hidden_ns > long_ns + said_ns("short_waits") / 2, "{all} of {said}: {folded}");
     assert!(all < long_ns + said_ns("short_waits") + 1_000_000_000, "{all} of {said}: {folded}");
     let of_calls = daemon.query_json(&["--accounts", "--json", "-p", &pid]);
     let blocked = metric(&numbers(&of_calls, Some(target.pid())), "blocked");
     // Two programs see each wait begin and end, one behind the other, each with its own look at the clock.
     let apart_ns = if is_emulated() { 20_000 } else { 2_000 };
     let waits = said["short_waits"][0].as_u64().unwrap() + said["long_wait"][0].as_u64().unwrap();
-    let most = blocked / 100 + waits * apart_ns;
-    assert!(all.abs_diff(blocked) <= most, "blocked: {all} by stacks, {blocked} by accounts, {waits} waits");
+    let most = blocked / 100 + waits * apart_ns + hidden_ns;
+    assert!(
+        all.abs_diff(blocked) <= most,
+        "blocked: {all} by stacks, {blocked} by accounts, {waits} waits, {hidden} hidden"
+    );
     target.go();
     target.finish();
     daemon.stop();
