@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, AsRawFd, RawFd};
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, IterableMap as _, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use profiler_common::{
     loss::Loss,
@@ -24,6 +24,17 @@ const ENDED: &str = "ENDED";
 
 /// How often an account is read again that a program was changing. Each time takes a system call, a change some 100 ns.
 const RETRIES: usize = 64;
+
+/// How often CPUs have switched since the accounting's start.
+pub struct Switches(PerCpuArray<MapData, Cpu>);
+
+impl Switches {
+    /// All together.
+    pub fn sum(&self) -> Result<u64, BpfError> {
+        let cpus = self.0.get(&0, 0).map_err(failed("read", CPUS))?;
+        Ok(cpus.iter().map(|cpu| cpu.switches).sum())
+    }
+}
 
 /// The maps.
 pub struct Accounts {
@@ -107,6 +118,14 @@ impl Accounts {
         }
         let torn = cpus.iter().filter(|cpu| !adds_up(cpu, start_ns)).count();
         Ok((cpus, torn as u64))
+    }
+
+    /// How often CPUs have switched, to be read beside these.
+    pub fn switches(&self) -> Result<Switches, BpfError> {
+        let fd = self.cpus.map().fd().as_fd().try_clone_to_owned();
+        let fd = fd.map_err(|source| BpfError::Call { command: "dup", map: CPUS, source })?;
+        let cpus = MapData::from_fd(fd).and_then(|map| Map::PerCpuArray(map).try_into());
+        Ok(Switches(cpus.map_err(failed("open", CPUS))?))
     }
 
     /// Counts of what was lost.

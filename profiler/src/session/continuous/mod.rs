@@ -14,6 +14,7 @@
 mod assemble;
 pub(super) mod cost;
 mod jvm;
+mod measured;
 pub(super) mod places;
 mod processes;
 mod raw;
@@ -52,8 +53,9 @@ use crate::{
     model::{Cost, Losses, Meta, when::unix_ns, window::Place},
     perf::clock::monotonic_ns,
 };
-use cost::{Measured, Used};
+use cost::Used;
 pub use jvm::Jvms;
+use measured::Measured;
 use places::Places;
 use processes::{Process, processes};
 pub use raw::RawWindow;
@@ -135,6 +137,7 @@ impl<'a> Continuous<'a> {
             [recording.as_ref().map(Recording::kernel), network.as_ref().map(NetAccounting::kernel)];
         let objects = objects.into_iter().flatten().chain([&accounts.kernel]);
         let programs = objects.flat_map(|kernel| stats::programs(&kernel.ebpf)).collect();
+        let switches = accounts.threads.probe.accounts.switches()?;
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let mut continuous = Self {
             options,
@@ -144,7 +147,7 @@ impl<'a> Continuous<'a> {
             places: Places::default(),
             last: Last::default(),
             are_jvms: HashSet::new(),
-            measured: Measured::of(programs, options.window),
+            measured: Measured::of(programs, switches, options.window),
             boot_id: boot_id.trim().to_owned(),
             closeness: Closeness {
                 frequency_hz: options.samples.as_ref().map_or(0, |samples| samples.frequency_hz),
@@ -201,6 +204,7 @@ impl<'a> Continuous<'a> {
         let cpus = own::cpu_rows(&moment.cpus, &self.last.cpus, &moment.ticks, &self.last.ticks);
         let waits = self.options.samples.as_ref().and_then(|samples| samples.waits);
         let losses = self.losses()?;
+        self.measured.end_window();
         let used = self.used();
         let mut raw = RawWindow {
             start_unix_ns: end_unix_ns.saturating_sub(end_ns.saturating_sub(self.last.end_ns)),
