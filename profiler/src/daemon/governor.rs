@@ -20,27 +20,32 @@ struct Step {
     depth: u32,
 }
 
-/// From as configured to as little as can be.
+/// From as configured to as little as can be. Stacks of blocked times go first: there are thousands of them in a second where there
+/// are tens of samples, which are what is looked at most.
 const STEPS: [Step; 7] = [
     Step { divide: 1, blocked_every: 1, depth: 0 },
     Step { divide: 1, blocked_every: 4, depth: 0 },
-    Step { divide: 2, blocked_every: 8, depth: 96 },
-    Step { divide: 2, blocked_every: 32, depth: 64 },
-    Step { divide: 4, blocked_every: 128, depth: 48 },
-    Step { divide: 4, blocked_every: NO_STACKS, depth: 32 },
+    Step { divide: 1, blocked_every: 16, depth: 96 },
+    Step { divide: 1, blocked_every: 128, depth: 64 },
+    Step { divide: 1, blocked_every: NO_STACKS, depth: 64 },
+    Step { divide: 2, blocked_every: NO_STACKS, depth: 48 },
     Step { divide: 8, blocked_every: NO_STACKS, depth: 24 },
 ];
 
 /// Share of the budget above which less is looked at.
-const HIGH: f64 = 0.85;
+const HIGH: f64 = 0.9;
 /// Share of the CPU time below which there is room for more. Of memory, most does not depend on the step: as long as it is not too
 /// much, it is no reason to look at less.
-const LOW: f64 = 0.6;
-/// How much a window weighs against all before it.
-const WEIGHT: f64 = 0.4;
-/// Windows with room before more is looked at again.
+const LOW: f64 = 0.72;
+/// How much a window weighs against all before it, at least: what happens once a minute is in a mean of some.
+const WEIGHT: f64 = 0.2;
+/// Windows at a step before what they used is taken for what the step costs.
+const SETTLED: u32 = 3;
+/// Share of the budget above which that is not waited for, and one step is not enough.
+const FAR: f64 = 1.5;
+/// Windows with room, less those without, before more is looked at again.
 const PATIENCE: u32 = 6;
-/// The same at most: it doubles each time that a step back was too early.
+/// The same at most: it doubles each time that a step back was too early, and halves each time that it was not.
 const MOST_PATIENCE: u32 = 96;
 
 /// What the daemon may use.
@@ -78,8 +83,9 @@ pub struct Governor {
     depth: u32,
     step: usize,
     changes: u64,
-    /// Mean of CPU percent, the last windows first of all; `None`: none yet.
-    mean: Option<f64>,
+    /// Windows at this step, and their mean of CPU percent, the last ones first of all.
+    windows: u32,
+    mean: f64,
     quiet: u32,
     patience: u32,
     /// The last change was a step back.
@@ -96,7 +102,8 @@ impl Governor {
             depth,
             step: 0,
             changes: 0,
-            mean: None,
+            windows: 0,
+            mean: 0.0,
             quiet: 0,
             patience: PATIENCE,
             went_back: false,
@@ -138,13 +145,17 @@ impl Governor {
     /// Takes in what a window used. True if it is to be looked more or less closely from now on.
     pub fn window(&mut self, used: Use) -> bool {
         let percent = used.cpu_percent();
-        let mean = self.mean.map_or(percent, |mean| mean + (percent - mean) * WEIGHT);
-        self.mean = Some(mean);
+        self.windows = self.windows.saturating_add(1);
+        self.mean += (percent - self.mean) * WEIGHT.max(1.0 / f64::from(self.windows));
+        let mean = self.mean;
         let cpu = mean / self.budget.cpu_percent;
         let memory = used.memory as f64 / self.budget.memory.max(1) as f64;
         let of_cpu = format!("CPU time is {mean:.2} % of the machine's of {:.2} %", self.budget.cpu_percent);
         if cpu.max(memory) > HIGH {
             self.quiet = 0;
+            if self.windows < SETTLED && cpu.max(memory) < FAR {
+                return false;
+            }
             if cpu >= memory {
                 return self.down(cpu, &of_cpu);
             }
@@ -152,12 +163,15 @@ impl Governor {
             let of_memory = format!("memory is {} MB of {} MB", mb(used.memory), mb(self.budget.memory));
             return self.down(memory, &of_memory);
         }
-        self.quiet = if cpu < LOW { self.quiet + 1 } else { 0 };
+        self.quiet = if cpu < LOW { self.quiet + 1 } else { self.quiet.saturating_sub(1) };
         if self.step == 0 || self.quiet < self.patience {
             return false;
         }
+        if std::mem::replace(&mut self.went_back, true) {
+            self.patience = (self.patience / 2).max(PATIENCE);
+        }
         self.step -= 1;
-        (self.changes, self.quiet, self.went_back) = (self.changes + 1, 0, true);
+        (self.changes, self.windows, self.quiet) = (self.changes + 1, 0, 0);
         self.why = Some(format!("less than configured, and more step by step: {of_cpu}"));
         true
     }
@@ -167,16 +181,14 @@ impl Governor {
             self.patience = (self.patience * 2).min(MOST_PATIENCE);
         }
         if self.step + 1 == STEPS.len() {
-            self.why = Some(format!("as little as can be, and still: {what}"));
+            self.why = Some(format!("less than configured, as little as can be, and still: {what}"));
             return false;
         }
-        // Far above, one step is not enough.
-        let steps = if most > 2.0 { 2 } else { 1 };
+        let steps = if most > FAR { 2 } else { 1 };
         self.step = (self.step + steps).min(STEPS.len() - 1);
-        self.changes += 1;
-        self.why = Some(format!("less than configured: {what}"));
         // What is measured next is of another step: it counts by itself.
-        self.mean = None;
+        (self.changes, self.windows) = (self.changes + 1, 0);
+        self.why = Some(format!("less than configured: {what}"));
         true
     }
 }
@@ -199,6 +211,11 @@ mod tests {
         Use { cpu_ns: (percent * 1e7) as u64, of_ns: 1_000_000_000, memory }
     }
 
+    /// How many windows of that use it takes until something changes.
+    fn windows(governor: &mut Governor, used: Use) -> u32 {
+        1 + (0..100).take_while(|_| !governor.window(used)).count() as u32
+    }
+
     #[test]
     fn within_the_budget_all_is_as_configured() {
         let mut governor = Governor::new(BUDGET, 19, 127);
@@ -213,31 +230,47 @@ mod tests {
     #[test]
     fn it_steps_down_before_the_budget_is_passed_and_recovers() {
         let mut governor = Governor::new(BUDGET, 19, 127);
-        assert!(governor.window(used(0.9, 0)));
+        assert_eq!(windows(&mut governor, used(0.95, 0)), SETTLED);
         assert_eq!((governor.step(), governor.changes()), (1, 1));
-        assert!(governor.why().is_some_and(|why| why.contains("0.90 %")));
-        let quiet = (0..).take_while(|_| !governor.window(used(0.3, 0))).count();
-        assert_eq!((governor.step(), quiet as u32), (0, PATIENCE - 1));
-        assert_eq!(governor.why(), None);
-        // Too early: it waits longer next time.
-        assert!(governor.window(used(3.0, 0)));
-        let quiet = (0..).take_while(|_| !governor.window(used(0.3, 0))).count();
-        assert_eq!(quiet as u32, 2 * PATIENCE - 1);
+        assert!(governor.why().is_some_and(|why| why.contains("0.95 %")));
+        assert_eq!(windows(&mut governor, used(0.3, 0)), PATIENCE);
+        assert_eq!((governor.step(), governor.why()), (0, None));
+        // Too early: it waits longer next time, until one was in time.
+        assert_eq!([3.0, 1.2].map(|percent| windows(&mut governor, used(percent, 0))), [1, SETTLED]);
+        assert_eq!(governor.step(), 3);
+        let quiet = [(); 3].map(|()| windows(&mut governor, used(0.3, 0)));
+        assert_eq!((quiet, governor.step()), ([2 * PATIENCE, 2 * PATIENCE, PATIENCE], 0));
+    }
+
+    #[test]
+    fn what_one_window_uses_more_is_no_reason() {
+        let mut governor = Governor::new(BUDGET, 19, 127);
+        for number in 0..100 {
+            assert!(!governor.window(used(if number % 6 == 5 { 1.4 } else { 0.6 }, 0)), "{governor:?}");
+        }
+    }
+
+    #[test]
+    fn there_is_room_between_windows_that_use_more() {
+        let mut governor = Governor::new(BUDGET, 19, 127);
+        windows(&mut governor, used(0.95, 0));
+        let is_over = (0..4 * PATIENCE)
+            .any(|number| governor.window(used(if number % 6 == 3 { 1.1 } else { 0.62 }, 0)));
+        assert_eq!((is_over, governor.step()), (true, 0), "{governor:?}");
     }
 
     #[test]
     fn memory_counts_too() {
         let mut governor = Governor::new(BUDGET, 19, 127);
-        assert!(governor.window(used(0.1, 140_000_000)));
+        assert_eq!(windows(&mut governor, used(0.1, 140_000_000)), SETTLED);
         assert!(governor.why().is_some_and(|why| why.contains("140 MB of 150 MB")));
     }
 
     #[test]
     fn memory_that_is_within_the_budget_is_no_reason_to_look_at_less() {
         let mut governor = Governor::new(BUDGET, 19, 127);
-        assert!(governor.window(used(0.9, 0)));
-        let quiet = (0..100).take_while(|_| !governor.window(used(0.1, 120_000_000))).count();
-        assert_eq!((governor.step(), quiet as u32), (0, PATIENCE - 1));
+        windows(&mut governor, used(0.95, 0));
+        assert_eq!((windows(&mut governor, used(0.1, 120_000_000)), governor.step()), (PATIENCE, 0));
     }
 
     #[test]
@@ -247,7 +280,11 @@ mod tests {
             governor.window(used(5.0, 0));
         }
         assert_eq!(governor.step(), STEPS.len() - 1);
-        assert!(governor.why().is_some_and(|why| why.starts_with("as little as can be")));
+        assert!(
+            governor
+                .why()
+                .is_some_and(|why| why.contains("as little as can be, and still: CPU time is 5.00 %"))
+        );
         let closeness = governor.closeness();
         assert_eq!((closeness.frequency_hz, closeness.tuning.blocked_every), (2, NO_STACKS));
     }
