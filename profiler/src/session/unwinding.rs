@@ -99,10 +99,15 @@ impl Unwinding {
     fn tell(&mut self, request: &Request, symbolizer: &mut Symbolizer) -> Result<(), SessionError> {
         let Request { pid, ask, incarnation, .. } = *request;
         let is_new = self.set(pid, incarnation, symbolizer)?;
-        // What is still not known is looked for in /proc, from time to time: an event may have been lost.
-        if is_new || ask != Ask::UnknownAddress as u32 {
+        // A sample that found nothing may have put its question in the place of an answer that came at that moment: what is
+        // known is told once more.
+        if is_new
+            || ask == Ask::Executed as u32
+            || ask == Ask::UnknownProcess as u32 && self.unwinder.tell_again(pid)
+        {
             return Ok(());
         }
+        // What is still not known is looked for in /proc, from time to time: an event may have been lost.
         if !symbolizer.reread(pid) || !self.set(pid, incarnation, symbolizer)? {
             self.unwinder.put_off(pid);
         }

@@ -229,6 +229,13 @@ impl Unwinder {
         }
     }
 
+    /// Tells the kernel side of a process what it was told already. `false`: it is not known.
+    pub fn tell_again(&mut self, pid: u32) -> bool {
+        let Some(known) = self.processes.get(&pid) else { return false };
+        self.tables.put_off(pid, known.incarnation, known.span, 0);
+        true
+    }
+
     /// The kernel side is not to ask for a process for a while: there is nothing that it has not been told.
     pub fn put_off(&mut self, pid: u32) {
         if let Some(known) = self.processes.get(&pid) {
