@@ -13,7 +13,7 @@ use profiler_common::{
 
 use super::{
     BpfError, batch,
-    map::{failed, take},
+    map::{again, failed, take},
     stats::{Counters, map_memory},
 };
 
@@ -122,10 +122,8 @@ impl Accounts {
 
     /// How often CPUs have switched, to be read beside these.
     pub fn switches(&self) -> Result<Switches, BpfError> {
-        let fd = self.cpus.map().fd().as_fd().try_clone_to_owned();
-        let fd = fd.map_err(|source| BpfError::Call { command: "dup", map: CPUS, source })?;
-        let cpus = MapData::from_fd(fd).and_then(|map| Map::PerCpuArray(map).try_into());
-        Ok(Switches(cpus.map_err(failed("open", CPUS))?))
+        let cpus = Map::PerCpuArray(again(self.cpus.map(), CPUS)?);
+        Ok(Switches(cpus.try_into().map_err(failed("open", CPUS))?))
     }
 
     /// Counts of what was lost.

@@ -1,8 +1,10 @@
 //! Maps taken out of the object, and what fails with one.
 
+use std::os::fd::AsFd as _;
+
 use aya::{
     Ebpf,
-    maps::{Map, MapError},
+    maps::{Map, MapData, MapError},
 };
 
 use super::BpfError;
@@ -14,6 +16,16 @@ use super::BpfError;
 pub fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, BpfError> {
     let map = ebpf.take_map(name).ok_or(BpfError::Missing(name))?;
     map.try_into().map_err(failed("open", name))
+}
+
+/// The same map once more, to be read beside the first one.
+///
+/// # Errors
+/// Those of dup(2), and of asking for what it is.
+pub fn again(map: &MapData, name: &'static str) -> Result<MapData, BpfError> {
+    let fd = map.fd().as_fd().try_clone_to_owned();
+    let fd = fd.map_err(|source| BpfError::Call { command: "dup", map: name, source })?;
+    MapData::from_fd(fd).map_err(failed("open", name))
 }
 
 /// The error of an operation on a map.

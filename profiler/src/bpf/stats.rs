@@ -8,7 +8,10 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 
-use super::BpfError;
+use super::{
+    BpfError,
+    map::{again, failed},
+};
 use crate::host::file;
 
 /// A per-CPU array of monotonic counters, read as sums over all CPUs.
@@ -21,20 +24,13 @@ impl Counters {
     /// The array of that name. It stays in the object: several probes count in one.
     pub fn new(ebpf: &Ebpf, name: &'static str) -> Result<Self, BpfError> {
         let Some(Map::PerCpuArray(map)) = ebpf.map(name) else { return Err(BpfError::Missing(name)) };
-        let failed = |source| BpfError::Map { operation: "open", map: name, source: Box::new(source) };
-        let fd = map.fd().as_fd().try_clone_to_owned();
-        let fd = fd.map_err(|source| BpfError::Call { command: "dup", map: name, source })?;
-        let array = MapData::from_fd(fd).and_then(|map| Map::PerCpuArray(map).try_into());
-        Ok(Self { name, array: array.map_err(failed)? })
+        let array = Map::PerCpuArray(again(map, name)?).try_into().map_err(failed("open", name))?;
+        Ok(Self { name, array })
     }
 
     /// The sum of one counter over all CPUs.
     pub fn sum(&self, index: u32) -> Result<u64, BpfError> {
-        let values = self.array.get(&index, 0).map_err(|source| BpfError::Map {
-            operation: "read",
-            map: self.name,
-            source: Box::new(source),
-        })?;
+        let values = self.array.get(&index, 0).map_err(failed("read", self.name))?;
         Ok(values.iter().sum())
     }
 }

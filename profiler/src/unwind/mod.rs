@@ -231,17 +231,18 @@ impl Unwinder {
 
     /// Tells the kernel side of a process what it was told already. `false`: it is not known.
     pub fn tell_again(&mut self, pid: u32) -> bool {
-        let Some(known) = self.processes.get(&pid) else { return false };
-        self.tables.put_off(pid, known.incarnation, known.span, 0);
-        true
+        self.tell_known(pid, 0)
     }
 
     /// The kernel side is not to ask for a process for a while: there is nothing that it has not been told.
     pub fn put_off(&mut self, pid: u32) {
-        if let Some(known) = self.processes.get(&pid) {
-            let until_ns = monotonic_ns().saturating_add(RETRY_NS);
-            self.tables.put_off(pid, known.incarnation, known.span, until_ns);
-        }
+        self.tell_known(pid, monotonic_ns().saturating_add(RETRY_NS));
+    }
+
+    fn tell_known(&mut self, pid: u32, ask_after_ns: u64) -> bool {
+        let Some(known) = self.processes.get(&pid) else { return false };
+        self.tables.tell_again(pid, known.incarnation, known.span, ask_after_ns);
+        true
     }
 
     fn mapping(&mut self, range: &Range, open: &mut Open<'_>) -> Mapping {

@@ -259,8 +259,8 @@ impl Tables {
         self.maps.set_process(pid, Process { incarnation, ask_after_ns, ..Process::default() });
     }
 
-    /// Tells the kernel side not to ask for a process, whose mappings it knows, before a time.
-    pub fn put_off(&mut self, pid: u32, incarnation: u64, mappings: Span, ask_after_ns: u64) {
+    /// Tells the kernel side once more where the mappings of a process are, not to be asked before a time.
+    pub fn tell_again(&mut self, pid: u32, incarnation: u64, mappings: Span, ask_after_ns: u64) {
         let Span { at: first, len: count } = mappings;
         self.maps.set_process(pid, Process { incarnation, ask_after_ns, first, count, version: 0 });
     }

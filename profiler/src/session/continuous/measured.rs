@@ -71,6 +71,20 @@ struct Run {
     count: u64,
 }
 
+impl Run {
+    const fn since(&self, before: &Self) -> Self {
+        Self { ns: self.ns.saturating_sub(before.ns), count: self.count.saturating_sub(before.count) }
+    }
+
+    const fn and(self, other: Self) -> Self {
+        Self { ns: self.ns + other.ns, count: self.count + other.count }
+    }
+
+    fn sum(runs: impl Iterator<Item = Self>) -> Self {
+        runs.fold(Self::default(), Self::and)
+    }
+}
+
 /// A moment, or the time between two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Moment {
@@ -85,18 +99,14 @@ impl Moment {
         Self {
             ns: self.ns.saturating_sub(before.ns),
             switches: self.switches.saturating_sub(before.switches),
-            run: Run {
-                ns: self.run.ns.saturating_sub(before.run.ns),
-                count: self.run.count.saturating_sub(before.run.count),
-            },
+            run: self.run.since(&before.run),
         }
     }
 
     fn add(&mut self, other: &Self) {
         self.ns += other.ns;
         self.switches += other.switches;
-        self.run.ns += other.run.ns;
-        self.run.count += other.run.count;
+        self.run = self.run.and(other.run);
     }
 
     /// Switches in one ns.
@@ -184,23 +194,16 @@ impl Measured {
 
     /// A window ends: what was measured in it.
     pub fn end_window(&mut self) {
-        let (now, runs) = (self.now(), self.runs());
-        self.end(now, runs);
+        let runs = self.runs();
+        self.end(self.moment(|program| runs[program]), runs);
     }
 
     fn end(&mut self, now: Moment, runs: Vec<Run>) {
         self.others(now);
-        let added: Vec<_> = runs
-            .iter()
-            .zip(&self.before)
-            .map(|(now, before)| Run {
-                ns: now.ns.saturating_sub(before.ns),
-                count: now.count.saturating_sub(before.count),
-            })
-            .collect();
         if self.parts.ns != 0 {
-            let sum = |of: fn(&Run) -> u64| added.iter().map(of).sum::<u64>();
-            let (ns, count) = (sum(|run| run.ns), sum(|run| run.count));
+            let added: Vec<_> =
+                runs.iter().zip(&self.before).map(|(now, before)| now.since(before)).collect();
+            let Run { ns, count } = Run::sum(added.iter().copied());
             let more = now.since(&self.start).rate() - self.parts.rate();
             let rate = |sum: u64, relation: &Relation| {
                 (sum as f64 / self.parts.ns as f64 + more * relation.slope()).max(0.0)
@@ -208,10 +211,9 @@ impl Measured {
             self.rates = (rate(ns, &self.relations.0), rate(count, &self.relations.1));
             self.busy = (0..added.len()).filter(|&program| added[program].ns > ns / 100).collect();
         }
-        (self.before, self.parts) = (runs, Moment::default());
         // Others may be busy now.
-        self.idle = self.now_of(now);
-        self.start = now;
+        self.idle = Moment { run: self.of_busy(|program| runs[program]), ..now };
+        (self.before, self.parts, self.start) = (runs, Moment::default(), now);
     }
 
     /// If somebody else has measured while this did not, it is known what programs did in that time too.
@@ -276,18 +278,20 @@ impl Measured {
     }
 
     fn now(&self) -> Moment {
-        self.now_of(Moment {
-            ns: monotonic_ns(),
-            switches: self.switches.as_ref().and_then(|switches| switches.sum().ok()).unwrap_or(0),
-            run: Run::default(),
-        })
+        self.moment(|program| run(&self.programs[program]))
     }
 
-    /// That moment, with what the busy programs have done now.
-    fn now_of(&self, moment: Moment) -> Moment {
-        let busy = self.busy.iter().filter_map(|&program| self.programs.get(program)).map(run);
-        let sum = |sum: Run, run: Run| Run { ns: sum.ns + run.ns, count: sum.count + run.count };
-        Moment { run: busy.fold(Run::default(), sum), ..moment }
+    /// Now; `run`: what a program has done.
+    fn moment(&self, run: impl Fn(usize) -> Run) -> Moment {
+        Moment {
+            ns: monotonic_ns(),
+            switches: self.switches.as_ref().and_then(|switches| switches.sum().ok()).unwrap_or(0),
+            run: self.of_busy(run),
+        }
+    }
+
+    fn of_busy(&self, run: impl Fn(usize) -> Run) -> Run {
+        Run::sum(self.busy.iter().map(|&program| run(program)))
     }
 
     /// What was measured last, in so much time: run time (ns) and runs.
@@ -367,7 +371,7 @@ mod tests {
             for part in 0..PARTS {
                 let begin = start + measured.after(part).as_millis() as u64;
                 let part = at(begin + 100).since(&at(begin));
-                seen = Run { ns: seen.ns + part.run.ns, count: seen.count + part.run.count };
+                seen = seen.and(part.run);
                 measured.part(part);
             }
             measured.idle = at(start + 10_000);
