@@ -11,6 +11,7 @@ use aya::{
 use super::{
     BpfError,
     map::{again, failed},
+    runs::Runs,
 };
 use crate::host::file;
 
@@ -61,35 +62,32 @@ impl RunTime {
 
     /// Sum over the object's programs: (run time in ns, runs).
     pub fn read(&self, ebpf: &Ebpf) -> (u64, u64) {
-        ebpf.programs()
-            .filter_map(|(_, program)| program.info().ok())
-            .map(|info| (info.run_time().as_nanos() as u64, info.run_count()))
-            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        loaded(ebpf).map(runs_of).fold((0, 0), |sum, one| (sum.0 + one.ns, sum.1 + one.count))
     }
 }
 
 /// The object's loaded programs, to look at them while the object is in use.
 pub fn programs(ebpf: &Ebpf) -> Vec<OwnedFd> {
-    let fds = ebpf.programs().filter_map(|(_, program)| program.fd().ok());
-    fds.filter_map(|fd| fd.as_fd().try_clone_to_owned().ok()).collect()
+    loaded(ebpf).filter_map(|fd| fd.try_clone_to_owned().ok()).collect()
 }
 
-/// Run time of a program in ns, and its runs, while that is accounted ([`RunTime`]; bpf_prog_show_fdinfo in
-/// kernel/bpf/syscall.c).
-pub fn run_of(program: BorrowedFd<'_>) -> (u64, u64) {
-    let text = fdinfo_text(program);
-    (number(&text, "run_time_ns:"), number(&text, "run_cnt:"))
+fn loaded(ebpf: &Ebpf) -> impl Iterator<Item = BorrowedFd<'_>> {
+    ebpf.programs().filter_map(|(_, program)| Some(program.fd().ok()?.as_fd()))
 }
 
-/// Runs of all loaded programs that the kernel left out because the same program was running on that CPU
-/// (`recursion_misses` of their fdinfo, Linux 5.12; older kernels leave none out).
+/// What the kernel counts of a program; 0 if it does not say.
+pub fn runs_of(program: BorrowedFd<'_>) -> Runs {
+    Runs::of(program).unwrap_or_default()
+}
+
+/// Runs of all loaded programs that the kernel left out because the same program was running on that CPU.
 pub fn missed(ebpf: &Ebpf) -> u64 {
-    ebpf.programs().filter_map(|(_, program)| program.fd().ok()).map(|fd| missed_of(fd.as_fd())).sum()
+    loaded(ebpf).map(missed_of).sum()
 }
 
 /// The same of one program.
 pub fn missed_of(program: BorrowedFd<'_>) -> u64 {
-    fdinfo(program, "recursion_misses:")
+    runs_of(program).missed
 }
 
 /// Kernel memory of one map in bytes (`memlock` of its fdinfo, bpf_map_show_fdinfo in kernel/bpf/syscall.c); 0 if the
@@ -114,15 +112,8 @@ pub fn map_fd(map: &Map) -> Option<BorrowedFd<'_>> {
 
 /// A number in what the kernel says of a descriptor; 0 if it does not.
 fn fdinfo(fd: BorrowedFd<'_>, key: &str) -> u64 {
-    number(&fdinfo_text(fd), key)
-}
-
-/// What the kernel says of a descriptor.
-fn fdinfo_text(fd: BorrowedFd<'_>) -> String {
-    file::read_text(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()), file::SMALL).unwrap_or_default()
-}
-
-fn number(text: &str, key: &str) -> u64 {
+    let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
+    let text = file::read_text(path, file::SMALL).unwrap_or_default();
     let value = text.lines().find_map(|line| line.strip_prefix(key));
     value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }

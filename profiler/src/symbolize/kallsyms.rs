@@ -2,8 +2,8 @@
 //!
 //! The file has some 200,000 lines, which the kernel makes anew for each reader (some 50 ms): whoever asks again and again
 //! keeps the [`Table`]. It states no sizes, so a function reaches to the next symbol of any kind, and not out of its part:
-//! the kernel's own text ends at `_etext`, a module's where /proc/modules says, a BPF program's at most [`MAX_BPF_LEN`]
-//! behind its start.
+//! the kernel's own text ends at `_etext` (that of boot at `_einittext`), a module's where /proc/modules says, a BPF program's
+//! at most [`MAX_BPF_LEN`] behind its start.
 
 use std::{
     cmp::Reverse,
@@ -11,6 +11,7 @@ use std::{
     fs::File,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{self, BufRead, BufReader},
+    ops::Range,
 };
 
 /// A BPF program is not longer than this: the largest that the verifier admits has a million instructions, but those
@@ -158,6 +159,9 @@ pub struct Table {
     loaded: Vec<LoadedModule>,
     /// Where the kernel's own text ends.
     text_end: Option<u64>,
+    /// From where to where there was text at boot. It is freed, but what boot has called from there and does not end is still
+    /// below it: the idle task of the first CPU, in `start_kernel`.
+    boot_text: Range<u64>,
 }
 
 impl Table {
@@ -173,7 +177,7 @@ impl Table {
         let mut entries: Vec<(Entry, u8)> = Vec::new();
         let mut text = Vec::new();
         let (mut modules, mut numbers) = (vec![Vec::new()], HashMap::from([(Vec::new(), 0)]));
-        let (mut any_address, mut text_end) = (false, None);
+        let (mut any_address, mut text_end, mut boot_text) = (false, None, 0..0);
         let mut line = Vec::with_capacity(256);
         loop {
             line.clear();
@@ -183,8 +187,11 @@ impl Table {
             }
             let Some(symbol) = parse_line(&line) else { continue };
             any_address |= symbol.start != 0;
-            if symbol.name == b"_etext" {
-                text_end = Some(symbol.start);
+            match symbol.name {
+                b"_etext" => text_end = Some(symbol.start),
+                b"_sinittext" => boot_text.start = symbol.start,
+                b"_einittext" => boot_text.end = symbol.start,
+                _ => {}
             }
             let rank = symbol.rank();
             let name = if rank >= RANK_TEXT { symbol.name } else { b"" };
@@ -204,7 +211,7 @@ impl Table {
         entries.sort_by_key(|(entry, rank)| (entry.start, Reverse(*rank)));
         entries.dedup_by_key(|(entry, _)| entry.start);
         let entries = entries.into_iter().map(|(entry, _)| entry).collect();
-        any_address.then(|| Self { entries, text: text.into(), modules, loaded, text_end })
+        any_address.then(|| Self { entries, text: text.into(), modules, loaded, text_end, boot_text })
     }
 
     /// The function at an absolute address.
@@ -222,8 +229,8 @@ impl Table {
 
     fn reaches(&self, start: u64, module: &[u8], address: u64) -> bool {
         if module.is_empty() {
-            // Text behind `_etext` is that of init, freed after boot.
-            return self.text_end.is_none_or(|end| address < end);
+            // Behind `_etext` are data and what is mapped where text was.
+            return self.text_end.is_none_or(|end| address < end) || self.boot_text.contains(&address);
         }
         match self.loaded.iter().find(|loaded| loaded.name == module) {
             Some(loaded) => address.checked_sub(loaded.start).is_some_and(|offset| offset < loaded.size),
@@ -244,7 +251,7 @@ impl Symbol<'_> {
     /// Of symbols with the same address the highest is taken: functions before the linker's marks of where a part of
     /// the text begins, and these before data.
     fn rank(&self) -> u8 {
-        let is_mark = [&b"text_start"[..], b"text_end", b"_stext", b"_text", b"_etext"];
+        let is_mark = [&b"text_start"[..], b"text_end", b"_stext", b"_text", b"_etext", b"inittext"];
         match self.kind {
             b't' | b'T' | b'w' | b'W' if is_mark.iter().any(|mark| self.name.ends_with(mark)) => RANK_TEXT,
             b't' | b'w' | b'W' => RANK_TEXT + 1,
@@ -290,6 +297,9 @@ ffffffff81000200 T two
 ffffffff81000200 t two_alias
 ffffffff81000300 T _etext
 ffffffff82000000 D data
+ffffffff82100000 T _sinittext
+ffffffff82100100 T start_kernel
+ffffffff82100200 T _einittext
 ffffffffc0001000 t init_it\t[ext4]
 ffffffffc0001800 T ext4_write\t[ext4]
 ffffffffc0009000 d ext4_data\t[ext4]
@@ -318,6 +328,8 @@ ffffffffc0200000 t ftrace_trampoline\t[__builtin__ftrace]
             (0xffff_ffff_8100_0200, named("two", None)),
             (0xffff_ffff_8100_0300, None),
             (0xffff_ffff_8200_0010, None),
+            (0xffff_ffff_8210_0110, named("start_kernel", None)),
+            (0xffff_ffff_8210_0200, None),
             (0xffff_ffff_c000_1fff, named("ext4_write", Some("ext4"))),
             (0xffff_ffff_c000_9001, None),
             (0xffff_ffff_c010_0010, named("bpf_prog_6deef7357e7b4530_probe", Some("bpf"))),
@@ -338,7 +350,10 @@ ffffffffc0200000 t ftrace_trampoline\t[__builtin__ftrace]
             name == b"two"
         });
         assert_eq!(number.unwrap(), 1);
-        assert_eq!(names, ["local_alias", "one", "two", "two_alias", "init_it", "ext4_write"]);
+        assert_eq!(
+            names,
+            ["local_alias", "one", "two", "two_alias", "start_kernel", "init_it", "ext4_write"]
+        );
     }
 
     #[test]

@@ -20,8 +20,11 @@ struct Kept<T> {
     used: u64,
 }
 
-/// Intervals behind which the kernel's names are read again if one is missing.
+/// Intervals behind which the kernel's names are read again if one is missing: each time twice as many as before, until
+/// [`MAX_RETRY`], for it takes a tenth of a second.
 const RETRY: u64 = 6;
+/// See [`RETRY`]: with windows of ten seconds, two hours.
+const MAX_RETRY: u64 = 768;
 
 /// The kernel's names as they were read.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ struct KernelTable {
     of: (u64, u64),
     /// The interval in which they were read.
     read: u64,
+    /// So many intervals later they may be read again.
+    retry: u64,
 }
 
 /// The names.
@@ -117,11 +122,14 @@ impl NameCache {
         }
         let found = self.kernel.as_ref().and_then(|known| known.table.as_ref()).map(names);
         let is_whole = found.as_ref().is_some_and(|names| names.iter().all(Option::is_some));
-        let was_read = self.kernel.as_ref().map(|known| known.read);
-        if !is_whole && was_read.is_none_or(|read| read + RETRY <= self.interval) {
+        let (due, retry) = self
+            .kernel
+            .as_ref()
+            .map_or((0, RETRY), |known| (known.read + known.retry, MAX_RETRY.min(known.retry * 2)));
+        if !is_whole && due <= self.interval {
             let table = read();
             let found = table.as_ref().map(names);
-            self.kernel = Some(KernelTable { table, of, read: self.interval });
+            self.kernel = Some(KernelTable { table, of, read: self.interval, retry });
             return KernelNames::of(found);
         }
         KernelNames::of(found)
@@ -212,6 +220,21 @@ mod tests {
         assert_eq!(names(&mut cache, 2, 8, Some(both)), of([Some("a"), Some("b")]), "another recording");
         assert_eq!(names(&mut cache, 3, 8, None), of([None, None])[..0], "hidden");
         assert_eq!(reads.get(), 5);
+    }
+
+    #[test]
+    fn kernel_names_that_are_not_there_are_looked_for_less_and_less_often() {
+        let mut cache = NameCache::default();
+        let mut reads = Vec::new();
+        for interval in 0..3 * MAX_RETRY + RETRY {
+            cache.begin_interval(1);
+            cache.kernel(&[0x2001], 7, || {
+                reads.push(interval);
+                Table::parse(&b"1000 T a\n2000 d x\n"[..], Vec::new())
+            });
+        }
+        let pauses: Vec<_> = reads.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert_eq!(pauses, [6, 12, 24, 48, 96, 192, 384, 768, 768]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::{
     bpf::{
         accounts::Switches,
-        stats::{RunTime, run_of},
+        stats::{RunTime, runs_of},
     },
     host::cpus,
     perf::clock::monotonic_ns,
@@ -43,6 +43,8 @@ pub struct Measured {
     programs: Vec<OwnedFd>,
     switches: Option<Switches>,
     window: Duration,
+    /// That there can be.
+    cpus: usize,
     /// The window in progress: its number, when it began, and how many parts of it are done.
     number: u32,
     began: Option<Instant>,
@@ -183,6 +185,7 @@ impl Measured {
             programs,
             switches: Some(switches),
             window,
+            cpus: cpus::possible().map_or(1, |cpus| cpus.len()),
             began: Some(Instant::now()),
             ..Self::default()
         };
@@ -220,7 +223,7 @@ impl Measured {
     fn others(&mut self, now: Moment) {
         let since = now.since(&self.idle);
         // Of a run that was in progress it is known later, one of a program on each CPU.
-        if since.run.count > (self.busy.len() * cpus::online().len()) as u64 {
+        if since.run.count > (self.busy.len() * self.cpus) as u64 {
             self.part(since);
         }
         self.idle = now;
@@ -302,8 +305,8 @@ impl Measured {
 }
 
 fn run(program: &OwnedFd) -> Run {
-    let (ns, count) = run_of(program.as_fd());
-    Run { ns, count }
+    let runs = runs_of(program.as_fd());
+    Run { ns: runs.ns, count: runs.count }
 }
 
 #[cfg(test)]
@@ -330,7 +333,8 @@ mod tests {
 
     #[test]
     fn what_others_measure_is_of_the_time_in_which_they_did() {
-        let mut measured = Measured { idle: moment(5_000, 0, 10, 100), busy: vec![0], ..Measured::default() };
+        let mut measured =
+            Measured { idle: moment(5_000, 0, 10, 100), busy: vec![0], cpus: 1, ..Measured::default() };
         measured.others(moment(6_000, 5, 20, 101));
         assert_eq!((measured.parts, measured.idle.ns), (Moment::default(), 6_000));
         measured.others(moment(9_000, 7, 1_020, 100_101));

@@ -308,14 +308,20 @@ impl Totals {
 
     /// Rows of what was added since earlier sums.
     pub fn rows_since(&self, earlier: &Self, with: With) -> Vec<Row> {
-        let added =
-            |(&key, sum): (&Key, &Sum)| sum.added_since(earlier.sums.get(&key)).map(|sum| sum.row(key, with));
-        self.sums.iter().filter_map(added).collect()
+        self.added_since(earlier, with).collect()
+    }
+
+    fn added_since(&self, earlier: &Self, with: With) -> impl Iterator<Item = Row> {
+        let added = move |(&key, sum): (&Key, &Sum)| {
+            sum.added_since(earlier.sums.get(&key)).map(|sum| sum.row(key, with))
+        };
+        self.sums.iter().filter_map(added)
     }
 
     /// The same of these and of `others`: what [`Totals::add_all`] would make of both.
     pub fn rows_with(&self, mut others: Self, earlier: &Self, with: With) -> Vec<Row> {
-        let mut rows = Vec::with_capacity(others.sums.len());
+        // Where threads come and go, most of the sums are of such as ended, tens of thousands: not to be copied.
+        let mut rows = Vec::with_capacity(self.sums.len() + others.sums.len());
         for (&key, sum) in &self.sums {
             let both = others.sums.remove(&key).map(|other| {
                 let mut both = sum.clone();
@@ -325,7 +331,7 @@ impl Totals {
             let added = both.as_ref().unwrap_or(sum).added_since(earlier.sums.get(&key));
             rows.extend(added.map(|added| added.row(key, with)));
         }
-        rows.extend(others.rows_since(earlier, with));
+        rows.extend(others.added_since(earlier, with));
         rows
     }
 
