@@ -94,7 +94,7 @@ fn numbers(names: &[String]) -> Wanted {
     for number in 0..NUMBERS as u32 {
         for compat in [false, true] {
             let (abi, number) = Abi::of(number | if compat { COMPAT } else { 0 });
-            if names.contains(&abi.call(number)) {
+            if names.iter().any(|name| *name == abi.call(number)) {
                 wanted.add(number, compat);
             }
         }
@@ -110,8 +110,8 @@ pub fn check_call(event: &str, call: &str) -> Result<(), Failure> {
     let shown = name::clean(call.as_bytes());
     let message = format!("-e {event}:{shown}: this kernel has no system call of that name");
     let failure = Failure::new(Exit::Usage, message);
-    let known: Vec<String> = (0..NUMBERS as u32).map(|number| Abi::of(number).0.call(number)).collect();
-    let near = near(call, known.iter().map(String::as_str).filter(|name| !name.starts_with("syscall_")));
+    let known: Vec<_> = (0..NUMBERS as u32).map(|number| Abi::of(number).0.call(number)).collect();
+    let near = near(call, known.iter().map(|name| &**name).filter(|name| !name.starts_with("syscall_")));
     if near.is_empty() {
         return Err(failure.mend("the names are those of syscalls(2), such as openat; several: openat,read"));
     }

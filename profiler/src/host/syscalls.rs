@@ -1,5 +1,7 @@
 //! Names of system calls and of their errors: the numbers of the kernels' tables, from the crate `syscalls`.
 
+use std::borrow::Cow;
+
 use profiler_common::probe::syscalls::COMPAT;
 use syscalls::{Errno, aarch64, arm, x86, x86_64};
 
@@ -16,7 +18,7 @@ const ARM_PRIVATE: [(u32, &str); 5] = [
 ];
 
 /// Whose numbers they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Abi {
     /// 64-bit programs on x86.
     X86_64,
@@ -56,7 +58,7 @@ impl Abi {
     }
 
     /// The name of a call; `syscall_NNN` if it is not known.
-    pub fn call(self, number: u32) -> String {
+    pub fn call(self, number: u32) -> Cow<'static, str> {
         let index = number as usize;
         let found = match self {
             Self::X86_64 => x86_64::Sysno::new(index).map(|call| call.name()),
@@ -68,7 +70,7 @@ impl Abi {
                 ARM_PRIVATE.iter().find(|&&(private, _)| private == number).map(|&(_, name)| name)
             }),
         };
-        found.map_or_else(|| format!("syscall_{number}"), str::to_owned)
+        found.map_or_else(|| Cow::Owned(format!("syscall_{number}")), Cow::Borrowed)
     }
 }
 
@@ -179,6 +181,6 @@ mod tests {
     #[test]
     fn compat_numbers_are_another_abis() {
         let (abi, number) = Abi::of(COMPAT | 4);
-        assert_eq!((abi.call(number).as_str(), number), ("write", 4));
+        assert_eq!((&*abi.call(number), number), ("write", 4));
     }
 }

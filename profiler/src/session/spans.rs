@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{SessionError, Stop, recording::at, sched::AccountOptions};
-use crate::{
-    bpf::{load::Kernel, targets::Targets},
-    perf::clock::monotonic_ns,
-};
+use super::{SessionError, Stop, pace::multiple, recording::at, sched::AccountOptions};
+use crate::bpf::{load::Kernel, targets::Targets};
 
 /// How often what ended is taken out of the kernel.
 const TAKE_INTERVAL: Duration = Duration::from_millis(100);
+/// Who is woken a little too early does not do it twice.
+const A_MOMENT: Duration = Duration::from_millis(5);
 
 /// What accounts are of, and where they are.
 pub struct Shared<'a> {
@@ -53,7 +52,7 @@ pub async fn keep<A: Kept, E: From<SessionError>>(
     let AccountOptions { duration, interval, filter, .. } = *accounts.shared().account;
     let deadline = duration.map(|duration| Instant::now() + duration);
     let mut interval_end = interval.map(|interval| Instant::now() + interval);
-    let mut take = next_take();
+    let mut take = multiple(TAKE_INTERVAL, A_MOMENT);
     tokio::pin!(ended);
     loop {
         tokio::select! {
@@ -61,7 +60,7 @@ pub async fn keep<A: Kept, E: From<SessionError>>(
             () = at(deadline) => return Ok(Stop::Duration),
             ready = accounts.take_ready() => ready?,
             () = sleep_until(take) => {
-                take = next_take();
+                take = multiple(TAKE_INTERVAL, A_MOMENT);
                 accounts.take_ended()?;
                 let Shared { kernel, targets, .. } = accounts.shared();
                 kernel.flush_log();
@@ -78,12 +77,6 @@ pub async fn keep<A: Kept, E: From<SessionError>>(
             }
         }
     }
-}
-
-/// When it is taken out next: at the same times by all accounts of a process, which wake it once.
-fn next_take() -> Instant {
-    let every_ns = TAKE_INTERVAL.as_nanos() as u64;
-    Instant::now() + Duration::from_nanos(every_ns - monotonic_ns() % every_ns)
 }
 
 /// Accounting in progress.

@@ -1,16 +1,22 @@
 //! From what was taken out of the kernel's maps to a [`Window`]: pure, away from the recording.
 
 use std::{
+    borrow::Cow,
     cmp::Reverse,
     collections::{BTreeMap, HashMap},
 };
 
 use super::{RawWindow, processes::Process};
-use crate::model::{
-    Profile,
-    sched::{self, CpuRow, Histogram},
-    syscalls,
-    window::{Account, Distribution, Number, OTHER, Place, Series, Window},
+use crate::{
+    model::{
+        Profile,
+        sched::{self, CpuRow, Histogram},
+        window::{Account, Distribution, Number, OTHER, Place, Series, Window},
+    },
+    session::{
+        histogram::{merge, range},
+        syscalls::called::{self, Called},
+    },
 };
 
 /// Calls of a series that have numbers of their own: those with most time, and those that are made most often. The others
@@ -34,7 +40,7 @@ pub fn window(
     builder.calls(&raw);
     builder.net(&raw);
     for (pid, numbers) in jvms {
-        let at = builder.of_pid(*pid, "", &raw);
+        let at = builder.of_pid(*pid, String::new, &raw);
         for number in numbers {
             builder.add(at, number.metric, &number.label, number.value);
         }
@@ -80,14 +86,14 @@ impl Builder {
     }
 
     /// The series of a process, which may not have run in the window. `comm`: its name if no account of threads tells it.
-    fn of_pid(&mut self, pid: u32, comm: &str, raw: &RawWindow) -> usize {
+    fn of_pid(&mut self, pid: u32, comm: impl FnOnce() -> String, raw: &RawWindow) -> usize {
         if let Some(&at) = self.by_pid.get(&pid) {
             return at;
         }
         let until = raw.processes.partition_point(|process| process.pid <= pid);
         let series = match raw.processes[..until].last() {
             Some(process) if process.pid == pid => series(process, raw),
-            _ => Series { pid: Some(pid), start_ns: 0, comm: comm.to_owned(), place: place(pid, raw) },
+            _ => Series { pid: Some(pid), start_ns: 0, comm: comm(), place: place(pid, raw) },
         };
         let at = self.at(series);
         self.by_pid.insert(pid, at);
@@ -139,21 +145,22 @@ impl Builder {
     }
 
     fn calls(&mut self, raw: &RawWindow) {
-        let mut by_series: BTreeMap<usize, Vec<&syscalls::Row>> = BTreeMap::new();
-        for row in &raw.calls {
-            let at = match row.pid {
-                Some(pid) => self.of_pid(pid, &row.comm, raw),
+        let mut by_series: BTreeMap<usize, HashMap<called::Number, Calls>> = BTreeMap::new();
+        for called in &raw.calls {
+            let at = match called.pid {
+                Some(pid) => self.of_pid(pid, || called.comm(), raw),
                 None => self.other(),
             };
-            by_series.entry(at).or_default().push(row);
+            by_series.entry(at).or_default().entry(called.number).or_default().add(called);
         }
-        for (at, rows) in by_series {
-            let apart = largest(&rows, CALLS);
-            for row in rows {
-                let label = if apart.contains(&row.syscall.as_str()) { &row.syscall } else { OTHER };
-                self.add(at, "syscalls", label, row.count);
-                self.add(at, "syscall_errors", label, row.errors.unwrap_or(0));
-                self.add(at, "syscall_time", label, row.total_ns.unwrap_or(0));
+        for (at, calls) in by_series {
+            let calls = by_name(calls);
+            let apart = largest(&calls, CALLS);
+            for (name, sum) in &calls {
+                let label = if apart.contains(&&**name) { name } else { OTHER };
+                self.add(at, "syscalls", label, sum.count);
+                self.add(at, "syscall_errors", label, sum.errors);
+                self.add(at, "syscall_time", label, sum.total_ns);
             }
         }
     }
@@ -161,7 +168,7 @@ impl Builder {
     fn net(&mut self, raw: &RawWindow) {
         for row in &raw.net {
             let at = match row.pid {
-                Some(pid) => self.of_pid(pid, &row.comm, raw),
+                Some(pid) => self.of_pid(pid, || row.comm.clone(), raw),
                 None => self.other(),
             };
             let numbers = [
@@ -184,7 +191,7 @@ impl Builder {
         for thread in &profile.threads {
             series_of.push(match thread.pid {
                 0 => self.at(Series { comm: thread.process.clone(), ..Series::default() }),
-                pid => self.of_pid(pid, &thread.process, raw),
+                pid => self.of_pid(pid, || thread.process.clone(), raw),
             });
         }
         series_of
@@ -254,29 +261,52 @@ fn series(process: &Process, raw: &RawWindow) -> Series {
     Series { pid: Some(process.pid), start_ns: process.start_ns, comm, place }
 }
 
+/// All calls of a kind or name.
+#[derive(Default)]
+struct Calls {
+    count: u64,
+    errors: u64,
+    total_ns: u64,
+    /// By bucket; where nobody asks for them, none.
+    latencies: Vec<(u16, u64)>,
+}
+
+impl Calls {
+    /// Adds numbers, without times by bucket.
+    const fn add(&mut self, called: &Called) {
+        self.count += called.count;
+        self.errors += called.errors;
+        self.total_ns += called.total_ns;
+    }
+}
+
+/// Numbers of calls have the same name that are of other kinds of programs.
+fn by_name(calls: HashMap<called::Number, Calls>) -> BTreeMap<Cow<'static, str>, Calls> {
+    let mut named: BTreeMap<_, Calls> = BTreeMap::new();
+    for (number, calls) in calls {
+        let sum = named.entry(called::name(number)).or_default();
+        sum.count += calls.count;
+        sum.errors += calls.errors;
+        sum.total_ns += calls.total_ns;
+        merge(&mut sum.latencies, calls.latencies);
+    }
+    named
+}
+
 /// The names of the calls with most time, and of those that are made most often.
-fn largest<'a>(rows: &[&'a syscalls::Row], most: usize) -> Vec<&'a str> {
-    let mut by = rows.to_vec();
+fn largest<'a>(calls: &'a BTreeMap<Cow<'static, str>, Calls>, most: usize) -> Vec<&'a str> {
+    let mut by: Vec<_> = calls.iter().collect();
     let mut names = Vec::new();
-    let keys: [fn(&syscalls::Row) -> u64; 2] = [|row| row.total_ns.unwrap_or(0), |row| row.count];
+    let keys: [fn(&Calls) -> u64; 2] = [|calls| calls.total_ns, |calls| calls.count];
     for key in keys {
-        by.sort_by_key(|row| Reverse(key(row)));
-        names.extend(by.iter().take(most).map(|row| row.syscall.as_str()));
+        by.sort_by_key(|(_, calls)| Reverse(key(calls)));
+        names.extend(by.iter().take(most).map(|(name, _)| &***name));
     }
     names
 }
 
-/// All calls of a name.
-#[derive(Default)]
-struct Calls {
-    count: u64,
-    total_ns: u64,
-    /// How many took so long, by the bounds of buckets.
-    buckets: BTreeMap<(u64, u64), u64>,
-}
-
 /// What is known of the machine as a whole.
-fn host(cpus: &CpuRow, calls: &[syscalls::Row]) -> Account {
+fn host(cpus: &CpuRow, calls: &[Called]) -> Account {
     let numbers = [
         ("cpu", cpus.busy_ns),
         ("interrupts", cpus.hardirq_ns + cpus.softirq_ns),
@@ -291,25 +321,23 @@ fn host(cpus: &CpuRow, calls: &[syscalls::Row]) -> Account {
     if !cpus.run_queue.is_empty() {
         distributions.push(distribution("run_queue_wait", "", &cpus.run_queue, None));
     }
-    let mut by_call: BTreeMap<&str, Calls> = BTreeMap::new();
-    for row in calls {
-        let sum = by_call.entry(&row.syscall).or_default();
-        sum.count += row.count;
-        sum.total_ns += row.total_ns.unwrap_or(0);
-        for &(from, to, count) in row.histogram.iter().flatten() {
-            *sum.buckets.entry((from, to)).or_default() += count;
-        }
+    let mut by_call: HashMap<called::Number, Calls> = HashMap::new();
+    for called in calls {
+        let sum = by_call.entry(called.number).or_default();
+        sum.add(called);
+        merge(&mut sum.latencies, called.latencies.iter().copied());
     }
     let total: u64 = by_call.values().map(|sum| sum.count).sum();
     if total != 0 {
         numbers.push(number(("syscalls", total)));
     }
-    let mut calls: Vec<_> = by_call.into_iter().collect();
+    let mut calls: Vec<_> = by_name(by_call).into_iter().collect();
     calls.sort_by_key(|(_, calls)| Reverse(calls.count));
-    for (call, Calls { total_ns, buckets, .. }) in calls.into_iter().take(HOST_CALLS) {
-        let buckets: Histogram = buckets.into_iter().map(|((from, to), n)| (from, to, n)).collect();
+    for (call, Calls { total_ns, latencies, .. }) in calls.into_iter().take(HOST_CALLS) {
+        let bucket = |(bucket, n): (u16, u64)| (range(bucket).0, range(bucket).1, n);
+        let buckets: Histogram = latencies.into_iter().map(bucket).collect();
         if !buckets.is_empty() {
-            distributions.push(distribution("syscall_duration", call, &buckets, Some(total_ns)));
+            distributions.push(distribution("syscall_duration", &call, &buckets, Some(total_ns)));
         }
     }
     Account { series: Series::default(), numbers, distributions }

@@ -41,10 +41,7 @@ use super::{
         threads::since_boot,
     },
     spans,
-    syscalls::{
-        SyscallOptions,
-        totals::{Totals, With},
-    },
+    syscalls::{SyscallOptions, totals::Totals},
 };
 pub use crate::symbolize::NameCache;
 use crate::{
@@ -196,9 +193,8 @@ impl<'a> Continuous<'a> {
         let moment = self.accounts.threads.moment(end_ns)?;
         let (ended, rest) = self.accounts.threads.ended.take_interval();
         let processes = processes(&moment.alive, &ended, &self.last.threads);
-        let with = With { timed: true, histogram: true };
         let last_calls = &mut self.last.calls;
-        let calls = self.accounts.calls.as_mut().map(|calls| calls.take_interval(end_ns, last_calls, with));
+        let calls = self.accounts.calls.as_mut().map(|calls| calls.take_interval(end_ns, last_calls));
         let calls = calls.transpose()?.unwrap_or_default();
         let net = self.network.as_mut().map(NetAccounting::take_interval).transpose()?.unwrap_or_default();
         let cpus = own::cpu_rows(&moment.cpus, &self.last.cpus, &moment.ticks, &self.last.ticks);
@@ -321,10 +317,13 @@ impl<'a> Continuous<'a> {
     fn places_of(&mut self, raw: &RawWindow) -> HashMap<u32, Arc<Place>> {
         let places = self.recording.as_mut().and_then(Recording::places).unwrap_or(&mut self.places);
         let ran = raw.processes.iter().filter(|process| process.has_run()).map(|process| process.pid);
-        let called = raw.calls.iter().filter_map(|row| row.pid);
+        let called = raw.calls.iter().filter_map(|called| called.pid);
         let sent = raw.net.iter().filter_map(|row| row.pid);
         let jvms = raw.jvm_pids.iter().map(|(pid, _)| *pid);
-        let found = ran.chain(called).chain(sent).chain(jvms).map(|pid| (pid, places.of(pid))).collect();
+        let mut found = HashMap::with_capacity(raw.processes.len());
+        for pid in ran.chain(called).chain(sent).chain(jvms) {
+            found.entry(pid).or_insert_with(|| places.of(pid));
+        }
         places.window_ended();
         found
     }

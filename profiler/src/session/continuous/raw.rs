@@ -7,10 +7,9 @@ use crate::{
     model::{
         Cost, Losses, Meta, Profile, net,
         sched::{CpuRow, Row},
-        syscalls,
         window::{Place, Rates, Window},
     },
-    session::build::Taken,
+    session::{build::Taken, syscalls::called::Called},
     symbolize::NameCache,
 };
 
@@ -32,7 +31,7 @@ pub struct RawWindow {
     pub(in crate::session) processes: Vec<Process>,
     /// Threads that ended and were too many to be kept one by one.
     pub(in crate::session) rest: Option<Row>,
-    pub(in crate::session) calls: Vec<syscalls::Row>,
+    pub(in crate::session) calls: Vec<Called>,
     pub(in crate::session) net: Vec<net::Row>,
     pub(in crate::session) cpus: CpuRow,
     pub(in crate::session) places: HashMap<u32, Arc<Place>>,

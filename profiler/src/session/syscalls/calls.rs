@@ -1,16 +1,10 @@
 //! Accounts of calls while they are kept: begun, read at a moment. What makes spans of them, or a whole of them and others,
 //! is above.
 
-use super::{
-    SessionError,
-    totals::{Totals, With},
-};
+use super::{SessionError, called::Called, totals::Totals};
 use crate::{
     bpf::{calls::Room, load::Kernel, stats},
-    model::{
-        Losses,
-        syscalls::{By, Row},
-    },
+    model::{Losses, syscalls::By},
     probe::syscalls::{Depth, SyscallsProbe},
 };
 
@@ -77,12 +71,7 @@ impl CallAccounts {
 
     /// Rows of what happened since the last such call, with the time of calls that go on until `now_ns`. Memory is that of
     /// the threads that there are: what ended is forgotten. `last`: what the last call left here.
-    pub fn take_interval(
-        &mut self,
-        now_ns: u64,
-        last: &mut Totals,
-        with: With,
-    ) -> Result<Vec<Row>, SessionError> {
+    pub fn take_interval(&mut self, now_ns: u64, last: &mut Totals) -> Result<Vec<Called>, SessionError> {
         self.take_ended(now_ns)?;
         let room = self.ended.len();
         let ended = std::mem::replace(&mut self.ended, Totals::with_room(self.by, true, room));
@@ -94,7 +83,7 @@ impl CallAccounts {
             let all = last.not_in_histograms() + ended.not_in_histograms();
             self.not_in_histograms += all.saturating_sub(before.not_in_histograms());
         }
-        Ok(last.rows_with(ended, &before, with))
+        Ok(last.called_with(ended, &before))
     }
 
     /// What was lost. `kernel`: the object that the programs are of.

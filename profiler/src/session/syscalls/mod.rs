@@ -3,6 +3,7 @@
 //! Order of the start: targets, then the programs, the one of the entry last; only then a stopped command is released.
 //! At the end all are detached before anything is read.
 
+pub(in crate::session) mod called;
 pub(in crate::session) mod calls;
 pub(in crate::session) mod totals;
 

@@ -10,7 +10,10 @@ use profiler_common::{
     probe::syscalls::{COMPAT, Caller, Other, other_number, other_place},
 };
 
-use super::super::histogram::{merge, more, percentile, range};
+use super::{
+    super::histogram::{merge, more, percentile, range},
+    called::{self, Called},
+};
 use crate::{
     bpf::calls::CallAccount,
     host::syscalls::{self, Abi, Transfer},
@@ -43,6 +46,25 @@ pub enum Key {
         /// What [`other_number`] takes.
         place: u32,
     },
+}
+
+impl Key {
+    /// Which call.
+    fn number(self) -> called::Number {
+        match self {
+            Self::Call { number, .. } | Self::Ended { number } => Some(Abi::of(number)),
+            Self::Other { place } => other_number(place).0.map(|number| (self.abi(), number)),
+        }
+    }
+
+    fn abi(self) -> Abi {
+        let number = match self {
+            Self::Call { number, .. } | Self::Ended { number } => number,
+            Self::Other { place } if other_number(place).1 => COMPAT,
+            Self::Other { .. } => 0,
+        };
+        Abi::of(number).0
+    }
 }
 
 /// What a sum says. Times are ns.
@@ -138,25 +160,35 @@ impl Sum {
         }
     }
 
-    fn row(&self, key: Key, with: With) -> Row {
-        let (number, abi, pid, tid, comm) = match key {
-            Key::Call { of, number } => {
-                let comm = if of.is_some() { clean_c(&self.comm) } else { clean(b"[all]") };
-                let (abi, number) = Abi::of(number);
-                (Some(number), abi, of.map(|of| of.0), of.and_then(|of| of.1), comm)
-            }
-            Key::Ended { number } => {
-                let (abi, number) = Abi::of(number);
-                (Some(number), abi, None, None, clean(b"[ended]"))
-            }
-            Key::Other { place } => {
-                let (number, compat) = other_number(place);
-                let (abi, _) = Abi::of(if compat { COMPAT } else { 0 });
-                (number, abi, None, None, clean(b"[other]"))
-            }
+    /// What was called, if it was.
+    fn into_called(self, key: Key) -> Option<Called> {
+        let Self { comm, count, returned, errors, total_ns, latencies, .. } = self;
+        let pid = match key {
+            Key::Call { of: Some((pid, ..)), .. } => Some(pid),
+            _ => None,
         };
+        let number = key.number();
+        (count != 0 || returned != 0).then_some(Called {
+            pid,
+            comm,
+            number,
+            count,
+            errors,
+            total_ns,
+            latencies,
+        })
+    }
+
+    fn row(&self, key: Key, with: With) -> Row {
+        let (pid, tid, comm) = match key {
+            Key::Call { of: Some((pid, tid, _)), .. } => (Some(pid), tid, clean_c(&self.comm)),
+            Key::Call { of: None, .. } => (None, None, clean(b"[all]")),
+            Key::Ended { .. } => (None, None, clean(b"[ended]")),
+            Key::Other { .. } => (None, None, clean(b"[other]")),
+        };
+        let number = key.number();
         let timed = |value: u64| with.timed.then_some(value);
-        let syscall = number.map_or("[unknown]".to_owned(), |number| abi.call(number));
+        let syscall = called::name(number).into_owned();
         let own_cpu_ns = self.total_ns.saturating_sub(self.off_ns).saturating_sub(self.irq_ns);
         let percentile = |percent| {
             percentile(&self.latencies, percent).filter(|_| with.timed).map(|ns| ns.min(self.max_ns))
@@ -167,8 +199,8 @@ impl Sum {
             pid,
             tid,
             comm,
-            number,
-            abi: abi.name(),
+            number: number.map(|(_, number)| number),
+            abi: key.abi().name(),
             count: self.count,
             returned: timed(self.returned),
             errors: timed(self.errors),
@@ -308,31 +340,31 @@ impl Totals {
 
     /// Rows of what was added since earlier sums.
     pub fn rows_since(&self, earlier: &Self, with: With) -> Vec<Row> {
-        self.added_since(earlier, with).collect()
+        let added =
+            |(&key, sum): (&Key, &Sum)| sum.added_since(earlier.sums.get(&key)).map(|sum| sum.row(key, with));
+        self.sums.iter().filter_map(added).collect()
     }
 
-    fn added_since(&self, earlier: &Self, with: With) -> impl Iterator<Item = Row> {
-        let added = move |(&key, sum): (&Key, &Sum)| {
-            sum.added_since(earlier.sums.get(&key)).map(|sum| sum.row(key, with))
-        };
-        self.sums.iter().filter_map(added)
-    }
-
-    /// The same of these and of `others`: what [`Totals::add_all`] would make of both.
-    pub fn rows_with(&self, mut others: Self, earlier: &Self, with: With) -> Vec<Row> {
-        // Where threads come and go, most of the sums are of such as ended, tens of thousands: not to be copied.
-        let mut rows = Vec::with_capacity(self.sums.len() + others.sums.len());
+    /// What was called since earlier sums, here and in `others`.
+    pub fn called_with(&self, mut others: Self, earlier: &Self) -> Vec<Called> {
+        let mut called = Vec::with_capacity(self.sums.len() + others.sums.len());
         for (&key, sum) in &self.sums {
-            let both = others.sums.remove(&key).map(|other| {
-                let mut both = sum.clone();
-                both.add_named(&other);
-                both
-            });
-            let added = both.as_ref().unwrap_or(sum).added_since(earlier.sums.get(&key));
-            rows.extend(added.map(|added| added.row(key, with)));
+            let before = earlier.sums.get(&key);
+            let added = match others.sums.remove(&key) {
+                Some(other) => {
+                    let mut both = sum.clone();
+                    both.add_named(&other);
+                    both.added_since(before).map(Cow::into_owned)
+                }
+                None => sum.added_since(before).map(Cow::into_owned),
+            };
+            called.extend(added.and_then(|added| added.into_called(key)));
         }
-        rows.extend(others.added_since(earlier, with));
-        rows
+        called.extend(others.sums.into_iter().filter_map(|(key, sum)| match earlier.sums.get(&key) {
+            Some(before) => sum.since(before).into_called(key),
+            None => sum.into_called(key),
+        }));
+        called
     }
 
     /// Sums of calls of threads that ended that are not kept apart.

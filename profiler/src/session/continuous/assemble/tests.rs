@@ -5,8 +5,9 @@ use proptest::prelude::*;
 use std::sync::Arc;
 
 use super::*;
-use crate::model::{
-    Meta, Sample, SampleType, Stack, StackEnd, StackId, Thread, ThreadId, Unit, named::Named,
+use crate::{
+    host::syscalls::Abi,
+    model::{Meta, Sample, SampleType, Stack, StackEnd, StackId, Thread, ThreadId, Unit, named::Named},
 };
 
 /// When the window begins, ns since boot.
@@ -26,16 +27,15 @@ fn process(pid: u32, comm: &str, start_ns: u64, is_alive: bool, cpu_ns: u64) -> 
     Process { pid, start_ns, is_alive, row }
 }
 
-fn call(pid: Option<u32>, name: &str, count: u64) -> syscalls::Row {
-    syscalls::Row {
+fn call(pid: Option<u32>, number: u32, count: u64) -> Called {
+    Called {
         pid,
-        comm: "caller".to_owned(),
-        syscall: name.to_owned(),
+        comm: *b"caller\0\0\0\0\0\0\0\0\0\0",
+        number: Some((Abi::X86_64, number)),
         count,
-        errors: Some(1),
-        total_ns: Some(10 * count),
-        histogram: Some(vec![(8, 16, count)]),
-        ..syscalls::Row::default()
+        errors: 1,
+        total_ns: 10 * count,
+        latencies: vec![(8, count)],
     }
 }
 
@@ -102,13 +102,13 @@ fn a_process_that_slept_has_the_series_that_it_has_when_it_runs() {
 #[test]
 fn calls_beyond_the_largest_are_in_sum() {
     let mut raw = raw(vec![process(1, "caller", 5, true, 10)]);
-    raw.calls = (0..30).map(|n| call(Some(1), &format!("call{n}"), 100 - n)).collect();
-    raw.calls.push(call(None, "futex", 7));
+    raw.calls = (0..30).map(|n| call(Some(1), n, 100 - u64::from(n))).collect();
+    raw.calls.push(call(None, 202, 7));
     let window = window(raw, Profile::default(), &BTreeMap::new(), 100);
     let rows = of(&window, "caller");
     let labels = rows[0].numbers.iter().filter(|number| number.metric == "syscalls").count();
     assert_eq!((rows.len(), labels), (1, CALLS + 1));
-    assert_eq!(value(rows[0], "syscalls", "call0"), 100);
+    assert_eq!(value(rows[0], "syscalls", "read"), 100);
     let all: u64 = (0..30).map(|n| 100 - n).sum();
     assert_eq!(sum(&window, "syscalls"), all + 7);
     let host = window.host.numbers.iter().find(|number| number.metric == "syscalls").unwrap();

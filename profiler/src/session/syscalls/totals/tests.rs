@@ -107,15 +107,30 @@ fn what_ended_in_an_interval_is_added_to_what_did_not() {
     ]);
     let mut all = alive.clone();
     all.add_all(&ended);
-    let by_pid = |mut rows: Vec<Row>| {
-        rows.sort_by_key(|row| row.pid);
-        rows
-    };
-    let rows = by_pid(alive.rows_with(ended, &before, WITH));
-    let counts: Vec<_> = rows.iter().map(|row| (row.pid, row.count, row.comm.as_str())).collect();
-    assert_eq!(counts, [(Some(5), 1, "name"), (Some(7), 2, "name"), (Some(8), 2, "name")]);
-    assert_eq!(rows[1].errno["EINTR"], 3);
-    assert_eq!(rows, by_pid(all.rows_since(&before, WITH)));
+    let mut called = alive.called_with(ended, &before);
+    called.sort_by_key(|called| called.pid);
+    let counts: Vec<_> = called.iter().map(|called| (called.pid, called.count, called.comm())).collect();
+    let name = || "name".to_owned();
+    assert_eq!(counts, [(Some(5), 1, name()), (Some(7), 2, name()), (Some(8), 2, name())]);
+    assert_eq!((called[1].errors, called[1].total_ns), (3, 270));
+    let mut rows = all.rows_since(&before, WITH);
+    rows.sort_by_key(|row| row.pid);
+    for (called, row) in called.iter().zip(rows) {
+        assert_eq!((called.count, &*called::name(called.number)), (row.count, row.syscall.as_str()));
+        assert_eq!((Some(called.errors), Some(called.total_ns)), (row.errors, row.total_ns));
+        let bucket = |&(bucket, n): &(u16, u64)| (range(bucket).0, range(bucket).1, n);
+        assert_eq!(Some(called.latencies.iter().map(bucket).collect()), row.histogram);
+    }
+}
+
+#[test]
+fn a_call_that_goes_on_was_not_called_in_an_interval_in_which_nothing_happened() {
+    let inside = Caller { since_ns: 100, call: 5, number: 3, ..caller(1, 1) };
+    let mut now = Totals::new(By::Process, false);
+    now.add(&inside, &[account(1, &[90], &[])], 350);
+    let nothing = Totals::new(By::Process, true);
+    assert_eq!(now.called_with(nothing.clone(), &nothing).len(), 1);
+    assert_eq!(now.called_with(nothing, &now), []);
 }
 
 #[test]
