@@ -27,6 +27,7 @@ pub fn session(error: &SessionError) -> Failure {
         SessionError::Host { .. }
         | SessionError::Unwinding(_)
         | SessionError::Ring(_)
+        | SessionError::Timer(_)
         | SessionError::NoEvent
         | SessionError::Probe(ProbeError::NoHook) => {
             return Failure::new(Exit::Failure, error);

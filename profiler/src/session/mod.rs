@@ -26,6 +26,7 @@ pub mod sched;
 pub mod spans;
 pub mod stat;
 pub mod syscalls;
+mod timer;
 mod together;
 mod unwinding;
 mod wakers;
@@ -201,6 +202,9 @@ pub enum SessionError {
     /// The ring of accounts of ended threads.
     #[error("cannot wait for the ring of ended threads: {0}")]
     Ring(#[source] std::io::Error),
+    /// A timer.
+    #[error("cannot make a timer: {0}")]
+    Timer(#[source] std::io::Error),
     /// What keeps the kernel side supplied with unwind tables.
     #[error("cannot walk stacks by unwind tables: {0}")]
     Unwinding(#[source] std::io::Error),

@@ -239,23 +239,25 @@ impl<'a> Recording<'a> {
         let mut window_end = Instant::now() + Duration::from_nanos(self.window_ns);
         let deadline = self.options.duration.map(|duration| Instant::now() + duration);
         tokio::pin!(ended);
-        let mut pace = Pace::new();
+        let mut pace = Pace::new()?;
         loop {
             let more_events = pace.is_more_expected(self.symbolizer.replacements());
             let events = async {
-                sleep_until(pace.next()).await;
+                pace.next().await?;
                 if more_events {
                     return Ok(());
                 }
-                self.sideband.get_mut().0.wait()?;
-                self.sideband.readable().await.map(|mut guard| guard.clear_ready())
+                self.sideband.get_mut().0.wait().map_err(SessionError::Sideband)?;
+                let mut ready = self.sideband.readable().await.map_err(SessionError::Sideband)?;
+                ready.clear_ready();
+                Ok::<_, SessionError>(())
             };
             tokio::select! {
                 stop = &mut ended => return Ok(stop),
                 () = at(deadline) => return Ok(Stop::Duration),
                 ready = events => {
-                    ready.map_err(SessionError::Sideband)?;
-                    pace.read(self.read_events());
+                    ready?;
+                    pace.read(self.read_events())?;
                     self.tell_changes()?;
                 }
                 next = next_of(&mut self.unwinding) => match next? {

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::{SessionError, Stop, pace::multiple, recording::at, sched::AccountOptions};
+use super::{SessionError, Stop, recording::at, sched::AccountOptions, timer::Timer};
 use crate::bpf::{load::Kernel, targets::Targets};
 
 /// How often what ended is taken out of the kernel.
@@ -52,15 +52,16 @@ pub async fn keep<A: Kept, E: From<SessionError>>(
     let AccountOptions { duration, interval, filter, .. } = *accounts.shared().account;
     let deadline = duration.map(|duration| Instant::now() + duration);
     let mut interval_end = interval.map(|interval| Instant::now() + interval);
-    let mut take = multiple(TAKE_INTERVAL, A_MOMENT);
+    let mut timer = Timer::new()?;
     tokio::pin!(ended);
     loop {
         tokio::select! {
             stop = &mut ended => return Ok(stop),
             () = at(deadline) => return Ok(Stop::Duration),
             ready = accounts.take_ready() => ready?,
-            () = sleep_until(take) => {
-                take = multiple(TAKE_INTERVAL, A_MOMENT);
+            due = timer.due() => {
+                due?;
+                timer.set(TAKE_INTERVAL, A_MOMENT)?;
                 accounts.take_ended()?;
                 let Shared { kernel, targets, .. } = accounts.shared();
                 kernel.flush_log();
