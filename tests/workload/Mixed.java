@@ -122,7 +122,8 @@ public class Mixed {
 
     static long allocates(long x) {
         garbage = new byte[1 << 12];
-        return leaf(x + garbage.length, TURNS);
+        /* So long that clearing the memory is little beside it, on machines with slow memory too. */
+        return leaf(x + garbage.length, 4 * TURNS);
     }
 
     static long contends(long x) {

@@ -17,7 +17,7 @@ mod map;
 pub mod open_spans;
 pub mod options;
 pub mod packets;
-mod runs;
+pub mod runs;
 pub mod samples;
 mod slab;
 pub mod sockets;

@@ -62,7 +62,8 @@ impl RunTime {
 
     /// Sum over the object's programs: (run time in ns, runs).
     pub fn read(&self, ebpf: &Ebpf) -> (u64, u64) {
-        loaded(ebpf).map(runs_of).fold((0, 0), |sum, one| (sum.0 + one.ns, sum.1 + one.count))
+        let all = Runs::sum(loaded(ebpf).map(runs_of));
+        (all.ns, all.count)
     }
 }
 
@@ -82,7 +83,7 @@ pub fn runs_of(program: BorrowedFd<'_>) -> Runs {
 
 /// Runs of all loaded programs that the kernel left out because the same program was running on that CPU.
 pub fn missed(ebpf: &Ebpf) -> u64 {
-    loaded(ebpf).map(missed_of).sum()
+    Runs::sum(loaded(ebpf).map(runs_of)).missed
 }
 
 /// The same of one program.

@@ -94,7 +94,8 @@ fn numbers(names: &[String]) -> Wanted {
     for number in 0..NUMBERS as u32 {
         for compat in [false, true] {
             let (abi, number) = Abi::of(number | if compat { COMPAT } else { 0 });
-            if names.iter().any(|name| *name == abi.call(number)) {
+            let call = abi.call(number);
+            if names.iter().any(|name| *name == call) {
                 wanted.add(number, compat);
             }
         }

@@ -18,7 +18,7 @@ const ARM_PRIVATE: [(u32, &str); 5] = [
 ];
 
 /// Whose numbers they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Abi {
     /// 64-bit programs on x86.
     X86_64,

@@ -3,6 +3,8 @@
 
 use profiler_common::hist::{BUCKETS, bounds};
 
+use crate::model::sched::Histogram;
+
 /// Adds numbers to a list by key, both ascending.
 pub fn merge<K: Copy + Ord>(into: &mut Vec<(K, u64)>, from: impl IntoIterator<Item = (K, u64)>) {
     for (key, number) in from {
@@ -28,6 +30,12 @@ pub fn more<K: Copy + Ord>(now: &[(K, u64)], before: &[(K, u64)]) -> Vec<(K, u64
 /// What a bucket holds: values of at least the first and less than the second number.
 pub fn range(bucket: u16) -> (u64, u64) {
     bounds(usize::from(bucket) / BUCKETS, usize::from(bucket) % BUCKETS)
+}
+
+/// What the buckets hold, as reports have it.
+pub fn ranges(histogram: &[(u16, u64)]) -> Histogram {
+    let of = |&(bucket, n): &(u16, u64)| (range(bucket).0, range(bucket).1, n);
+    histogram.iter().map(of).collect()
 }
 
 /// The middle of the bucket that the `percent`-th percentile is in; `None`: the histogram is empty.

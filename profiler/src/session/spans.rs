@@ -10,8 +10,6 @@ use crate::bpf::{load::Kernel, targets::Targets};
 
 /// How often what ended is taken out of the kernel.
 const TAKE_INTERVAL: Duration = Duration::from_millis(100);
-/// Who is woken a little too early does not do it twice.
-const A_MOMENT: Duration = Duration::from_millis(5);
 
 /// What accounts are of, and where they are.
 pub struct Shared<'a> {
@@ -61,7 +59,7 @@ pub async fn keep<A: Kept, E: From<SessionError>>(
             ready = accounts.take_ready() => ready?,
             due = timer.due() => {
                 due?;
-                timer.set(TAKE_INTERVAL, A_MOMENT)?;
+                timer.set(TAKE_INTERVAL, Duration::ZERO)?;
                 accounts.take_ended()?;
                 let Shared { kernel, targets, .. } = accounts.shared();
                 kernel.flush_log();

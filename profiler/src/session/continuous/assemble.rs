@@ -14,8 +14,8 @@ use crate::{
         window::{Account, Distribution, Number, OTHER, Place, Series, Window},
     },
     session::{
-        histogram::{merge, range},
-        syscalls::called::{self, Called},
+        histogram::{merge, ranges},
+        syscalls::called::Called,
     },
 };
 
@@ -145,16 +145,15 @@ impl Builder {
     }
 
     fn calls(&mut self, raw: &RawWindow) {
-        let mut by_series: BTreeMap<usize, HashMap<called::Number, Calls>> = BTreeMap::new();
+        let mut by_series: BTreeMap<usize, ByName> = BTreeMap::new();
         for called in &raw.calls {
             let at = match called.pid {
                 Some(pid) => self.of_pid(pid, || called.comm(), raw),
                 None => self.other(),
             };
-            by_series.entry(at).or_default().entry(called.number).or_default().add(called);
+            by_series.entry(at).or_default().entry(called.name()).or_default().add(called);
         }
         for (at, calls) in by_series {
-            let calls = by_name(calls);
             let apart = largest(&calls, CALLS);
             for (name, sum) in &calls {
                 let label = if apart.contains(&&**name) { name } else { OTHER };
@@ -261,7 +260,10 @@ fn series(process: &Process, raw: &RawWindow) -> Series {
     Series { pid: Some(process.pid), start_ns: process.start_ns, comm, place }
 }
 
-/// All calls of a kind or name.
+/// Calls by name, which those of 32-bit programs have too.
+type ByName = BTreeMap<Cow<'static, str>, Calls>;
+
+/// All calls of a name.
 #[derive(Default)]
 struct Calls {
     count: u64,
@@ -280,21 +282,8 @@ impl Calls {
     }
 }
 
-/// Numbers of calls have the same name that are of other kinds of programs.
-fn by_name(calls: HashMap<called::Number, Calls>) -> BTreeMap<Cow<'static, str>, Calls> {
-    let mut named: BTreeMap<_, Calls> = BTreeMap::new();
-    for (number, calls) in calls {
-        let sum = named.entry(called::name(number)).or_default();
-        sum.count += calls.count;
-        sum.errors += calls.errors;
-        sum.total_ns += calls.total_ns;
-        merge(&mut sum.latencies, calls.latencies);
-    }
-    named
-}
-
 /// The names of the calls with most time, and of those that are made most often.
-fn largest<'a>(calls: &'a BTreeMap<Cow<'static, str>, Calls>, most: usize) -> Vec<&'a str> {
+fn largest(calls: &ByName, most: usize) -> Vec<&str> {
     let mut by: Vec<_> = calls.iter().collect();
     let mut names = Vec::new();
     let keys: [fn(&Calls) -> u64; 2] = [|calls| calls.total_ns, |calls| calls.count];
@@ -321,21 +310,20 @@ fn host(cpus: &CpuRow, calls: &[Called]) -> Account {
     if !cpus.run_queue.is_empty() {
         distributions.push(distribution("run_queue_wait", "", &cpus.run_queue, None));
     }
-    let mut by_call: HashMap<called::Number, Calls> = HashMap::new();
+    let mut by_name = ByName::new();
     for called in calls {
-        let sum = by_call.entry(called.number).or_default();
+        let sum = by_name.entry(called.name()).or_default();
         sum.add(called);
         merge(&mut sum.latencies, called.latencies.iter().copied());
     }
-    let total: u64 = by_call.values().map(|sum| sum.count).sum();
+    let total: u64 = by_name.values().map(|sum| sum.count).sum();
     if total != 0 {
         numbers.push(number(("syscalls", total)));
     }
-    let mut calls: Vec<_> = by_name(by_call).into_iter().collect();
+    let mut calls: Vec<_> = by_name.into_iter().collect();
     calls.sort_by_key(|(_, calls)| Reverse(calls.count));
     for (call, Calls { total_ns, latencies, .. }) in calls.into_iter().take(HOST_CALLS) {
-        let bucket = |(bucket, n): (u16, u64)| (range(bucket).0, range(bucket).1, n);
-        let buckets: Histogram = latencies.into_iter().map(bucket).collect();
+        let buckets = ranges(&latencies);
         if !buckets.is_empty() {
             distributions.push(distribution("syscall_duration", &call, &buckets, Some(total_ns)));
         }

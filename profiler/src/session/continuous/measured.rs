@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::{
     bpf::{
         accounts::Switches,
+        runs::Runs,
         stats::{RunTime, runs_of},
     },
     host::cpus,
@@ -43,7 +44,7 @@ pub struct Measured {
     programs: Vec<OwnedFd>,
     switches: Option<Switches>,
     window: Duration,
-    /// That there can be.
+    /// Online: with others, a session begins anew.
     cpus: usize,
     /// The window in progress: its number, when it began, and how many parts of it are done.
     number: u32,
@@ -52,7 +53,7 @@ pub struct Measured {
     /// Why it cannot be measured.
     problem: Option<String>,
     /// What there was when the window began: of each program, and switches by then.
-    before: Vec<Run>,
+    before: Vec<Runs>,
     start: Moment,
     /// Programs that took more than a hundredth of what all took in the last window: the others are not asked in each part.
     busy: Vec<usize>,
@@ -66,34 +67,13 @@ pub struct Measured {
     rates: (f64, f64),
 }
 
-/// What eBPF programs did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Run {
-    ns: u64,
-    count: u64,
-}
-
-impl Run {
-    const fn since(&self, before: &Self) -> Self {
-        Self { ns: self.ns.saturating_sub(before.ns), count: self.count.saturating_sub(before.count) }
-    }
-
-    const fn and(self, other: Self) -> Self {
-        Self { ns: self.ns + other.ns, count: self.count + other.count }
-    }
-
-    fn sum(runs: impl Iterator<Item = Self>) -> Self {
-        runs.fold(Self::default(), Self::and)
-    }
-}
-
 /// A moment, or the time between two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Moment {
     ns: u64,
     switches: u64,
     /// Of the busy programs, or of all.
-    run: Run,
+    run: Runs,
 }
 
 impl Moment {
@@ -185,7 +165,7 @@ impl Measured {
             programs,
             switches: Some(switches),
             window,
-            cpus: cpus::possible().map_or(1, |cpus| cpus.len()),
+            cpus: cpus::online().len(),
             began: Some(Instant::now()),
             ..Self::default()
         };
@@ -201,12 +181,12 @@ impl Measured {
         self.end(self.moment(|program| runs[program]), runs);
     }
 
-    fn end(&mut self, now: Moment, runs: Vec<Run>) {
+    fn end(&mut self, now: Moment, runs: Vec<Runs>) {
         self.others(now);
         if self.parts.ns != 0 {
             let added: Vec<_> =
                 runs.iter().zip(&self.before).map(|(now, before)| now.since(before)).collect();
-            let Run { ns, count } = Run::sum(added.iter().copied());
+            let Runs { ns, count, .. } = Runs::sum(added.iter().copied());
             let more = now.since(&self.start).rate() - self.parts.rate();
             let rate = |sum: u64, relation: &Relation| {
                 (sum as f64 / self.parts.ns as f64 + more * relation.slope()).max(0.0)
@@ -276,16 +256,16 @@ impl Measured {
         self.problem.as_deref()
     }
 
-    fn runs(&self) -> Vec<Run> {
-        self.programs.iter().map(run).collect()
+    fn runs(&self) -> Vec<Runs> {
+        self.programs.iter().map(|program| runs_of(program.as_fd())).collect()
     }
 
     fn now(&self) -> Moment {
-        self.moment(|program| run(&self.programs[program]))
+        self.moment(|program| runs_of(self.programs[program].as_fd()))
     }
 
     /// Now; `run`: what a program has done.
-    fn moment(&self, run: impl Fn(usize) -> Run) -> Moment {
+    fn moment(&self, run: impl Fn(usize) -> Runs) -> Moment {
         Moment {
             ns: monotonic_ns(),
             switches: self.switches.as_ref().and_then(|switches| switches.sum().ok()).unwrap_or(0),
@@ -293,8 +273,8 @@ impl Measured {
         }
     }
 
-    fn of_busy(&self, run: impl Fn(usize) -> Run) -> Run {
-        Run::sum(self.busy.iter().map(|&program| run(program)))
+    fn of_busy(&self, run: impl Fn(usize) -> Runs) -> Runs {
+        Runs::sum(self.busy.iter().map(|&program| run(program)))
     }
 
     /// What was measured last, in so much time: run time (ns) and runs.
@@ -304,24 +284,19 @@ impl Measured {
     }
 }
 
-fn run(program: &OwnedFd) -> Run {
-    let runs = runs_of(program.as_fd());
-    Run { ns: runs.ns, count: runs.count }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn moment(ns: u64, switches: u64, run_ns: u64, count: u64) -> Moment {
-        Moment { ns, switches, run: Run { ns: run_ns, count } }
+        Moment { ns, switches, run: Runs { ns: run_ns, count, missed: 0 } }
     }
 
     #[test]
     fn what_was_measured_is_taken_for_the_whole_window() {
         let mut measured = Measured::default();
         assert_eq!(measured.in_time(10), (0, 0));
-        let run = |ns, count| Run { ns, count };
+        let run = |ns, count| Runs { ns, count, missed: 0 };
         measured.before = vec![run(500, 5), run(0, 0), run(7, 1)];
         measured.parts = moment(1_000_000, 0, 0, 0);
         measured.end(Moment::default(), vec![run(1_500, 9), run(1_000, 6), run(7, 1)]);
@@ -367,7 +342,7 @@ mod tests {
         };
         let at = |ms: u64| moment(ms * MS, switches(ms), switches(ms) * 1_000, switches(ms));
         let mut measured = Measured { window: Duration::from_secs(10), ..Measured::default() };
-        let (mut seen, mut errors) = (Run::default(), Vec::new());
+        let (mut seen, mut errors) = (Runs::default(), Vec::new());
         measured.before = vec![seen];
         for window in 0..30 {
             let start = window * 10_000;

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use profiler_common::{
-    hist::{BUCKETS, bounds},
-    probe::packets::{DEVICE, Drop, Dropped, Interface, NOBODY, PacketCpu},
-};
+use profiler_common::probe::packets::{DEVICE, Drop, Dropped, Interface, NOBODY, PacketCpu};
 
+use super::super::histogram::{percentile, range, ranges};
 use crate::{
     bpf::packets::{InterfaceAccount, Packets},
     host::{btf::DropReasons, network::Counted},
@@ -69,10 +67,6 @@ fn longest(now: &Interface, before: &Interface, waits: &[(u16, u64)]) -> u64 {
     if now.wait_max_ns > before.wait_max_ns { now.wait_max_ns } else { last.min(now.wait_max_ns) }
 }
 
-fn range(bucket: u16) -> (u64, u64) {
-    bounds(usize::from(bucket) / BUCKETS, usize::from(bucket) % BUCKETS)
-}
-
 fn interface(
     sums: &Interface,
     waits: &[(u16, u64)],
@@ -82,7 +76,7 @@ fn interface(
 ) -> InterfaceRow {
     let is_device = sums.kind == DEVICE;
     let netns = (is_device && own_netns.is_some()).then_some(sums.netns);
-    let percentile = |percent| (!waits.is_empty()).then(|| percentile(waits, percent).min(max_ns));
+    let percentile = |percent| percentile(waits, percent).map(|ns| ns.min(max_ns));
     InterfaceRow {
         interface: match sums.kind {
             DEVICE => clean_c(&sums.name),
@@ -108,24 +102,8 @@ fn interface(
         polls: sums.polls,
         polled: sums.polled,
         polls_exhausted: sums.exhausted,
-        histogram: histogram
-            .then(|| waits.iter().map(|&(bucket, n)| (range(bucket).0, range(bucket).1, n)).collect()),
+        histogram: histogram.then(|| ranges(waits)),
     }
-}
-
-/// The middle of the bucket that the `percent`-th percentile is in.
-fn percentile(waits: &[(u16, u64)], percent: u64) -> u64 {
-    let total: u64 = waits.iter().map(|&(_, n)| n).sum();
-    let rank = (total * percent).div_ceil(100);
-    let mut seen = 0;
-    let found = waits.iter().find(|&&(_, n)| {
-        seen += n;
-        seen >= rank
-    });
-    found.map_or(0, |&(bucket, _)| {
-        let (lower, upper) = range(bucket);
-        lower + (upper - lower) / 2
-    })
 }
 
 /// Times in queues that are in no histogram: no room was left.

@@ -34,6 +34,11 @@ impl Called {
     pub fn comm(&self) -> String {
         clean_c(&self.comm)
     }
+
+    /// The call's name.
+    pub fn name(&self) -> Cow<'static, str> {
+        name(self.number)
+    }
 }
 
 /// The name of a call.

@@ -69,8 +69,8 @@ impl CallAccounts {
         Ok(totals)
     }
 
-    /// Rows of what happened since the last such call, with the time of calls that go on until `now_ns`. Memory is that of
-    /// the threads that there are: what ended is forgotten. `last`: what the last call left here.
+    /// What was called since the last such call, until `now_ns`. Memory is that of the threads that there are: what ended is
+    /// forgotten. `last`: what the last call left here.
     pub fn take_interval(&mut self, now_ns: u64, last: &mut Totals) -> Result<Vec<Called>, SessionError> {
         self.take_ended(now_ns)?;
         let room = self.ended.len();

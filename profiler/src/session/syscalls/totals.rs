@@ -11,7 +11,7 @@ use profiler_common::{
 };
 
 use super::{
-    super::histogram::{merge, more, percentile, range},
+    super::histogram::{merge, more, percentile, range, ranges},
     called::{self, Called},
 };
 use crate::{
@@ -194,7 +194,6 @@ impl Sum {
             percentile(&self.latencies, percent).filter(|_| with.timed).map(|ns| ns.min(self.max_ns))
         };
         let name = |&(errno, n): &(u32, u64)| (syscalls::error(errno), n);
-        let bucket = |&(bucket, n): &(u16, u64)| (range(bucket).0, range(bucket).1, n);
         Row {
             pid,
             tid,
@@ -218,7 +217,7 @@ impl Sum {
             max_ns: timed(self.max_ns).filter(|_| self.returned != 0),
             in_progress: timed(self.in_progress),
             in_progress_ns: timed(self.in_progress_ns),
-            histogram: with.histogram.then(|| self.latencies.iter().map(bucket).collect()),
+            histogram: with.histogram.then(|| ranges(&self.latencies)),
         }
     }
 }
@@ -349,16 +348,13 @@ impl Totals {
     pub fn called_with(&self, mut others: Self, earlier: &Self) -> Vec<Called> {
         let mut called = Vec::with_capacity(self.sums.len() + others.sums.len());
         for (&key, sum) in &self.sums {
-            let before = earlier.sums.get(&key);
-            let added = match others.sums.remove(&key) {
-                Some(other) => {
-                    let mut both = sum.clone();
-                    both.add_named(&other);
-                    both.added_since(before).map(Cow::into_owned)
-                }
-                None => sum.added_since(before).map(Cow::into_owned),
-            };
-            called.extend(added.and_then(|added| added.into_called(key)));
+            let both = others.sums.remove(&key).map(|other| {
+                let mut both = sum.clone();
+                both.add_named(&other);
+                both
+            });
+            let added = both.as_ref().unwrap_or(sum).added_since(earlier.sums.get(&key));
+            called.extend(added.and_then(|added| added.into_owned().into_called(key)));
         }
         called.extend(others.sums.into_iter().filter_map(|(key, sum)| match earlier.sums.get(&key) {
             Some(before) => sum.since(before).into_called(key),

@@ -115,11 +115,12 @@ fn what_ended_in_an_interval_is_added_to_what_did_not() {
     assert_eq!((called[1].errors, called[1].total_ns), (3, 270));
     let mut rows = all.rows_since(&before, WITH);
     rows.sort_by_key(|row| row.pid);
+    assert_eq!(called.len(), rows.len());
     for (called, row) in called.iter().zip(rows) {
-        assert_eq!((called.count, &*called::name(called.number)), (row.count, row.syscall.as_str()));
+        assert_eq!((called.count, &*called.name()), (row.count, row.syscall.as_str()));
         assert_eq!((Some(called.errors), Some(called.total_ns)), (row.errors, row.total_ns));
-        let bucket = |&(bucket, n): &(u16, u64)| (range(bucket).0, range(bucket).1, n);
-        assert_eq!(Some(called.latencies.iter().map(bucket).collect()), row.histogram);
+        assert_eq!(Some(ranges(&called.latencies)), row.histogram);
+        assert_eq!((called.pid, called.comm()), (row.pid, row.comm));
     }
 }
 
