@@ -30,9 +30,7 @@ fn times() -> Times {
 
 fn arguments() -> [String; 4] {
     let Times { forks, writes, calls } = times();
-    // Time to make its tables, while it and perhaps another one use the CPUs.
-    let warm_ms = if expect::is_emulated() { 2500 } else { 400 };
-    [warm_ms.to_string(), forks.to_string(), writes.to_string(), calls.to_string()]
+    [expect::warm_up_ms().to_string(), forks.to_string(), writes.to_string(), calls.to_string()]
 }
 
 fn play(events: &str) -> Recorded {

@@ -26,9 +26,7 @@ fn times() -> u64 {
 }
 
 fn arguments() -> [String; 2] {
-    // Time to make its tables, while it and perhaps another one use the CPUs.
-    let warm_ms = if expect::is_emulated() { 2500 } else { 400 };
-    [warm_ms.to_string(), times().to_string()]
+    [expect::warm_up_ms().to_string(), times().to_string()]
 }
 
 /// Whether this kernel has kprobes. Where it has none, that is what the events are refused with, and `doctor` says so.

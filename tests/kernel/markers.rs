@@ -18,9 +18,7 @@ fn times() -> u64 {
 }
 
 fn arguments() -> [String; 3] {
-    // Time to make its tables, while it and perhaps another one use the CPUs.
-    let warm_ms = if expect::is_emulated() { 2500 } else { 400 };
-    [path("markers.so").display().to_string(), warm_ms.to_string(), times().to_string()]
+    [path("markers.so").display().to_string(), expect::warm_up_ms().to_string(), times().to_string()]
 }
 
 fn path(name: &str) -> PathBuf {

@@ -26,6 +26,12 @@ pub fn is_emulated() -> bool {
     std::env::var_os(workload::DIRECTORY_VARIABLE).is_some()
 }
 
+/// What a program needs before its stacks are whole, ms: time to make its unwind tables, while it and perhaps another one use
+/// the CPUs.
+pub fn warm_up_ms() -> u64 {
+    if is_emulated() { 2500 } else { 400 }
+}
+
 /// Time that the hypervisor has taken from all CPUs so far, ticks of 10 ms: `steal` in /proc/stat. The kernel's CPU time of a
 /// thread can be without it (`CONFIG_PARAVIRT_TIME_ACCOUNTING`).
 ///

@@ -9,7 +9,8 @@
  * The waits: says {"NAME": [wall ns, CPU ns]} for each function known_NAME.
  * Forever: says the time (CLOCK_REALTIME, ns) at which it began to wait.
  * In turn: says its process id.
- * Mixed: says {"short_waits": [number, ns], "long_wait": [number, ns]}: with what is needed to begin and end them.
+ * Mixed: says {"short_waits": [number, ns], "long_wait": [number, ns, CPU ns, ns that it waited for the CPU]}: with what is
+ * needed to begin and end them.
  * Spin: says for each of the two [process id, ns that it waited for the CPU, by /proc/self/schedstat]. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -210,18 +211,25 @@ NOINLINE void never_ends(void)
     AFTER_CALL();
 }
 
-static uint64_t run_delay_ns(void)
+/* What the process has waited for a CPU, by its file of /proc. */
+static uint64_t run_delay_of(int schedstat)
 {
     char text[128];
-    int file = open("/proc/self/schedstat", O_RDONLY);
-    ssize_t length = read(file, text, sizeof text - 1);
+    ssize_t length = pread(schedstat, text, sizeof text - 1, 0);
     if (length <= 0)
         abort();
     text[length] = '\0';
-    close(file);
     char *second;
     strtoull(text, &second, 10);
     return strtoull(second, NULL, 10);
+}
+
+static uint64_t run_delay_ns(void)
+{
+    int schedstat = open("/proc/self/schedstat", O_RDONLY);
+    uint64_t ns = run_delay_of(schedstat);
+    close(schedstat);
+    return ns;
 }
 
 BURNER(spin_here)
@@ -300,17 +308,22 @@ NOINLINE void long_wait(void)
 static void mixed(long count)
 {
     const int each = 200;
-    uint64_t short_ns = 0, long_ns = 0;
+    int schedstat = open("/proc/self/schedstat", O_RDONLY);
+    uint64_t short_ns = 0, long_ns = 0, long_cpu_ns = 0, long_delay_ns = 0;
     for (long i = 0; i < count; i++) {
         uint64_t begun = now_ns(CLOCK_MONOTONIC);
         short_waits(each);
-        uint64_t between = now_ns(CLOCK_MONOTONIC);
+        short_ns += now_ns(CLOCK_MONOTONIC) - begun;
+        uint64_t delay = run_delay_of(schedstat), wall = now_ns(CLOCK_MONOTONIC), cpu = thread_cpu_ns();
         long_wait();
-        short_ns += between - begun;
-        long_ns += now_ns(CLOCK_MONOTONIC) - between;
+        long_cpu_ns += thread_cpu_ns() - cpu;
+        long_ns += now_ns(CLOCK_MONOTONIC) - wall;
+        long_delay_ns += run_delay_of(schedstat) - delay;
     }
-    printf("{\"short_waits\":[%ld,%llu],\"long_wait\":[%ld,%llu]}\n", count * each,
-           (unsigned long long)short_ns, count, (unsigned long long)long_ns);
+    close(schedstat);
+    printf("{\"short_waits\":[%ld,%llu],\"long_wait\":[%ld,%llu,%llu,%llu]}\n", count * each,
+           (unsigned long long)short_ns, count, (unsigned long long)long_ns, (unsigned long long)long_cpu_ns,
+           (unsigned long long)long_delay_ns);
     fflush(stdout);
 }
 
