@@ -390,7 +390,7 @@ fn stacks_are_those_of_long_waits_however_many_short_ones_there_are() {
     let folded = String::from_utf8(output.stdout).unwrap();
     let said_of = |name: &str, i: usize| said[name][i].as_u64().unwrap();
     let said_ns = |name: &str| said_of(name, 1);
-    // What begins and ends a wait is on a CPU, and behind its end it waits for one: a hundredth of it on slow machines.
+    // What begins and ends a wait is on a CPU, and behind its end it waits for one: two hundredths of it on slow machines.
     let long_ns = said_ns("long_wait") - said_of("long_wait", 2) - said_of("long_wait", 3);
     // The kernel hides the ends of some from the tracepoint, which is said.
     let hidden = lost(&daemon, &["switches_not_traced"]);

@@ -211,25 +211,18 @@ NOINLINE void never_ends(void)
     AFTER_CALL();
 }
 
-/* What the process has waited for a CPU, by its file of /proc. */
-static uint64_t run_delay_of(int schedstat)
+static uint64_t run_delay_ns(void)
 {
     char text[128];
-    ssize_t length = pread(schedstat, text, sizeof text - 1, 0);
+    int file = open("/proc/self/schedstat", O_RDONLY);
+    ssize_t length = read(file, text, sizeof text - 1);
     if (length <= 0)
         abort();
     text[length] = '\0';
+    close(file);
     char *second;
     strtoull(text, &second, 10);
     return strtoull(second, NULL, 10);
-}
-
-static uint64_t run_delay_ns(void)
-{
-    int schedstat = open("/proc/self/schedstat", O_RDONLY);
-    uint64_t ns = run_delay_of(schedstat);
-    close(schedstat);
-    return ns;
 }
 
 BURNER(spin_here)
@@ -308,19 +301,17 @@ NOINLINE void long_wait(void)
 static void mixed(long count)
 {
     const int each = 200;
-    int schedstat = open("/proc/self/schedstat", O_RDONLY);
     uint64_t short_ns = 0, long_ns = 0, long_cpu_ns = 0, long_delay_ns = 0;
     for (long i = 0; i < count; i++) {
         uint64_t begun = now_ns(CLOCK_MONOTONIC);
         short_waits(each);
         short_ns += now_ns(CLOCK_MONOTONIC) - begun;
-        uint64_t delay = run_delay_of(schedstat), wall = now_ns(CLOCK_MONOTONIC), cpu = thread_cpu_ns();
+        uint64_t delay = run_delay_ns(), wall = now_ns(CLOCK_MONOTONIC), cpu = thread_cpu_ns();
         long_wait();
         long_cpu_ns += thread_cpu_ns() - cpu;
         long_ns += now_ns(CLOCK_MONOTONIC) - wall;
-        long_delay_ns += run_delay_of(schedstat) - delay;
+        long_delay_ns += run_delay_ns() - delay;
     }
-    close(schedstat);
     printf("{\"short_waits\":[%ld,%llu],\"long_wait\":[%ld,%llu,%llu,%llu]}\n", count * each,
            (unsigned long long)short_ns, count, (unsigned long long)long_ns, (unsigned long long)long_cpu_ns,
            (unsigned long long)long_delay_ns);
