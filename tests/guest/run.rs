@@ -22,6 +22,9 @@ const TEST_LIMIT: Duration = Duration::from_secs(60);
 /// Only tests whose name has this; a parameter of the kernel's command line.
 const FILTER_VARIABLE: &str = "VM_FILTER";
 
+/// Which of these: `NUMBER/OF`, each `OF`-th one from the `NUMBER`-th on (from 1); a parameter of the kernel's command line.
+const SHARE_VARIABLE: &str = "VM_SHARE";
+
 /// Tests that are not run in a guest.
 const NOT_HERE: &str = include_str!("../guest.txt");
 
@@ -78,7 +81,16 @@ fn plan() -> Result<Vec<Test>, String> {
         });
         tests.extend(all.filter(|test| test.id.contains(&filter) && !is_left_out(NOT_HERE, &test.id)));
     }
-    Ok(tests)
+    match share(&env::var(SHARE_VARIABLE).unwrap_or_else(|_| "1/1".to_owned())) {
+        Some((number, of)) => Ok(tests.into_iter().skip(number - 1).step_by(of).collect()),
+        None => Err(format!("{SHARE_VARIABLE} is no share")),
+    }
+}
+
+fn share(text: &str) -> Option<(usize, usize)> {
+    let (number, of) = text.split_once('/')?;
+    let (number, of) = (number.parse().ok()?, of.parse().ok()?);
+    (1..=of).contains(&number).then_some((number, of))
 }
 
 /// One entry a line: `TEST REASON...`; a test without a reason is not left out.

@@ -50,9 +50,21 @@ fn waits(record: Record) -> Recorded {
     record.command(&workload::path("waits"), [WARM]).run()
 }
 
+/// Switches that the kernel hid from the recording: that many waits have no end, and are not there.
+fn hidden(profile: &Profile) -> u64 {
+    profile.losses.counters["switches_not_traced"]
+}
+
+/// Checks all waits of the workload, but for those that were hidden.
+fn check_waits(profile: &Profile, said: &Value) {
+    let wrong: Vec<_> =
+        WAITS.iter().filter_map(|(name, cause)| check_wait(profile, said, name, cause).err()).collect();
+    assert!(wrong.len() as u64 <= hidden(profile), "{wrong:?}");
+}
+
 /// Checks a wait: blocked for its cause, with its stack; what the workload measured is that, the wait for a CPU behind
-/// it, and the CPU time of its function.
-fn check_wait(profile: &Profile, said: &Value, name: &str, cause: &str) {
+/// it, and the CPU time of its function. `Err`: not all of that time was found.
+fn check_wait(profile: &Profile, said: &Value, name: &str, cause: &str) -> Result<(), String> {
     let (blocked, queued) = (View::of_type(profile, "offcpu"), View::of_type(profile, "runq"));
     let [wall, cpu] = [0, 1].map(|i| said[name][i].as_u64().expect("the workload says its times"));
     let (function, outer) = (format!("known_{name}"), format!("known_{name}_outer"));
@@ -61,12 +73,13 @@ fn check_wait(profile: &Profile, said: &Value, name: &str, cause: &str) {
     let off = blocked.count(of_it);
     let waited = queued.count(|e| u64::from(e.thread.pid) == pid && e.has(&outer));
     let found = off + waited + cpu;
-    assert!(
-        found.abs_diff(wall) <= tolerance(wall),
-        "{name}: {off} ns blocked + {waited} ns runnable + {cpu} ns on the CPU = {found}, measured {wall}{}",
-        blocked.list(of_it)
+    let times = format!(
+        "{name}: {off} ns blocked + {waited} ns runnable + {cpu} ns on the CPU = {found}, measured {wall}"
     );
-    assert!(off > wall / 2, "{name}: {off} of {wall} ns blocked");
+    assert!(found <= wall + tolerance(wall), "{times}{}", blocked.list(of_it));
+    if found + tolerance(wall) < wall || off <= wall / 2 {
+        return Err(times + &blocked.list(of_it));
+    }
     let right = |e: &Entry<'_>| {
         of_it(e)
             && label(e) == cause
@@ -76,6 +89,7 @@ fn check_wait(profile: &Profile, said: &Value, name: &str, cause: &str) {
     };
     // The page of a function may have to be read, once.
     expect::at_least(&blocked.list(|e| of_it(e) && !right(e)), blocked.count(right), off, 98.0);
+    Ok(())
 }
 
 #[test]
@@ -83,9 +97,7 @@ fn known_waits_have_their_times_causes_and_stacks() {
     let recorded = waits(record("offcpu,runq"));
     let (profile, said) = (recorded.succeeded(), recorded.said());
     expect::nothing_lost(&profile);
-    for (name, cause) in WAITS {
-        check_wait(&profile, &said, name, cause);
-    }
+    check_waits(&profile, &said);
     let types: Vec<_> = profile.sample_types.iter().map(|t| (t.name.as_str(), t.unit.name())).collect();
     assert_eq!(
         types,
@@ -98,7 +110,12 @@ fn known_waits_have_their_times_causes_and_stacks() {
     assert_eq!(blocks.count(|e| !scheduled(e)), 0, "{}", blocks.list(|e| !scheduled(e)));
     // Each wake-up is followed by a wait for a CPU.
     let woken = View::of_type(&profile, "runq-waits").count(|e| label(e) == "[runnable: woken]");
-    assert!(woken.abs_diff(blocks.total()) <= 2, "{woken} woken, {} blocked", blocks.total());
+    let hidden = hidden(&profile);
+    assert!(
+        woken.abs_diff(blocks.total()) <= 2 + hidden,
+        "{woken} woken, {} blocked, {hidden} hidden",
+        blocks.total()
+    );
 }
 
 #[test]
@@ -237,9 +254,7 @@ fn short_blocks_keep_their_time_and_cause_without_stacks() {
     let recorded = waits(record("offcpu,runq").args(["--min-block", "50ms"]));
     let (profile, said) = (recorded.succeeded(), recorded.said());
     expect::nothing_lost(&profile);
-    for (name, cause) in WAITS {
-        check_wait(&profile, &said, name, cause);
-    }
+    check_waits(&profile, &said);
     let blocks = View::of_type(&profile, "blocks");
     let pid = number(&said, "pid");
     let short = |e: &Entry<'_>| e.frames.len() == 1;

@@ -1,7 +1,7 @@
 //! Running a guest to its end, or to the host's limit.
 
 use std::{
-    fs,
+    fmt, fs,
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -15,10 +15,27 @@ use super::{
 };
 use crate::process::{Failure, cpu_time, line};
 
+/// A guest's share of a kernel's tests: each `of`-th one, from `number` on.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// From 0.
+    pub number: usize,
+    /// How many there are.
+    pub of: usize,
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.number + 1, self.of)
+    }
+}
+
 /// What a guest is told.
 pub struct Order<'a> {
     /// Only tests whose name contains this.
     pub filter: Option<&'a str>,
+    /// Of these, only its share.
+    pub share: Share,
     /// The emulator.
     pub qemu: &'a Qemu,
     /// The guest switches itself off after this; the host waits a little longer.
@@ -41,7 +58,11 @@ pub fn boot(
     log: &Path,
 ) -> Result<(Report, Duration), Failure> {
     let word = word(kernel);
-    let mut settings = vec![("VM_WORD", word.clone()), ("VM_LIMIT_S", order.limit.as_secs().to_string())];
+    let mut settings = vec![
+        ("VM_WORD", word.clone()),
+        ("VM_LIMIT_S", order.limit.as_secs().to_string()),
+        ("VM_SHARE", order.share.to_string()),
+    ];
     settings.extend(order.filter.map(|filter| ("VM_FILTER", filter.to_owned())));
     let mut qemu = machine.boot(order.qemu, kernel, root, &settings);
     let mut cpu = Duration::ZERO;

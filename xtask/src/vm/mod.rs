@@ -23,16 +23,20 @@ use crate::{
     process::{Failure, say},
     workspace,
 };
+use boot::Share;
 use expected::{Expectation, Verdict};
-use kernels::{KERNELS, Kernel};
+use kernels::{Fetched, KERNELS, Kernel};
 pub use machine::Machine;
 use qemu::Qemu;
 
-/// How long a guest may run: the slowest kernel took 1161 s on the slowest host so far.
-const GUEST_LIMIT: Duration = Duration::from_secs(1500);
+/// How long a guest may run: all tests of the slowest kernel took 1161 s on the slowest host so far, and two guests share them.
+const GUEST_LIMIT: Duration = Duration::from_secs(1000);
 
-/// Guests at a time. A guest has two CPUs and mostly uses one.
+/// Guests at a time: one thread emulates all CPUs of a guest (see [`Machine::boot`]).
 const GUESTS: usize = 2;
+
+/// Guests that share the tests of a kernel: with an odd number of kernels, the last one would have the machine to itself.
+const SHARES: usize = 2;
 
 /// What is run.
 pub struct Plan {
@@ -149,73 +153,112 @@ struct Guest<'a> {
     root: &'a Path,
 }
 
-/// Boots all kernels of the plan, [`GUESTS`] at a time, in the plan's order.
+/// What one guest of a kernel said.
+struct Booted {
+    report: verdict::Report,
+    took: Duration,
+    cpu: Duration,
+}
+
+/// Boots all kernels of the plan in its order, [`GUESTS`] guests at a time.
 fn run_all(plan: &Plan, guest: Guest<'_>, expectations: &[Expectation]) -> Result<Vec<Run>, Failure> {
-    let next = Mutex::new(plan.kernels.iter().enumerate());
+    // What is asked for by name is little.
+    let shares = if plan.filter.is_some() { 1 } else { SHARES };
+    let images: Vec<_> = plan.kernels.iter().map(|kernel| kernel.fetch(guest.machine)).collect();
+    let there = images.iter().enumerate().filter_map(|(at, image)| Some((at, image.as_ref().ok()?)));
+    let guests: Vec<_> =
+        there.flat_map(|(at, image)| (0..shares).map(move |share| (at, image, share))).collect();
+    let next = Mutex::new(guests.iter());
     let done = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
         for _ in 0..GUESTS {
             scope.spawn(|| {
                 loop {
                     let taken = next.lock().ok().and_then(|mut next| next.next());
-                    let Some((at, kernel)) = taken else { return };
-                    let run = run_one(plan, kernel, guest, expectations);
+                    let Some(&(at, image, share)) = taken else { return };
+                    let booted =
+                        run_guest(plan, plan.kernels[at], image, guest, Share { number: share, of: shares });
                     if let Ok(mut done) = done.lock() {
-                        done.insert(at, run);
+                        done.insert((at, share), booted);
                     }
                 }
             });
         }
     });
-    let done = done.into_inner().map_err(|_| Failure::new("a thread that ran a guest panicked"))?;
-    done.into_values().collect()
+    let mut done = done.into_inner().map_err(|_| Failure::new("a thread that ran a guest panicked"))?;
+    let mut runs = Vec::new();
+    for (at, (kernel, image)) in plan.kernels.iter().zip(&images).enumerate() {
+        let mut booted = Vec::new();
+        for share in 0..shares {
+            booted.extend(done.remove(&(at, share)).transpose()?);
+        }
+        let absent = image.as_ref().err().map(ToString::to_string);
+        runs.push(run_of(plan, kernel, guest.machine, absent, booted, expectations));
+    }
+    Ok(runs)
 }
 
-fn run_one(
+/// Boots a guest with its share of the tests.
+fn run_guest(
     plan: &Plan,
-    kernel: &'static Kernel,
+    kernel: &Kernel,
+    image: &Fetched,
     guest: Guest<'_>,
-    expectations: &[Expectation],
-) -> Result<Run, Failure> {
+    share: Share,
+) -> Result<Booted, Failure> {
     let Guest { machine, qemu, root } = guest;
     let (arch, name) = (machine.arch, kernel.name);
+    say(format!("{name} {arch} {share}: booting {}", image.version.trim()));
+    let order = boot::Order { qemu, filter: plan.filter.as_deref(), share, limit: GUEST_LIMIT };
+    let log = root.with_file_name(format!("console-{name}-{arch}-{}.txt", share.number));
+    let start = Instant::now();
+    let (report, cpu) = boot::boot(machine, &image.path, root, &order, &log)?;
+    Ok(Booted { report, took: start.elapsed(), cpu })
+}
+
+/// What the guests of a kernel said, judged. With `absent`, there were none.
+fn run_of(
+    plan: &Plan,
+    kernel: &Kernel,
+    machine: &Machine,
+    absent: Option<String>,
+    guests: Vec<Booted>,
+    expectations: &[Expectation],
+) -> Run {
+    let (name, arch) = (kernel.name, machine.arch);
     let mut run = Run {
-        kernel: name,
+        kernel: kernel.name,
         arch,
         release: None,
-        absent: None,
+        absent,
         broken: Vec::new(),
         verdicts: BTreeMap::new(),
     };
-    let image = match kernel.fetch(machine) {
-        Ok(image) => image,
-        Err(e) => {
-            say(format!("{name} {arch}: absent: {e}"));
-            run.absent = Some(e.to_string());
-            return Ok(run);
-        }
-    };
-    say(format!("{name} {arch}: booting {}", image.version.trim()));
-    let order = boot::Order { qemu, filter: plan.filter.as_deref(), limit: GUEST_LIMIT };
-    let log = root.with_file_name(format!("console-{name}-{arch}.txt"));
-    let start = Instant::now();
-    let (report, cpu) = boot::boot(machine, &image.path, root, &order, &log)?;
-    run.release = report.release.clone();
-    run.broken = report.broken.clone();
-    for (test, outcome) in &report.tests {
+    if let Some(why) = &run.absent {
+        say(format!("{name} {arch}: absent: {why}"));
+        return run;
+    }
+    let mut all = verdict::Report::default();
+    let (mut took, mut cpu) = (Vec::new(), Duration::ZERO);
+    for guest in guests {
+        all.merge(guest.report);
+        took.push(format!("{:.0} s", guest.took.as_secs_f64()));
+        cpu += guest.cpu;
+    }
+    for (test, outcome) in &all.tests {
         run.verdicts.insert(test.clone(), expected::judge(expectations, test, outcome, name, arch));
     }
     if plan.filter.is_none() {
-        let unused = expected::unused(expectations, |test| report.tests.contains_key(test), name, arch);
-        run.broken
+        let unused = expected::unused(expectations, |test| all.tests.contains_key(test), name, arch);
+        all.broken
             .extend(unused.iter().map(|test| format!("tests/expected.txt has {test}, which did not run")));
     }
-    print_verdicts(&run, &report, start.elapsed(), cpu);
-    Ok(run)
+    print_verdicts(&run, &all, &took.join(" and "), cpu);
+    Run { release: all.release, broken: all.broken, ..run }
 }
 
-/// Prints a line per test, in one piece: two guests run at a time.
-fn print_verdicts(run: &Run, report: &verdict::Report, took: Duration, cpu: Duration) {
+/// Prints a line per test, and how long the guests took.
+fn print_verdicts(run: &Run, report: &verdict::Report, took: &str, cpu: Duration) {
     let mut text = String::new();
     for (test, verdict) in &run.verdicts {
         let said = match verdict {
@@ -230,11 +273,10 @@ fn print_verdicts(run: &Run, report: &verdict::Report, took: Duration, cpu: Dura
     }
     let good = run.verdicts.values().filter(|verdict| !matches!(verdict, Verdict::Wrong(_))).count();
     text += &format!(
-        "{} {}: {good} of {} tests as expected, {:.0} s, {:.0} s of CPU\n",
+        "{} {}: {good} of {} tests as expected, {took}, {:.0} s of CPU\n",
         run.kernel,
         run.arch,
         run.verdicts.len(),
-        took.as_secs_f64(),
         cpu.as_secs_f64()
     );
     print!("{text}");

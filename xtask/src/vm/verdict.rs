@@ -79,6 +79,20 @@ pub fn parse(console: &str, word: &str) -> Report {
 }
 
 impl Report {
+    /// Adds what another guest of the same kernel said.
+    pub fn merge(&mut self, other: Self) {
+        if self.release.is_some() && self.release != other.release {
+            self.broken.push(format!("two kernels: {:?} and {:?}", self.release, other.release));
+        }
+        self.release = other.release;
+        self.broken.extend(other.broken);
+        for (name, test) in other.tests {
+            if self.tests.insert(name.clone(), test).is_some() {
+                self.broken.push(format!("{name} was planned in two guests"));
+            }
+        }
+    }
+
     fn plan(&mut self, name: &str) {
         let test = Test { outcome: Outcome::Lost, milliseconds: 0, output: String::new() };
         if self.tests.insert(name.to_owned(), test).is_some() {
@@ -209,6 +223,26 @@ mod tests {
     fn the_kernel_may_write_in_front_of_a_line() {
         let report = parse(&GOOD.replace("@w verdict k::a", "[ 3.1] note@w verdict k::a"), "w");
         assert_eq!(report.broken, [""; 0]);
+    }
+
+    #[test]
+    fn guests_of_a_kernel_say_what_one_would() {
+        let (a, b) = GOOD.split_once("@w plan k::b\r\n").unwrap();
+        let (of_a, of_b) = b.split_once("\r\n").unwrap();
+        let (first, second) = (
+            format!("{a}{of_a}\r\n@w end 1\r\n"),
+            format!("@w machine 6.1.0-1 2\r\n@w plan k::b\r\n{}", of_b.replace("end 2", "end 1")),
+        );
+        let merged = |second: &str| {
+            let mut all = Report::default();
+            all.merge(parse(&first, "w"));
+            all.merge(parse(second, "w"));
+            all
+        };
+        assert_eq!(merged(&second), parse(GOOD, "w"));
+        assert_eq!(merged(&second.replace("6.1.0-1", "6.1.0-2")).broken.len(), 1);
+        assert!(!merged(&first).broken.is_empty(), "a test ran twice");
+        assert!(!merged("@w machine 6.1.0-1 2\r\n").broken.is_empty(), "one did not come to its end");
     }
 
     #[test]
