@@ -54,8 +54,8 @@ impl Columns {
 fn columns_say_what_was_made() {
     let columns = Columns::run();
     let (mover, moves) = columns.of("mover");
-    // Its first CPU may have been another one already.
-    assert!((moves..=moves + 1).contains(&number(mover, "migrations")), "{moves} moves: {mover}");
+    // Before it moves itself, the scheduler may have moved it, there and back.
+    assert!((moves..=moves + 3).contains(&number(mover, "migrations")), "{moves} moves: {mover}");
     for name in ["queued", "holder"] {
         let (row, _) = columns.of(name);
         assert!(number(row, "migrations") <= 1, "{row}");

@@ -174,9 +174,9 @@ fn short_connections_are_counted_on_both_sides() {
     assert_eq!(numbers(asks, bytes), [count / 2 * 100, count / 2 * 200, 0, 0], "{asks}");
     assert_eq!(numbers(takes, bytes), [count / 2 * 200, count / 2 * 100, 0, 0], "{takes}");
     // Not resets: a listening socket sends one now and then, to a last word that comes when the connection is gone.
-    let names = ["connects", "accepts", "failed", "drops", "open"];
-    nearly(asks, names, [count + 50, 0, 50, 0, 0], missed);
-    nearly(takes, names, [0, count, 0, 0, 0], missed);
+    let names = ["connects", "accepts", "failed", "open"];
+    nearly(asks, names, [count + 50, 0, 50, 0], missed);
+    nearly(takes, names, [0, count, 0, 0], missed);
     let refused = asks["failures"]["ECONNREFUSED"].as_u64().unwrap_or(0);
     assert!(refused.abs_diff(50) <= missed, "{asks}");
     if missed == 0 {
@@ -185,6 +185,8 @@ fn short_connections_are_counted_on_both_sides() {
     }
     for row in [asks, takes] {
         assert!(number(row, "lifetime_ns") > 0, "{row}");
+        // What the kernel counts of a socket: an answer to one that is just being closed can be one.
+        assert!(number(row, "drops") <= count / 100, "{row}");
     }
     assert!(number(asks, "connect_ns") > 0 && number(asks, "connect_max_ns") >= number(asks, "connect_ns"));
     // The other side only answers.
