@@ -73,7 +73,7 @@ fn a_disk_is_waited_for_with_its_stack() {
         off.count(|e| e.has("known_disk") && e.frames.first().is_some_and(|f| disk(&f.function.name)));
     expect::at_least(&off.list(|e| e.has("known_disk")), right, blocked, 98.0);
     let blocks = View::of_type(&profile, "blocks").count(|e| e.has("known_disk"));
-    let missed = profile.losses.counters["switches_not_traced"];
+    let missed = expect::hidden_switches(&profile);
     assert!(blocks <= waits && waits <= blocks + missed + 2, "{blocks} waits, {waits} to the kernel");
 }
 

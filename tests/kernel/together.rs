@@ -49,7 +49,7 @@ fn all_events_in_one_recording_agree() {
     let left = of_pid("context-switches", &all);
     let (blocks, preempted) = (of_pid("blocks", &all), of_pid("runq-waits", &has("[runnable: preempted")));
     // What the kernel hid from one of them: a wait that an unseen wake-up ended.
-    let hidden = profile.losses.counters.get("switches_not_traced").copied().unwrap_or(0);
+    let hidden = expect::hidden_switches(&profile);
     assert!(
         left.abs_diff(blocks + preempted) <= threads + 1 + hidden,
         "{left} switches, {blocks} blocks, {preempted} preempted, {threads} threads, {hidden} not traced"

@@ -56,6 +56,14 @@ pub fn steal_since_ns(before: u64) -> u64 {
 /// that the machine's kernel makes without hitting the tracepoint, which some do between an idle CPU and a task.
 const NOT_LOSSES: [&str; 3] = ["ticks_not_delivered", "user_stack_truncated", "switches_not_traced"];
 
+/// Switches that the kernel hid from a recording of time off the CPU: so many waits have no end, and are not there.
+///
+/// # Panics
+/// If the recording has no such counter.
+pub fn hidden_switches(profile: &Profile) -> u64 {
+    profile.losses.counters["switches_not_traced"]
+}
+
 /// Checks that nothing was lost: every loss counter is there and is 0, but for [`NOT_LOSSES`].
 ///
 /// # Panics

@@ -166,8 +166,9 @@ fn run_all(plan: &Plan, guest: Guest<'_>, expectations: &[Expectation]) -> Resul
     let shares = if plan.filter.is_some() { 1 } else { SHARES };
     let images: Vec<_> = plan.kernels.iter().map(|kernel| kernel.fetch(guest.machine)).collect();
     let there = images.iter().enumerate().filter_map(|(at, image)| Some((at, image.as_ref().ok()?)));
+    let all = |of| (0..of).map(move |number| Share { number, of });
     let guests: Vec<_> =
-        there.flat_map(|(at, image)| (0..shares).map(move |share| (at, image, share))).collect();
+        there.flat_map(|(at, image)| all(shares).map(move |share| (at, image, share))).collect();
     let next = Mutex::new(guests.iter());
     let done = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
@@ -176,10 +177,9 @@ fn run_all(plan: &Plan, guest: Guest<'_>, expectations: &[Expectation]) -> Resul
                 loop {
                     let taken = next.lock().ok().and_then(|mut next| next.next());
                     let Some(&(at, image, share)) = taken else { return };
-                    let booted =
-                        run_guest(plan, plan.kernels[at], image, guest, Share { number: share, of: shares });
+                    let booted = run_guest(plan, plan.kernels[at], image, guest, share);
                     if let Ok(mut done) = done.lock() {
-                        done.insert((at, share), booted);
+                        done.insert((at, share.number), booted);
                     }
                 }
             });
@@ -226,14 +226,8 @@ fn run_of(
     expectations: &[Expectation],
 ) -> Run {
     let (name, arch) = (kernel.name, machine.arch);
-    let mut run = Run {
-        kernel: kernel.name,
-        arch,
-        release: None,
-        absent,
-        broken: Vec::new(),
-        verdicts: BTreeMap::new(),
-    };
+    let mut run =
+        Run { kernel: name, arch, release: None, absent, broken: Vec::new(), verdicts: BTreeMap::new() };
     if let Some(why) = &run.absent {
         say(format!("{name} {arch}: absent: {why}"));
         return run;
